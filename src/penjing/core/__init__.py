@@ -1,0 +1,1 @@
+"""Values and contracts: what the rest of the house shares."""

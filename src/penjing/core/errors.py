@@ -1,0 +1,78 @@
+"""The exceptions penjing raises on purpose.
+
+    PenjingError                 catch this to catch them all
+    ├── TraceError               the network could not be read
+    ├── PlanError                a plan does not fit the network
+    ├── BudgetError              a budget is malformed or contradictory
+    │   └── Infeasible           well formed, but nothing reaches it; carries the best point found
+    ├── ParityError              two forms of one model disagree (cut and zeroed, torch and ONNX)
+    ├── DataError                a data set cannot be read
+    ├── RecipeError              a recipe, an option or a name is wrong
+    ├── TrainError               training could not go on (NaN loss, empty loader)
+    └── MissingExtra             an optional library is needed; says how to install it
+
+Every message names the user's own layer, key or file, says what is wrong with numbers, and what to try.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+
+class PenjingError(Exception):
+    """The root of everything penjing raises on purpose."""
+
+
+class TraceError(PenjingError):
+    """The network could not be read."""
+
+
+class PlanError(PenjingError):
+    """A plan does not fit the network."""
+
+
+class BudgetError(PenjingError):
+    """A budget is malformed or contradictory."""
+
+
+class Infeasible(BudgetError):
+    """A well-formed budget that nothing reaches; ``best`` holds the costs of the nearest point found."""
+
+    def __init__(self, message: str, best: Mapping[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.best: dict[str, float] = dict(best or {})
+
+
+class ParityError(PenjingError):
+    """Two forms of one model disagree."""
+
+
+class DataError(PenjingError):
+    """A data set cannot be read."""
+
+
+class RecipeError(PenjingError):
+    """A recipe, an option or a name is wrong."""
+
+
+class TrainError(PenjingError):
+    """Training could not go on."""
+
+
+class MissingExtra(PenjingError):
+    """An optional library is needed."""
+
+    def __init__(self, what: str, library: str, extra: str) -> None:
+        super().__init__(f"{what} needs {library}: pip install 'penjing[{extra}]'")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest known word, or the list of known words.
+
+    >>> did_you_mean("taylr", ["l1", "taylor"])
+    " Did you mean 'taylor'?"
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."

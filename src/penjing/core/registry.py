@@ -1,0 +1,135 @@
+"""One registry for everything that is chosen by name: criteria, allocators, costs, rewrites, terms, steps.
+
+``@register("criterion")`` files an object under its own name (a trailing underscore, which avoids a Python
+keyword or builtin, is dropped). An entry is either a function, used as it is, or a frozen dataclass, whose
+fields are its options. ``build`` turns what a recipe or a caller wrote into the object and checks the options
+against the signature. Other packages join through the ``penjing`` entry-point group.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from penjing.core.errors import RecipeError, did_you_mean
+
+T = TypeVar("T")
+
+HOMES = {
+    "criterion": "penjing.criteria",
+    "allocator": "penjing.allocators",
+    "cost": "penjing.costs",
+    "rewrite": "penjing.rewrites",
+    "term": "penjing.terms",
+    "step": "penjing.steps",
+}
+"""Where the built-in entries of each kind live; every module of the package is imported on first use."""
+
+_entries: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
+
+
+def register(kind: str) -> Callable[[T], T]:
+    """File the decorated function or class under its own name."""
+
+    def file(entry: T) -> T:
+        name = typing.cast(Any, entry).__name__.rstrip("_")
+        known = _entries[kind]
+        if known.get(name, entry) is not entry:
+            raise RecipeError(f"{kind} {name!r} is registered twice: {known[name]!r} and {entry!r}.")
+        known[name] = entry
+        return entry
+
+    return file
+
+
+@cache
+def _load(kind: str) -> None:
+    home = importlib.import_module(HOMES[kind])
+    for module in pkgutil.iter_modules(home.__path__):
+        importlib.import_module(f"{home.__name__}.{module.name}")
+    for point in importlib.metadata.entry_points(group="penjing"):
+        point.load()
+
+
+def entries(kind: str) -> dict[str, Any]:
+    """Return every entry of one kind by name, sorted.
+
+    Raises: RecipeError for a kind that does not exist.
+    """
+    if kind not in HOMES:
+        raise RecipeError(f"There is no kind {kind!r}.{did_you_mean(kind, HOMES)}")
+    _load(kind)
+    return dict(sorted(_entries[kind].items()))
+
+
+def find(kind: str, name: str) -> Any:
+    """Return the entry filed under ``name``.
+
+    Raises: RecipeError naming the closest known name.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise RecipeError(f"There is no {kind} {name!r}.{did_you_mean(name, known)}")
+    return known[name]
+
+
+def options(entry: Any) -> dict[str, inspect.Parameter]:
+    """Return what a recipe may set on an entry; a plain function has no options."""
+    return dict(inspect.signature(entry).parameters) if inspect.isclass(entry) else {}
+
+
+def build(kind: str, spec: Any) -> Any:
+    """Turn ``"l1"``, ``{"threshold": {"k": 3}}`` or a ready object into an object of this kind.
+
+    Raises: RecipeError naming the entry and the option that is unknown, missing or of the wrong type.
+
+    >>> build("criterion", "l1").__name__
+    'l1'
+    """
+    if isinstance(spec, str):
+        name, given = spec, dict[str, Any]()
+    elif isinstance(spec, Mapping):
+        if len(spec) != 1:
+            raise RecipeError(f"A {kind} is one name with its options, such as {{l1: {{}}}}; got {dict(spec)!r}.")
+        ((name, given),) = spec.items()
+        given = {} if given is None else given
+        if not isinstance(given, Mapping):
+            raise RecipeError(f"The options of {kind} {name!r} must be key: value pairs; got {given!r}.")
+    else:
+        return spec
+    entry = find(kind, str(name))
+    if not inspect.isclass(entry):
+        if given:
+            raise RecipeError(f"{kind} {name!r} takes no options; got {', '.join(map(str, given))}.")
+        return entry
+    return entry(**checked(f"{kind} {name!r}", entry, given))
+
+
+def checked(what: str, entry: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``given`` with each value validated against the entry's annotation.
+
+    Raises: RecipeError naming the option; ``what`` names the entry in the message.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = options(entry)
+    hints = typing.get_type_hints(entry)
+    result: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise RecipeError(f"{what} has no option {key!r}.{did_you_mean(str(key), known)}")
+        try:
+            result[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise RecipeError(f"{what}: {key} = {value!r} is not right: {reason}.") from None
+    missing = [k for k, p in known.items() if p.default is inspect.Parameter.empty and k not in result]
+    if missing:
+        raise RecipeError(f"{what} needs {', '.join(missing)}.")
+    return result

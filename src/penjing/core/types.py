@@ -1,0 +1,387 @@
+"""The values that travel between the rooms of the house, and the protocols its extension points follow.
+
+A *unit* is the smallest thing that may go: a channel together with everything that must go with it, a single
+weight, a rank. A *Site* is a set of units of one kind. A *Plan* says which units of which site stay. All of it is
+plain data; only a Rewrite edits a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penjing.core.errors import PlanError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Kept: TypeAlias = Ints
+"""The indices of the units that stay, ascending."""
+
+
+# ---------------------------------------------------------------------------------------------- the network
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Where a site's units lie in one tensor.
+
+    ``index[i]`` is a position along ``axis`` of ``tensor`` (a parameter or buffer, by its state-dict name), and
+    ``unit[i]`` the unit, counted inside the site, that owns it. ``role`` is ``"out"`` where a convolution or linear
+    layer writes the units, ``"in"`` where one reads them, and ``"tied"`` elsewhere (batch norm, bias, PReLU).
+    """
+
+    tensor: str
+    axis: int
+    role: str
+    index: Ints
+    unit: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A place in the model with ``size`` units, of which some may go.
+
+    ``ids`` are the graph-wide numbers of the units, in the order of the site; ``step`` is the multiple that kept
+    counts are rounded to, and ``least`` the smallest count allowed.
+    """
+
+    name: str
+    kind: str
+    size: int
+    slots: tuple[Slot, ...]
+    ids: Ints
+    step: int = 1
+    least: int = 1
+
+    def slots_with(self, *roles: str) -> list[Slot]:
+        """Return the slots with one of these roles."""
+        return [slot for slot in self.slots if slot.role in roles]
+
+    def counts(self) -> list[int]:
+        """Return every count a plan may keep: the multiples of ``step`` from ``least`` up, and ``size`` itself.
+
+        >>> none = np.arange(0)
+        >>> Site("conv", "channels", 20, (), none, step=8).counts()
+        [8, 16, 20]
+        """
+        counts = [n for n in range(self.step, self.size, self.step) if n >= self.least]
+        return [*counts, self.size]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One convolution or linear layer as the graph saw it run; a module called twice gives two layers.
+
+    ``in_units`` and ``out_units`` hold the graph-wide unit of each channel, -1 where the channel has none.
+    ``in_channels`` counts what the operator reads (of a linear layer: features). ``positions`` is how many output
+    positions one sample has (height times width of a convolution). ``follows`` says that ``groups`` shrinks with
+    the channels (depthwise) instead of staying fixed.
+    """
+
+    name: str
+    kind: str
+    weight: str
+    bias: str | None
+    in_units: Ints
+    out_units: Ints
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    follows: bool = False
+    density: float = 1.0
+
+    @property
+    def positions(self) -> int:
+        """How many times one sample applies the kernel."""
+        return math.prod(self.in_size if self.transposed else self.out_size)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample; biases are not counted."""
+        per_position = self.in_channels // self.groups * self.out_channels * math.prod(self.kernel)
+        return self.positions * per_position
+
+    def shrunk(self, gone: NDArray[np.bool_]) -> Layer:
+        """Return the layer without the units for which ``gone[unit]`` is true."""
+        ins = self.in_units[~_gone(self.in_units, gone)]
+        outs = self.out_units[~_gone(self.out_units, gone)]
+        groups = self.groups * len(ins) // self.in_channels if self.follows else self.groups
+        return replace(self, in_units=ins, out_units=outs, in_channels=len(ins), out_channels=len(outs), groups=groups)
+
+
+def _gone(units: Ints, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return (units >= 0) & gone[np.maximum(units, 0)]
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One activation of one sample: the units along each labelled dimension, and how long it is alive.
+
+    ``fixed`` is the product of the dimensions without units; ``born`` and ``dies`` are positions in the order of
+    execution.
+    """
+
+    fixed: int
+    units: tuple[Ints, ...]
+    born: int
+    dies: int
+
+    def elements(self, gone: NDArray[np.bool_]) -> int:
+        """How many elements are left when these units go."""
+        return self.fixed * math.prod(int((~_gone(units, gone)).sum()) for units in self.units)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the graph could not free, in the user's words.
+
+    ``where`` names the layer or parameter, ``units`` counts the channels that stay whole because of it, ``why``
+    gives the reason and ``line`` the place in the user's own source. ``fixed_by_code`` is true when a constant in
+    that source is the reason.
+    """
+
+    where: str
+    units: int
+    why: str
+    line: str = ""
+    fixed_by_code: bool = False
+
+
+# ------------------------------------------------------------------------------------------------ the decision
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One decision: this rewrite, at this site, keeps these units."""
+
+    rewrite: str
+    site: str
+    kept: Kept
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Decisions, in order of site; plain data that can be printed, saved and compared by ``key``."""
+
+    entries: tuple[Entry, ...] = ()
+
+    @classmethod
+    def of(cls, rewrite: str, kept: Mapping[str, Sequence[int] | Ints], sites: Sequence[Site]) -> Plan:
+        """Build a plan from kept unit indices by site name; sites not named stay whole and are left out.
+
+        Raises: PlanError for an unknown site, an index out of range, or an empty choice.
+        """
+        by_name = {site.name: site for site in sites}
+        entries = []
+        for name, units in kept.items():
+            if name not in by_name:
+                raise PlanError(f"There is no site {name!r}.{did_you_mean(name, by_name)}")
+            site = by_name[name]
+            array = np.unique(np.asarray(units, dtype=np.int64))
+            if array.size == 0:
+                raise PlanError(f"{name} would lose all of its {site.size} units; keep at least {site.least}.")
+            if array[0] < 0 or array[-1] >= site.size:
+                raise PlanError(f"{name} has units 0 to {site.size - 1}; the plan keeps {array[0]}..{array[-1]}.")
+            if array.size < site.size:
+                entries.append(Entry(rewrite, name, array, site.size))
+        return cls(tuple(entries))
+
+    def of_rewrite(self, name: str) -> dict[str, Kept]:
+        """Return the kept units by site of one rewrite."""
+        return {entry.site: entry.kept for entry in self.entries if entry.rewrite == name}
+
+    def rewrites(self) -> list[str]:
+        """Return the names of the rewrites used, in order of first use."""
+        return list(dict.fromkeys(entry.rewrite for entry in self.entries))
+
+    def without(self, sites: Sequence[str]) -> Plan:
+        """Return the plan with these sites left whole."""
+        return Plan(tuple(entry for entry in self.entries if entry.site not in set(sites)))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the plan as JSON data; long choices are written as runs ``[first, last]``."""
+        return [{"rewrite": e.rewrite, "site": e.site, "size": e.size, "kept": _runs(e.kept)} for e in self.entries]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Mapping[str, Any]]) -> Plan:
+        """Read what ``to_json`` wrote.
+
+        Raises: PlanError when the data has another form.
+        """
+        try:
+            return cls(
+                tuple(Entry(str(d["rewrite"]), str(d["site"]), _unruns(d["kept"]), int(d["size"])) for d in data)
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"This is not a plan: {error!r}.") from None
+
+    @property
+    def key(self) -> str:
+        """A short digest; equal plans have equal keys."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+
+def _runs(kept: Ints) -> list[list[int]]:
+    breaks = np.flatnonzero(np.diff(kept) != 1)
+    firsts, lasts = np.r_[kept[:1], kept[breaks + 1]], np.r_[kept[breaks], kept[-1:]]
+    return [[int(a), int(b)] for a, b in zip(firsts, lasts, strict=True)]
+
+
+def _unruns(runs: Sequence[Sequence[int]]) -> Ints:
+    parts = [np.arange(int(a), int(b) + 1) for a, b in runs]
+    return np.concatenate(parts).astype(np.int64) if parts else np.arange(0)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound on one cost, already in that cost's own unit; ``asked`` is what the user wrote."""
+
+    cost: str
+    limit: float
+    asked: str
+
+    def met(self, value: float, slack: float = 1e-9) -> bool:
+        """Tell whether ``value`` keeps the bound."""
+        return value <= self.limit * (1 + slack)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The costs of one plan, by name."""
+
+    plan: Plan
+    costs: Mapping[str, float]
+
+    def __getitem__(self, cost: str) -> float:
+        return self.costs[cost]
+
+    def meets(self, bounds: Sequence[Bound]) -> bool:
+        """Tell whether every bound on a measured cost is kept."""
+        return all(bound.met(self.costs[bound.cost]) for bound in bounds if bound.cost in self.costs)
+
+
+# ------------------------------------------------------------------------------------------------ the protocols
+
+
+class Draft(Protocol):
+    """The model *as if* a plan were applied; costs read it."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers after the plan, by arithmetic."""
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters are left."""
+
+    @property
+    def nonzero(self) -> int:
+        """How many parameters are left and not set to zero by the plan."""
+
+    @property
+    def buffers(self) -> int:
+        """How many elements the buffers have."""
+
+    @property
+    def peak_elements(self) -> int:
+        """The largest number of activation elements of one sample alive at once."""
+
+    @property
+    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """An example input of the model."""
+
+    def model(self) -> nn.Module:
+        """Build the model."""
+
+
+class Rewrite(Protocol):
+    """One kind of change. All choices of a rewrite are applied together, since sites share axes."""
+
+    def find(self, graph: Any) -> list[Site]:
+        """List the sites this rewrite can change."""
+
+    def apply(self, model: nn.Module, graph: Any, kept: Mapping[str, Kept]) -> None:
+        """Change ``model`` in place."""
+
+
+class Criterion(Protocol):
+    """Scores the units of a site, higher meaning keep."""
+
+    def __call__(self, site: Site, evidence: Any) -> Tensor:
+        """Return one score a unit, ``[site.size]``."""
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """A number with a unit about a draft of the model."""
+
+    unit: str
+    cheap: bool
+
+    def __call__(self, draft: Draft) -> float:
+        """Return the cost in ``unit``."""
+
+
+class Allocator(Protocol):
+    """Chooses a plan: at once, or as a generator that yields plans and receives their trials."""
+
+    def __call__(self, problem: Any) -> Plan | Search:
+        """Return a plan or a search."""
+
+
+Search: TypeAlias = Generator[list[Plan], list[Trial], Plan]
+
+
+class Term(Protocol):
+    """Something training adds to the loss."""
+
+    def attach(self, model: nn.Module) -> list[nn.Parameter]:
+        """Prepare for this model; return parameters of the term's own that training shall update."""
+
+    def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
+        """Return a scalar for one batch."""
+
+    def after_step(self) -> None:
+        """Run after each optimiser step."""
+
+    def detach(self) -> None:
+        """Undo ``attach``."""
+
+
+Progress: TypeAlias = Callable[[int, int, str], None]
+"""Called with (done, total, text)."""
+
+
+@dataclass
+class Ledger:
+    """Facts a run collects for its report: metrics by name, notes, certificates."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, value: Any) -> None:
+        """Append to the list of this name."""
+        self.facts.setdefault(name, []).append(value)

@@ -1,0 +1,134 @@
+"""Turn what a user calls their data into three splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penjing.core.errors import DataError, did_you_mean
+from penjing.data.divide import check_classes, check_labels, count_of, divide
+
+if TYPE_CHECKING:
+    from penjing.data.data import Data
+    from penjing.data.parts import Parts
+    from penjing.data.splits import Split
+
+
+def load(
+    spec: str | Path,
+    *,
+    val: float = 0.1,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    root: str | Path | None = None,
+) -> Data:
+    """Load a data set by name, folder or function, and cut a class-balanced validation split from its train part.
+
+    ``spec`` is ``"digits"`` (scikit-learn's); a folder with train.npz and test.npz, with train/CLASS/ and
+    test/CLASS/ (or val/CLASS/), or with CLASS/ alone; ``torchvision:CIFAR10``, or the bare name, whose files
+    already lie in ``root``; or ``package.module:function``. A relative folder is looked for below ``root``.
+
+    ``val`` is a fraction of train or a count; a set that brings its own val beside train and test keeps it.
+    ``mean`` and ``std`` default to train's own for pictures in memory, ImageNet's for folders of pictures,
+    and fixed ones for the digits. One number each reads a folder of pictures as grey.
+
+    Raises: DataError saying in one sentence what is wrong with which file, class or option.
+    """
+    parts = _read(spec, seed, root)
+    train, kept, test = parts.train, parts.val, parts.test
+    for part, split in (("train", train), ("val", kept), ("test", test)):
+        if split is not None:
+            check_labels(f"{parts.name}, {part},", split.labels, parts.classes)
+    check_classes(parts.name, train.labels, test.labels, parts.classes)
+    if kept is None:
+        count = count_of(val, len(train), "val")
+        try:
+            rest, cut = divide(train.labels, count, seed, "data/val")
+        except DataError as error:
+            raise DataError(f"{parts.name}, val = {val}: {error}") from None
+        train, kept = train.subset(rest), train.subset(cut)
+    return _normalised(parts, (train, kept, test), mean, std)
+
+
+def digits(*, val: float = 0.1, seed: int = 0) -> Data:
+    """Load scikit-learn's 1,797 digits, 8 x 8 and grey; ``seed`` draws the 360 of test and cuts validation.
+
+    >>> data = digits()
+    >>> len(data.train), len(data.val), len(data.test), data.shape
+    (1293, 144, 360, (1, 8, 8))
+    """
+    return load("digits", val=val, seed=seed)
+
+
+def cifar10(
+    root: str | Path,
+    *,
+    val: float = 0.1,
+    seed: int = 0,
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+) -> Data:
+    """Load CIFAR-10 from a folder with train.npz and test.npz, with the statistics common for trained weights.
+
+    Differs: these are ImageNet's, which the widely shared CIFAR ResNets were trained with; give CIFAR's own
+    where weights ask for them.
+    """
+    return load(Path(root), val=val, seed=seed, mean=mean, std=std)
+
+
+def _read(spec: str | Path, seed: int, root: str | Path | None) -> Parts:
+    """Return the parts of the data set that ``spec`` means."""
+    from penjing.data.arrays import read_digits, read_torchvision, torchvision_names
+    from penjing.data.folder import read_folder
+
+    base = Path() if root is None else Path(root)
+    folder = base / Path(spec).expanduser()
+    if spec == "digits":
+        return read_digits(seed)
+    if isinstance(spec, Path) or folder.exists():
+        return read_folder(folder, seed)
+    if spec.startswith("torchvision:"):
+        return read_torchvision(spec.removeprefix("torchvision:"), base)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec):
+        from penjing.data.user import read_function
+
+        return read_function(spec)
+    if not spec.isidentifier():
+        return read_folder(folder, seed)
+    known = torchvision_names() or []
+    if spec in known:
+        return read_torchvision(spec, base)
+    raise DataError(
+        f"There is no data set {spec!r}: no folder {folder.resolve()}, and no such name in penjing"
+        f"{' or torchvision' if known else '; torchvision is not installed'}.{did_you_mean(spec, ['digits', *known])}"
+    )
+
+
+def _normalised(
+    parts: Parts, splits: tuple[Split, Split, Split], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Data:
+    """Return the record, each split with the mean and std that were given, are usual, or are measured on train."""
+    from penjing.data.data import Data
+
+    if (mean is None) != (std is None):
+        raise DataError(f"Only {'std' if mean is None else 'mean'} is given; give mean and std together, or neither.")
+    train: Any = splits[0]
+    if parts.finished:
+        if mean is not None:
+            raise DataError(f"{parts.name} gives finished tensors: normalise there, and leave mean and std out.")
+        shape: Any = tuple(next(train.batches(1))[0].shape[1:])
+        return Data(parts.name, train, splits[1], splits[2], parts.classes, shape)
+    numbers: Any = (mean, std) if mean is not None else (parts.mean, parts.std)
+    if numbers[0] is None:
+        numbers = train.statistics()
+    try:
+        mean, std = (tuple(map(float, each)) for each in numbers)
+    except (TypeError, ValueError):
+        raise DataError(f"mean = {mean!r}, std = {std!r} are not right: give a list of numbers each.") from None
+    unfinished: Any = splits
+    train, val, test = (dataclasses.replace(split, mean=mean, std=std) for split in unfinished)
+    return Data(parts.name, train, val, test, parts.classes, train.shape)

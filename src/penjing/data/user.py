@@ -1,0 +1,150 @@
+"""Data sets that a user's own function returns: datasets, loaders or splits."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
+
+from penjing.core.errors import DataError, PenjingError, did_you_mean
+from penjing.data.parts import Parts
+from penjing.data.splits import DatasetSplit, LoaderSplit, Split
+
+KEYS = ("train", "val", "test")
+
+
+def read_function(spec: str) -> Parts:
+    """Call ``package.module:function`` and return what it gives as splits.
+
+    It may return (train, test), (train, val, test), or a dict with these keys, ``val`` optional. Each is a
+    dataset of (x, y) pairs, a DataLoader, or any other iterable of (x, y) batches; x is normalised already.
+
+    Raises: DataError for a function that does not exist, fails, or returns something else.
+    """
+    found = _call(spec)
+    parts = {key: as_split(value, f"{spec}, {key}") for key, value in _named(spec, found).items()}
+    if "val" not in parts and isinstance(parts["train"], LoaderSplit):
+        raise DataError(
+            f"{spec} returns a train loader from which no validation can be cut; return (train, val, test), "
+            "or the dataset in place of the loader."
+        )
+    classes = _class_names(parts["train"])
+    return Parts(spec, parts["train"], parts["test"], classes, val=parts.get("val"), finished=True)
+
+
+def as_split(source: Any, where: str) -> Split:
+    """Return a user's dataset, loader or split as a split; a DataLoader's dataset is read directly if it can be.
+
+    Raises: DataError; ``where`` names the source in the message.
+    """
+    if hasattr(source, "batches") and hasattr(source, "subset"):
+        split: Split = source
+        return split
+    if isinstance(source, DataLoader):
+        return _from_loader(source)
+    if isinstance(source, IterableDataset):
+        raise DataError(f"{where}: {type(source).__name__} yields single pictures; wrap it in a DataLoader.")
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, Mapping | Tensor):
+        if len(source) == 0:
+            raise DataError(f"{where} has no pictures.")
+        # A list of batches is a loader, a list of pictures a dataset: the first entry tells.
+        first = None if isinstance(source, Dataset) else source[0]
+        is_batch = isinstance(first, list | tuple) and getattr(first[0], "ndim", 3) == 4
+        return LoaderSplit(source) if is_batch else DatasetSplit(source)
+    if hasattr(source, "__iter__") and not isinstance(source, Mapping | Tensor | str):
+        return LoaderSplit(source)
+    raise DataError(f"{where} is {type(source).__name__}; penjing wants a dataset of (x, y) pairs or a loader.")
+
+
+def _from_loader(loader: DataLoader[Any]) -> Split:
+    """Return the loader's dataset where only its order would be lost; a special sampler keeps the loader."""
+    plain = type(loader.batch_sampler) is BatchSampler and not isinstance(loader.dataset, IterableDataset)
+    sampler: Any = loader.sampler
+    if plain and type(sampler) is SubsetRandomSampler:
+        # The positions it leaves out may well be the user's own validation.
+        return DatasetSplit(
+            loader.dataset, np.asarray(sampler.indices, np.int64), loader.collate_fn, loader.num_workers
+        )
+    every = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    )
+    if plain and every:
+        return DatasetSplit(loader.dataset, None, loader.collate_fn, loader.num_workers)
+    return LoaderSplit(loader)
+
+
+def _named(spec: str, found: Any) -> dict[str, Any]:
+    """Return what the function gave under the names of the splits."""
+    if isinstance(found, Mapping):
+        for key in found:
+            if key not in KEYS:
+                raise DataError(f"{spec} returned the key {key!r}.{did_you_mean(str(key), KEYS)}")
+        absent = {"train", "test"} - found.keys()
+        if absent:
+            raise DataError(f"{spec} returned no {min(absent)!r}; penjing wants train, test and perhaps val.")
+        return dict(found)
+    if isinstance(found, list | tuple) and len(found) in (2, 3):
+        return dict(zip(("train", "test") if len(found) == 2 else KEYS, found, strict=True))
+    count = f" of {len(found)}" if isinstance(found, list | tuple) else ""
+    raise DataError(
+        f"{spec} returned {type(found).__name__}{count}; return (train, test), (train, val, test) or a dict of these."
+    )
+
+
+def _class_names(train: Split) -> tuple[str, ...]:
+    """Return the names the dataset lists, or the numbers up to the largest label."""
+    needed = int(train.labels.max()) + 1 if len(train) else 0
+    holder: Any = train
+    while not hasattr(holder, "classes") and (hasattr(holder, "dataset") or hasattr(holder, "loader")):
+        holder = holder.dataset if hasattr(holder, "dataset") else holder.loader
+    names = getattr(holder, "classes", None)
+    if isinstance(names, list | tuple) and len(names) >= needed:
+        return tuple(map(str, names))
+    return tuple(map(str, range(needed)))
+
+
+def _call(spec: str) -> Any:
+    module_name, _, name = spec.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise DataError(f"{module_name} cannot be imported: it needs {error.name!r}.") from error
+        raise DataError(f"There is no module {error.name!r} ({spec}): put its folder on PYTHONPATH.") from None
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{module_name} cannot be imported: {_reason(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise DataError(f"{module_name} has no function {name!r}.{did_you_mean(name, known) if known else ''}")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise DataError(f"{spec} cannot be called without arguments ({error}); wrap it in a function.") from None
+    except ValueError:
+        pass  # some callables written in C have no signature; the call itself will tell
+    try:
+        return function()
+    except PenjingError:
+        raise
+    except Exception as error:
+        raise DataError(f"{spec} failed with {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

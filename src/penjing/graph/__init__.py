@@ -1,0 +1,1 @@
+"""What the network is: traced layers, coupled channels, and the one place that edits tensors."""

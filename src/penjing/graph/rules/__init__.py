@@ -1,0 +1,1 @@
+"""One small rule for each ATen operator: how labels pass through it."""

@@ -1,0 +1,346 @@
+"""Rules for operators with weights: convolutions, linear layers, products, normalisations, embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from penjing.core.types import Ints
+from penjing.graph.labels import Tagged
+from penjing.graph.rules.table import Call, Result, rule
+
+
+def _tuple(value: Any, rank: int) -> tuple[int, ...]:
+    if isinstance(value, str):
+        return (-1,) * rank
+    given = tuple(int(v) for v in (value if isinstance(value, list | tuple) else [value]))
+    return given if len(given) == rank else given[:1] * rank
+
+
+def _write(call: Call, kind: str, labels_in: Ints | None, labels_out: Ints | None, **facts: Any) -> None:
+    """File the layer, what it reads, and what it makes."""
+    weight: Tagged = facts.pop("weight")
+    owner = weight.name.rpartition(".")[0] or weight.name or call.module or call.node
+    bias = facts.pop("bias", None)
+    call.read(facts.pop("operand", 0), facts.pop("dim"), labels_in)
+    if labels_out is not None:
+        call.findings.makers.append((labels_out, owner))
+    call.findings.layers.append(
+        {
+            "name": owner,
+            "kind": kind,
+            "weight": weight.name,
+            "bias": bias.name if isinstance(bias, Tagged) and bias.name else None,
+            "in": labels_in,
+            "out": labels_out,
+            **facts,
+        }
+    )
+
+
+@rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def convolution(call: Call) -> Result:
+    """Read the input channels, write the output channels; groups decide which of them are bound to each other.
+
+    With one input channel a group, or more groups than channels in one, whole groups go and the group count
+    follows. Otherwise the count stays, and equal offsets of all groups go together.
+    """
+    x: Tagged = call["input"]
+    w: Tagged = call["weight"]
+    bias: Tagged | None = call.get("bias")
+    rank = len(w.shape) - 2
+    transposed = bool(call.get("transposed", False)) or "transpose" in call.name
+    groups = int(call.get("groups", 1))
+    channel = len(x.shape) - rank - 1
+    for d in range(channel + 1, len(x.shape)):
+        call.pin(call.known(x, d), "lies along space in a convolution")
+    ins = call.dim(x, channel)
+    in_axis, out_axis = (0, 1) if transposed else (1, 0)
+    n_in, n_out = x.shape[channel], w.shape[out_axis] * (groups if transposed else 1)
+    follows = False
+    if groups == 1:
+        call.couple(w, in_axis, ins, "in")
+        outs = call.dim(w, out_axis)
+        call.labels.mark(w.name, out_axis, "out")
+    else:
+        per_in, per_out = n_in // groups, n_out // groups
+        by_group = per_in == 1 or (groups > per_in and groups >= per_out)
+        functional = not call.module_type.startswith("Conv")
+        if functional and ins is not None:
+            by_group ^= call.level == 1
+            if call.level > 1:
+                call.pin(ins, f"runs in {groups} groups by a constant", fixed_by_code=True)
+                ins = None
+            call.assume(ins)
+        if by_group:
+            follows = True
+            ins, outs = _by_group(call, w, ins, groups, per_in, per_out, transposed)
+        else:
+            outs = _by_offset(call, w, ins, groups, per_in, transposed)
+    if bias is not None:
+        call.couple(bias, 0, outs)
+    facts = {
+        "weight": w,
+        "bias": bias,
+        "dim": channel,
+        "in_channels": n_in,
+        "out_channels": n_out,
+        "groups": groups,
+        "kernel": tuple(w.shape[2:]),
+        "stride": _tuple(call.get("stride", 1), rank),
+        "padding": _tuple(call.get("padding", 0), rank),
+        "dilation": _tuple(call.get("dilation", 1), rank),
+        "transposed": transposed,
+        "in_size": tuple(x.shape[channel + 1 :]),
+        "out_size": tuple(call.shape[channel + 1 :]),
+        "follows": follows,
+    }
+    _write(call, "conv", ins, outs, **facts)
+    lead: list[Ints | None] = [call.dim(x, d) for d in range(channel)]
+    return call.tagged([*lead, outs, *[None] * rank])
+
+
+def _by_group(
+    call: Call, w: Tagged, ins: Ints | None, groups: int, per_in: int, per_out: int, transposed: bool
+) -> tuple[Ints | None, Ints | None]:
+    """Tie each group's inputs and outputs into one unit; return input and output labels."""
+    if ins is None:
+        call.couple(w, 0, None)
+        return None, None
+    unit = call.labels.tie_rows(ins.reshape(groups, per_in).T)
+    if transposed:
+        call.couple(w, 0, ins, "tied")
+        call.labels.mark(w.name, 1, "tied")
+        return ins, np.repeat(unit, per_out)
+    outs = np.repeat(unit, per_out)
+    call.couple(w, 0, outs, "tied")
+    if per_in > 1:  # axis 1 counts inside a group and stays
+        call.labels.mark(w.name, 1, "tied")
+    return ins, outs
+
+
+def _by_offset(call: Call, w: Tagged, ins: Ints | None, groups: int, per_in: int, transposed: bool) -> Ints | None:
+    """Tie equal offsets of all groups, on the input and on the output side; return output labels."""
+    offsets = None if ins is None else call.labels.tie_rows(ins.reshape(groups, per_in))
+    if transposed:
+        if ins is None:
+            call.couple(w, 0, None, "in")
+        else:
+            call.couple(w, 0, ins, "in")
+        outs = call.dim(w, 1)
+        call.labels.mark(w.name, 1, "out")
+        return None if outs is None else np.tile(outs, groups)
+    call.couple(w, 1, offsets, "in")
+    outs = call.dim(w, 0)
+    call.labels.mark(w.name, 0, "out")
+    if outs is not None:
+        call.labels.tie_rows(outs.reshape(groups, -1))
+    return outs
+
+
+@rule("linear")
+def linear(call: Call) -> Result:
+    """Read the last dimension, write the rows of the weight."""
+    x, w, bias = call["input"], call["weight"], call.get("bias")
+    ins = call.dim(x, -1)
+    call.couple(w, 1, ins, "in")
+    outs = call.dim(w, 0)
+    call.labels.mark(w.name, 0, "out")
+    if bias is not None:
+        call.couple(bias, 0, outs)
+    _linear_layer(call, x, w, bias, ins, outs, w.shape[1], w.shape[0])
+    return call.tagged([*(call.dim(x, d) for d in range(len(x.shape) - 1)), outs])
+
+
+def _linear_layer(
+    call: Call,
+    x: Tagged,
+    w: Tagged,
+    bias: Tagged | None,
+    ins: Ints | None,
+    outs: Ints | None,
+    n_in: int,
+    n_out: int,
+    operand: int = 0,
+    dim: int = -1,
+) -> None:
+    positions = tuple(x.shape[1:-1])
+    _write(
+        call, "linear", ins, outs, weight=w, bias=bias, operand=operand, dim=dim, in_channels=n_in, out_channels=n_out,
+        groups=1, kernel=(), stride=(), padding=(), dilation=(), transposed=False, in_size=positions,
+        out_size=positions, follows=False,
+    )  # fmt: skip
+
+
+@rule("matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addbmm")
+def product(call: Call) -> Result:
+    """Multiply matrices: a weight reads what it is multiplied with; two activations need all they sum over."""
+    if call.name in ("addmm", "baddbmm"):
+        added, a, b = call["self"], call.get("mat1", call.get("batch1")), call.get("mat2", call.get("batch2"))
+    else:
+        added, (a, b) = None, call.tensors()[:2]
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        return unknown(call)
+    inner_a, inner_b = call.known(a, -1), call.known(b, -2)
+    if a.name and inner_a is None:
+        inner_a = call.dim(a, -1) if inner_b is None else None
+    if call.from_parameters(a) or call.from_parameters(b):
+        weight, other, operand, dim = (b, a, 0, -1) if call.from_parameters(b) else (a, b, 1, -2)
+        inner = call.dim(other, dim)
+        call.couple(weight, -2 if operand == 0 else -1, inner, "in")
+        out = call.dim(weight, -1 if operand == 0 else -2)
+        call.labels.mark(weight.name, (len(weight.shape) - 1 if operand == 0 else len(weight.shape) - 2), "out")
+        if not call.from_parameters(other):
+            sizes = (weight.shape[-2], weight.shape[-1]) if operand == 0 else (weight.shape[-1], weight.shape[-2])
+            shifted = 0 if added is None else 1
+            _linear_layer(call, other, weight, None, inner, out, *sizes, operand + shifted, dim)
+    else:
+        if inner_a is not None and inner_b is not None:
+            call.labels.tie(inner_a, inner_b)
+            call.read(0 if added is None else 1, -1, inner_a)
+        else:
+            for labels in (inner_a, inner_b):
+                call.pin(labels, "is multiplied with a matrix whose size cannot change")
+    rank = len(call.shape)
+    dims: list[Ints | None] = [None] * rank
+    for d in range(-rank, -2):
+        parts = [x for x in (a, b) if len(x.shape) >= -d and x.shape[d] == call.shape[d]]
+        vectors = [call.known(x, d) for x in parts]
+        dims[d] = vectors[0]
+        if len(parts) == 2:
+            for x, v, w in ((parts[0], *vectors), (parts[1], *vectors[::-1])):
+                del x
+                if v is not None and w is None:
+                    call.pin(v, "meets a tensor whose size cannot change")
+                    dims[d] = None
+            if vectors[0] is not None and vectors[1] is not None:
+                call.labels.tie(vectors[0], vectors[1])
+    dims[-2], dims[-1] = call.dim(a, -2), call.dim(b, -1)
+    if added is not None:
+        for d in range(-len(added.shape), 0):
+            if added.shape[d] == call.shape[d]:
+                call.couple(added, d, dims[d])
+    return call.tagged(dims)
+
+
+@rule("einsum")
+def einsum(call: Call) -> Result:
+    """Follow the letters: equal letters go together, and a letter that is summed over is read."""
+    equation, operands = str(call["equation"]).replace(" ", ""), call["tensors"]
+    left, _, right = equation.partition("->")
+    terms = left.split(",")
+    if "." in equation or not right:
+        return unknown(call)
+    order = sorted(range(len(terms)), key=lambda i: call.from_parameters(operands[i]))
+    labels: dict[str, Ints | None] = {}
+    for i in order:
+        x = operands[i]
+        for d, letter in enumerate(terms[i]):
+            if letter in labels:
+                call.couple(x, d, labels[letter], "tied" if letter in right else "in")
+                continue
+            made = labels[letter] = call.dim(x, d)
+            if call.from_parameters(x):
+                call.labels.mark(x.name, d, "out")
+                if letter in right and made is not None:
+                    call.findings.makers.append((made, x.name.rpartition(".")[0] or call.node))
+            elif letter not in right:
+                call.read(i, d, made)
+    return call.tagged([labels[letter] for letter in right])
+
+
+@rule("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "instance_norm", "cudnn_batch_norm")
+def per_channel_norm(call: Call) -> Result:
+    """Normalise each channel by itself."""
+    x: Tagged = call["input"]
+    labels = call.dim(x, 1)
+    for key in ("weight", "bias", "running_mean", "running_var"):
+        vector = call.get(key)
+        if isinstance(vector, Tagged):
+            call.couple(vector, 0, labels)
+    dims = call.dims(x)
+    if labels is not None and call.module_type.startswith(("BatchNorm", "InstanceNorm", "SyncBatchNorm")):
+        call.findings.norms[call.module] = (labels, 0)
+    results = [call.tagged(dims)]
+    results += [Tagged.plain(shape) for shape in call.shapes[1:]]
+    return results if len(results) > 1 else results[0]
+
+
+@rule("group_norm", "native_group_norm")
+def group_norm(call: Call) -> Result:
+    """Normalise groups of channels: a whole group is one unit, and the group count follows."""
+    x: Tagged = call.tensors()[0]
+    labels = call.dim(x, 1)
+    groups = int(call.get("num_groups", call.get("group")))
+    for key in ("weight", "bias"):
+        vector = call.get(key)
+        if isinstance(vector, Tagged):
+            call.couple(vector, 0, labels)
+    if labels is not None:
+        if groups == 1:
+            call.pin(labels, "is normalised together with all channels (one group)")
+        elif call.module_type != "GroupNorm":
+            call.pin(labels, f"is normalised in {groups} groups by a constant", fixed_by_code=True)
+        else:
+            call.labels.tie_rows(labels.reshape(groups, -1).T)
+            call.findings.norms[call.module] = (labels, len(labels) // groups)
+    results = [call.tagged(call.dims(x))]
+    results += [Tagged.plain(shape) for shape in call.shapes[1:]]
+    return results if len(results) > 1 else results[0]
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm")
+def layer_norm(call: Call) -> Result:
+    """Normalise over the last dimensions together, so their labels must stay."""
+    x: Tagged = call["input"]
+    count = len(call["normalized_shape"])
+    for d in range(-count, 0):
+        call.pin(call.known(x, d), f"is normalised together with all channels by {call.name}")
+        for key in ("weight", "bias"):
+            if isinstance(call.get(key), Tagged):
+                call.couple(call[key], d, call.known(x, d))
+    results = [call.tagged(call.dims(x))]
+    results += [Tagged.plain(shape) for shape in call.shapes[1:]]
+    return results if len(results) > 1 else results[0]
+
+
+@rule("embedding")
+def embedding(call: Call) -> Result:
+    """Look rows up: the columns of the table are written."""
+    table: Tagged = call["weight"]
+    outs = call.dim(table, 1)
+    call.labels.mark(table.name, 1, "out")
+    if outs is not None:
+        call.findings.makers.append((outs, table.name.rpartition(".")[0] or table.name))
+    return call.tagged([*[None] * (len(call.shape) - 1), outs])
+
+
+@rule("scaled_dot_product_attention")
+def attention(call: Call) -> Result:
+    """Attend: queries and keys are summed over and scaled by their size, values pass."""
+    q, k, v = call["query"], call["key"], call["value"]
+    for x in (q, k):
+        call.pin(call.known(x, -1), "is summed over in attention")
+    dims: list[Ints | None] = []
+    for d in range(-len(call.shape), 0):
+        vectors = [call.known(x, d) for x in (q, k, v)]
+        if d == -1:
+            dims.append(vectors[2])
+            continue
+        for vector in vectors:
+            call.pin(vector, "is a head or position of attention")
+        dims.append(None)
+    return call.tagged(dims)
+
+
+def unknown(call: Call) -> Result:
+    """Pin whatever an operator without a rule touches, and say so."""
+    for x in call.tensors():
+        for d in range(len(x.shape)):
+            call.pin(call.known(x, d), f"passes through {call.name}, an operator without a rule")
+            if x.name:
+                call.labels.mark(x.name, d, "tied")
+                call.pin(call.dim(x, d), f"passes through {call.name}, an operator without a rule")
+    results = [Tagged.plain(shape) for shape in call.shapes]
+    return results if len(results) > 1 else results[0]

@@ -1,0 +1,106 @@
+"""Write the page: one HTML file that needs nothing else, neither a network nor scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from penjing.core.errors import RecipeError
+from penjing.report import plots, table, units, words
+from penjing.report.results import Results, read
+
+
+def write_report(results: Mapping[str, Any], path: Path) -> Path:
+    """Write the report of a finished run and return its path.
+
+    The file appears whole or not at all; an older report stays until the new one is complete.
+
+    Raises: RecipeError naming the key of ``results`` that is missing or wrong, or why the file cannot be written.
+    """
+    page = render(results)
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise RecipeError(f"The report cannot be written to {path}: {error.strerror or error}.") from None
+    return path
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Return the page.
+
+    Raises: RecipeError naming the key that is missing or wrong.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    checked = read(results)
+    here = resources.files("penjing.report")
+    # Names of models, layers and files are the user's text: everything is escaped but our own drawings and style.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    template = environment.from_string((here / "template.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        r=checked,
+        style=(here / "style.css").read_text(encoding="utf-8"),
+        **_sentences(checked),
+        **_tables(checked),
+        **_pictures(checked),
+    )
+
+
+def _sentences(results: Results) -> dict[str, Any]:
+    return {
+        "headline": words.headline(results),
+        "failed": words.failed(results),
+        "tiles": words.tiles(results),
+        "comparisons": words.comparisons(results),
+        "reads": words.reads(results),
+        "bound_notes": words.bound_notes(results),
+        "conditions": words.conditions(results),
+        "asked": words.asked,
+        "excess": words.excess,
+    }
+
+
+def _tables(results: Results) -> dict[str, Any]:
+    columns = table.columns(results.rows)
+    unit_of = words.UNITS_OF | {bound.cost: bound.unit for bound in results.budget}
+    return {
+        "columns": columns,
+        "headings": [("network", ""), *((column.heading, "number") for column in columns)],
+        "labels": words.LABELS,
+        "in_unit": lambda value, cost: units.quantity(value, unit_of.get(cost, "")),
+        "apart": units.apart,
+        "scaled": units.scaled,
+        "size": units.size,
+        "percent": units.percent,
+        "scientific": units.scientific,
+        "duration": units.duration,
+        "moment": units.moment,
+        "plain": _plain,
+    }
+
+
+def _pictures(results: Results) -> dict[str, Any]:
+    return {
+        "trade_off": plots.trade_off(results),
+        "widths": plots.widths(results),
+        "training": plots.training(results),
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

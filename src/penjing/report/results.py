@@ -1,0 +1,255 @@
+"""The results of a finished run as checked, frozen values: everything a report may say comes from here.
+
+The JSON that a run leaves behind is read once, by ``read``; a file that lacks something is refused there, with the
+name of what is missing, so that no other file of this package has to look twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from penjing.core.errors import RecipeError
+
+ORIGINAL = "original"
+RESULT = "penjing"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one run of the exported file takes; ``low_ms`` to ``high_ms`` is the spread of the measurements."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    threads: int
+    batch: int
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A speed-up against the original with its interval; above one means faster."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network: the original, the result or a reference. ``accuracy`` is in percent, ``size`` in bytes."""
+
+    name: str
+    accuracy: float
+    error: float
+    wrong: int
+    of: int
+    params: float
+    macs: float
+    size: float
+    memory: float | None = None
+    nonzero: float | None = None
+    latency: Latency | None = None
+    ratio: Ratio | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """One line of the budget: what was asked, the limit it means in ``unit``, and what was measured ``where``."""
+
+    cost: str
+    asked: str
+    limit: float
+    unit: str
+    measured: float
+    met: bool
+    where: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether the run says so and the numbers agree."""
+        return self.met and self.measured <= self.limit + 1e-6 * abs(self.limit)
+
+
+@dataclass(frozen=True)
+class Width:
+    """A site and how many of its units there were and are."""
+
+    site: str
+    kind: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What could not be made smaller, and why."""
+
+    where: str
+    units: int
+    why: str
+    line: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Two forms of one network were compared: the largest difference seen and the one allowed."""
+
+    name: str
+    difference: float
+    tolerance: float
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training data; accuracies in percent."""
+
+    epoch: float
+    lr: float
+    loss: float | None
+    val_accuracy: float | None
+    val_loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the run and how long it took."""
+
+    name: str
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the plan promised and what its exported file measured, by cost."""
+
+    round: int
+    predicted: dict[str, float]
+    measured: dict[str, float]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Accuracy in percent on pictures kept back from training."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the run took place."""
+
+    cpu: str
+    cores: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything known about a finished run."""
+
+    penjing: str
+    name: str
+    created: str
+    seconds: float
+    command: str
+    seed: int
+    versions: dict[str, Any]
+    machine: Machine
+    budget: list[Bounded]
+    rows: list[Row]
+    test_reads: int
+    sites: list[Width]
+    pinned: list[Pinned]
+    certificates: list[Certificate]
+    training: list[Epoch]
+    stages: list[Stage]
+    files: dict[str, float]
+    recipe: str = ""
+    validation: Validation | None = None
+    diagnostics: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+    def row(self, name: str) -> Row:
+        """Return the row of this name."""
+        return next(row for row in self.rows if row.name == name)
+
+    @property
+    def original(self) -> Row:
+        """The network as it came."""
+        return self.row(ORIGINAL)
+
+    @property
+    def result(self) -> Row:
+        """The network as it leaves."""
+        return self.row(RESULT)
+
+    @property
+    def references(self) -> list[Row]:
+        """The rows the result is held against, besides the original."""
+        return [row for row in self.rows if row.name not in (ORIGINAL, RESULT)]
+
+    @property
+    def met(self) -> bool:
+        """Whether every bound of the budget is kept."""
+        return all(bound.kept for bound in self.budget)
+
+
+def read(results: Mapping[str, Any]) -> Results:
+    """Check the results of a run and return them as values.
+
+    Raises: RecipeError naming the first key that is missing or has a value that cannot be right.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(results, Mapping):
+        raise RecipeError(f"The results of a run are key: value pairs; got {type(results).__name__}.")
+    try:
+        checked = TypeAdapter(Results).validate_python(_printable(results))
+    except ValidationError as error:
+        raise RecipeError(_explain(error.errors())) from None
+    names = [row.name for row in checked.rows]
+    for name in (ORIGINAL, RESULT):
+        if names.count(name) != 1:
+            raise RecipeError(
+                f"A report needs exactly one row named {name!r}; the results have {names.count(name)} among the rows "
+                f"{names}. Was the run finished?"
+            )
+    for row in checked.rows:
+        if not 0 <= row.wrong <= row.of or row.of < 1:
+            raise RecipeError(f"Row {row.name!r} of the results has {row.wrong} of {row.of} test pictures wrong.")
+    return checked
+
+
+def _explain(faults: list[Any]) -> str:
+    first, more = faults[0], len(faults) - 1
+    path = ""
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    also = f" ({more} more fault{'s' * (more > 1)} like this.)" if more else ""
+    if first["type"] == "missing":
+        return f"The results have no {path}, which a report needs. Was the run finished?{also}"
+    got = repr(first["input"])
+    got = got if len(got) <= 60 else f"{got[:57]}..."
+    return f"The results have {path} = {got}, which cannot be right: {first['msg']}.{also}"
+
+
+def _printable(value: Any) -> Any:
+    """Copy JSON data, replacing what no page or terminal can show: control characters and lone surrogates."""
+    if isinstance(value, str):
+        encodable = value.encode("utf-8", "replace").decode("utf-8")
+        return "".join(c if c.isprintable() or c in "\n\t" else " " for c in encodable)
+    if isinstance(value, Mapping):
+        return {_printable(str(key)): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return value

@@ -1,0 +1,67 @@
+"""VGG-16 with batch norm in the form used for 32 x 32 pictures, with a narrow or a wide head.
+
+Paper: Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015, table 1, configuration D.
+Differs: convolutions have no bias (batch norm follows each), and five max-pools leave 1 x 1 x 512, so one
+linear layer replaces the three of the paper.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from penjing.zoo.initial import he_normal
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""The widths of the 3x3 convolutions; a 2x2 max-pool ends each stage."""
+
+
+class CifarVgg(nn.Module):
+    """Classify 32 x 32 colour pictures with thirteen convolutions and the given head.
+
+    Shapes: x [n, 3, 32, 32] → logits [n, num_classes]; the head sees [n, 512].
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for stage in STAGES:
+            for outputs in stage:
+                layers += [
+                    nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(),
+                ]
+                inputs = outputs
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = classifier
+        he_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
+
+
+def vgg16_bn(num_classes: int = 10) -> CifarVgg:
+    """Build VGG-16 with batch norm and one linear layer (14,724,042 parameters)."""
+    return CifarVgg(nn.Linear(512, num_classes))
+
+
+def vgg16_bn_wide(num_classes: int = 10) -> CifarVgg:
+    """Build VGG-16 with batch norm and the paper's 4096-wide head (33,642,442 parameters).
+
+    Over half of the parameters sit in the head: the usual subject of fully connected pruning.
+    """
+    return CifarVgg(
+        nn.Sequential(
+            nn.Linear(512, 4096),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(4096, num_classes),
+        )
+    )

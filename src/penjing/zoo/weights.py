@@ -1,0 +1,199 @@
+"""Build a network from a written name and fill it from a weights file, refusing anything that could run code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing import zoo
+from penjing.core.errors import PenjingError, RecipeError, did_you_mean
+
+WRAPPERS = ("state_dict", "model")
+"""Keys under which training scripts file the state dict beside an epoch and an optimiser."""
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """Fill ``model`` in place from a .safetensors file or a .pt/.pth state dict, and return it.
+
+    A ``state_dict`` or ``model`` wrapper and a ``module.`` prefix are taken off; floating tensors are cast to
+    the network's own types. The network is left as it was unless everything fits. Batch norm's
+    ``num_batches_tracked`` may be missing, as in files older than PyTorch 0.4.1.
+
+    Raises: RecipeError naming the file and the tensors that are missing, unexpected, of another shape or type,
+    or not finite.
+    """
+    path = Path(path)
+    own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    given = _without_prefix(_read(path), own)
+    _match_names(path, type(model).__name__, own, given)
+    ready: dict[str, Tensor] = {}
+    for key, value in given.items():
+        want = own[key]
+        if value.shape != want.shape:
+            raise RecipeError(
+                f"{path.name}: {key} is {list(value.shape)} in the file and {list(want.shape)} in the network; "
+                "the weights belong to a network of other widths or another number of classes."
+            )
+        if value.is_floating_point() != want.is_floating_point():
+            raise RecipeError(f"{path.name}: {key} is {value.dtype} in the file and {want.dtype} in the network.")
+        ready[key] = value.to(want.dtype)
+    # Checked after the cast: a float32 value beyond float16's range turns infinite only there.
+    broken = [key for key, value in ready.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise RecipeError(f"{path.name}: {_listed(broken)} hold NaN or infinity; take an earlier checkpoint.")
+    model.load_state_dict(ready, strict=False)
+    return model
+
+
+def build(spec: str, weights: str | Path | None = None) -> nn.Module:
+    """Build the network that ``package.module:builder`` or a bare zoo name means, and fill it.
+
+    The builder is called without arguments; a class works as well as a function.
+
+    Raises: RecipeError for a module or builder that does not exist, a builder that fails or returns something
+    other than a module, and weights that do not fit.
+
+    >>> type(build("resnet20")).__name__
+    'CifarResNet'
+    """
+    builder = _find(spec)
+    try:
+        inspect.signature(builder).bind()
+    except TypeError as error:
+        raise RecipeError(f"{spec} cannot be called without arguments ({error}); wrap it in a function.") from None
+    except ValueError:
+        pass  # some callables written in C have no signature; the call itself will tell
+    try:
+        model = builder()
+    except PenjingError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{spec} failed with {_reason(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"{spec} returned {type(model).__name__}; a builder returns a torch.nn.Module.")
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _find(spec: str) -> Callable[[], Any]:
+    """Return what ``spec`` names."""
+    module_name, colon, name = spec.partition(":")
+    if not colon:
+        if spec not in zoo.BUILDERS:
+            raise RecipeError(
+                f"There is no network {spec!r} in the zoo.{did_you_mean(spec, zoo.BUILDERS)} "
+                "Your own is written package.module:builder."
+            )
+        module_name, name = f"{zoo.__name__}.{zoo.BUILDERS[spec]}", spec
+    if not all(part.isidentifier() for part in (*module_name.split("."), name)):
+        raise RecipeError(f"{spec!r} is not of the form package.module:builder.")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise RecipeError(f"{module_name} cannot be imported: it needs {error.name!r}.") from error
+        raise RecipeError(f"There is no module {error.name!r} ({spec}): put its folder on PYTHONPATH.") from None
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{module_name} cannot be imported: {_reason(error)}") from error
+    if not hasattr(module, name):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        hint = did_you_mean(name, known) if known else ""
+        raise RecipeError(f"{module_name} has no builder {name!r}.{hint}")
+    builder = getattr(module, name)
+    if not callable(builder):
+        raise RecipeError(f"{spec} is {type(builder).__name__}, which cannot be called to build a network.")
+    return builder  # type: ignore[no-any-return]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the file's named tensors, wrapper taken off."""
+    if path.suffix not in SUFFIXES:
+        raise RecipeError(f"{path} is not a weights file penjing reads: give one of {', '.join(SUFFIXES)}.")
+    if not path.is_file():
+        raise RecipeError(f"There is no weights file {path}.")
+    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, Mapping):
+        raise RecipeError(f"{path.name} holds {type(loaded).__name__}; penjing wants a dict of named tensors.")
+    others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+    if others:
+        raise RecipeError(
+            f"{path.name}: {_listed(others)} are not tensors; save model.state_dict(), alone or under "
+            f"the key {' or '.join(map(repr, WRAPPERS))}."
+        )
+    return {str(key): value for key, value in loaded.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RecipeError(f"{path.name} is not a sound .safetensors file: {_reason(error)}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"Python objects ({found[1]})" if found else "more than plain tensors"
+        raise RecipeError(
+            f"{path.name} is refused because it holds {what}, and reading those can run code: "
+            "save model.state_dict() as .safetensors and give that."
+        ) from None
+    except Exception as error:  # a damaged file fails in as many ways as the format has parts
+        raise RecipeError(f"{path.name} is not a sound PyTorch file: {_reason(error)}") from error
+
+
+def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take off the ``module.`` that DataParallel writes, unless the network itself has it."""
+    prefix = "module."
+    if any(key.startswith(prefix) for key in own) or not all(key.startswith(prefix) for key in given):
+        return given
+    return {key.removeprefix(prefix): value for key, value in given.items()}
+
+
+def _match_names(path: Path, network: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in given if key not in own]
+    parts = []
+    if missing:
+        parts.append(f"{_listed(missing)} of the network are missing from the file")
+    if unexpected:
+        parts.append(f"{_listed(unexpected)} of the file are unknown to the network")
+    if parts:
+        raise RecipeError(
+            f"{path.name} does not fit {network}: {' and '.join(parts)}; "
+            "use the builder these weights were trained with."
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return the count and the first three names."""
+    names = list(names)
+    noun = "tensor" if len(names) == 1 else "tensors"
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {noun} ({shown})"
+
+
+def _reason(error: BaseException) -> str:
+    """Return the exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

@@ -1,0 +1,1 @@
+"""Networks against which a structural pruner is proved; they know nothing but torch."""
