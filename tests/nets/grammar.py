@@ -285,9 +285,9 @@ def branches(net: Writer, x: Value) -> Value:
         return net.concat(*ends)
     y = ends[0]
     for end in ends[1:]:
-        y = net.simple(join, y, end)
-    # A chain of products would outgrow single precision.
-    return net.norm(y) if join == "multiply" else y
+        # Products of bounded factors only: a chain of free ones would outgrow single precision.
+        y = net.simple(join, y, net.simple("sigmoid", end) if join == "multiply" else end)
+    return y
 
 
 def tied(net: Writer, x: Value) -> Value:

@@ -37,7 +37,7 @@ def prove(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
     assert any(node.op == "call_function" for node in program.graph.nodes)
 
     model.train()
-    torch.stack([output.square().sum() for output in leaves(model(*args, **kwargs))]).sum().backward()
+    torch.autograd.backward([output.square().sum() for output in leaves(model(*args, **kwargs))])
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert sum(bool(gradient.any()) for gradient in gradients) > len(gradients) // 2
@@ -77,7 +77,7 @@ def test_random_net_is_alive(seed: int) -> None:
 
 
 def test_random_net_depends_on_its_seed_alone() -> None:
-    for seed in SEEDS:
+    for seed in SEEDS[:5]:
         (first, (image,)), (second, (same,)) = random_net(seed), random_net(seed)
         assert first.describe() == second.describe() and torch.equal(image, same)
         with torch.no_grad():

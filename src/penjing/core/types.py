@@ -67,15 +67,27 @@ class Site:
         """Return the slots with one of these roles."""
         return [slot for slot in self.slots if slot.role in roles]
 
-    def counts(self) -> list[int]:
-        """Return every count a plan may keep: the multiples of ``step`` from ``least`` up, and ``size`` itself.
+    @property
+    def fewest(self) -> int:
+        """The smallest count a plan may keep: a multiple of ``step``, or the whole site where it has none."""
+        return min(-(-max(self.least, 1) // self.step) * self.step, self.size)
 
-        >>> none = np.arange(0)
-        >>> Site("conv", "channels", 20, (), none, step=8).counts()
-        [8, 16, 20]
+    def allowed(self, count: float) -> int:
+        """Return the largest count a plan may keep that does not exceed ``count``, or else the fewest.
+
+        >>> site = Site("conv", "channels", 20, (), np.arange(20), step=8)
+        >>> [site.allowed(n) for n in (3, 8, 17, 20)]
+        [8, 8, 16, 20]
         """
-        counts = [n for n in range(self.step, self.size, self.step) if n >= self.least]
-        return [*counts, self.size]
+        return self.size if count >= self.size else max(int(count) // self.step * self.step, self.fewest)
+
+    def above(self, count: int) -> int:
+        """Return the next larger count a plan may keep, ``size`` at the end."""
+        return min((count // self.step + 1) * self.step, self.size)
+
+    def below(self, count: int) -> int:
+        """Return the next smaller count a plan may keep, the fewest at the end."""
+        return max((count - 1) // self.step * self.step, self.fewest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,19 +369,36 @@ Search: TypeAlias = Generator[list[Plan], list[Trial], Plan]
 
 
 class Term(Protocol):
-    """Something training adds to the loss."""
+    """Something training adds to the loss.
+
+    The loop attaches every term once the model is on its device, adds up what the terms return, and detaches them at
+    the end. A term may also have a number ``task_weight``, read at each step: the product over all terms scales the
+    task loss. One that wants a teacher is ``Taught`` as well.
+    """
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Prepare for this model; return parameters of the term's own that training shall update."""
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
-        """Return a scalar for one batch."""
+        """Return a scalar for one batch, a mean over its samples; ``y`` is None where there are no labels.
+
+        ``outputs`` is what the model returned for ``x``. The call runs under the loop's autocast, where outputs may be
+        in half precision: take ``.float()`` before a softmax or a norm.
+        """
 
     def after_step(self) -> None:
         """Run after each optimiser step."""
 
     def detach(self) -> None:
-        """Undo ``attach``."""
+        """Undo ``attach``; what was learned stays with the term."""
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A term that can learn from another model."""
+
+    def teach(self, teacher: nn.Module) -> None:
+        """Take this teacher for the coming ``attach``, unless the term's options name one."""
 
 
 Progress: TypeAlias = Callable[[int, int, str], None]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from penjing.core.errors import DataError, did_you_mean
 from penjing.data.divide import Labels, check_labels, divide
 from penjing.data.parts import Parts
+from penjing.data.reason import reason
 from penjing.data.splits import ArraySplit
 
 DIGITS_MEAN, DIGITS_STD = (0.305,), (0.376,)
@@ -66,7 +67,8 @@ def torchvision_names() -> list[str] | None:
 def read_torchvision(name: str, root: Path) -> Parts:
     """Return a torchvision data set whose files are already in ``root``.
 
-    Only sets that keep all pictures in memory (CIFAR, MNIST and their kin) can be read by name.
+    Only sets that keep all pictures in memory (CIFAR, MNIST and their kin) can be read by name. torchvision itself
+    unpickles CIFAR's published files, after comparing their checksums.
 
     Raises: DataError when torchvision, the set or its files are absent.
     """
@@ -96,7 +98,7 @@ def _torchvision_part(build: Any, name: str, root: Path, part: str) -> tuple[Arr
         dataset = build(root=str(root), **which)
     except Exception as error:
         raise DataError(
-            f"torchvision cannot read {name} from {root}: {str(error).splitlines()[0] if str(error) else error!r} "
+            f"torchvision cannot read {name} from {root}, {reason(error)} "
             "penjing downloads nothing: put its files there first."
         ) from error
     images = np.asarray(getattr(dataset, "data", None))
@@ -124,10 +126,10 @@ def _split(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> ArraySpli
 
 def _read_file(path: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} is a single array; save x and y with numpy.savez.")
-        with file:
+        with path.open("rb") as handle:
+            file = np.load(handle, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} is a single array; save x and y with numpy.savez.")
             absent = [key for key in ("x", "y") if key not in file.files]
             if absent:
                 raise DataError(f"{path} has no {absent[0]!r}; it holds {', '.join(file.files) or 'nothing'}.")
@@ -137,7 +139,7 @@ def _read_file(path: Path) -> tuple[npt.NDArray[np.uint8], Labels]:
     except Exception as error:  # a damaged zip fails in as many ways as it has parts
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise DataError(f"{path} holds Python objects, which could run code; save plain numeric arrays.") from None
-        raise DataError(f"{path} cannot be read as .npz: {error}.") from error
+        raise DataError(f"{path} cannot be read as .npz: {reason(error)}") from error
     if x.dtype != np.uint8:
         raise DataError(f"{path}: x is {x.dtype}; penjing wants uint8 from 0 to 255.")
     if x.ndim not in (3, 4) or 0 in x.shape[1:]:

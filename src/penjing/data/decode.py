@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penjing.core.errors import DataError
+from penjing.data.reason import reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +32,7 @@ def size_of(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.size
     except Exception as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}.") from error
+        raise DataError(f"{path} cannot be read as a picture: {reason(error)}") from error
 
 
 def centre(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
@@ -97,7 +98,7 @@ def _opened(path: Path, channels: int) -> Image:
     except DataError:
         raise
     except Exception as error:  # each format's decoder fails in its own way
-        raise DataError(f"{path} cannot be read as a picture: {error}.") from error
+        raise DataError(f"{path} cannot be read as a picture: {reason(error)}") from error
 
 
 def _array(image: Image, channels: int) -> npt.NDArray[np.uint8]:

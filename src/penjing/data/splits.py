@@ -24,6 +24,7 @@ from penjing.core.random import stream, torch_stream
 from penjing.data import decode
 from penjing.data.augment import Pictures, channel_statistics, normalise, shift_and_flip
 from penjing.data.divide import Labels
+from penjing.data.reason import reason
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Indices = Sequence[int] | npt.NDArray[np.int64]
@@ -356,8 +357,7 @@ def _pairs(loader: Iterable[Any], source: str) -> Batches:
     except PenjingError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise DataError(f"{source} failed while it was read: {type(error).__name__}: {lines[0]}") from error
+        raise DataError(f"{source} failed while it was read with {reason(error)}") from error
 
 
 def _pair(item: Any, source: str) -> tuple[Tensor, Tensor]:

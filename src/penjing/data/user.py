@@ -21,6 +21,7 @@ from torch.utils.data import (
 
 from penjing.core.errors import DataError, PenjingError, did_you_mean
 from penjing.data.parts import Parts
+from penjing.data.reason import reason
 from penjing.data.splits import DatasetSplit, LoaderSplit, Split
 
 KEYS = ("train", "val", "test")
@@ -125,7 +126,7 @@ def _call(spec: str) -> Any:
             raise DataError(f"{module_name} cannot be imported: it needs {error.name!r}.") from error
         raise DataError(f"There is no module {error.name!r} ({spec}): put its folder on PYTHONPATH.") from None
     except (Exception, SystemExit) as error:
-        raise DataError(f"{module_name} cannot be imported: {_reason(error)}") from error
+        raise DataError(f"{module_name} cannot be imported: {reason(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -141,10 +142,4 @@ def _call(spec: str) -> Any:
     except PenjingError:
         raise
     except Exception as error:
-        raise DataError(f"{spec} failed with {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return the exception's type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
+        raise DataError(f"{spec} failed with {reason(error)}") from error

@@ -100,7 +100,7 @@ class Labels:
         pairs = self._edges or [(np.arange(0), np.arange(0))]
         a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
         matrix = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(self.count, self.count))
-        found: Ints = np.asarray(connected_components(matrix, directed=False)[1], dtype=np.int64)
+        found: Ints = np.asarray(connected_components(matrix, directed=False)[1]).astype(np.int64)
         return found
 
     def reasons(self, classes: Ints) -> dict[int, Reason]:

@@ -24,15 +24,19 @@ def write_report(results: Mapping[str, Any], path: Path) -> Path:
     """
     page = render(results)
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part: Path | None = None
     try:
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise RecipeError(f"The report cannot be written to {path}: {error.strerror or error}.") from None
+        part.replace(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(f"The report cannot be written to {path}: {reason}.") from None
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     return path
 
 

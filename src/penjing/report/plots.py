@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penjing.report import svg, units, words
 from penjing.report.results import ORIGINAL, RESULT, Epoch, Results, Row, Width
@@ -14,15 +15,17 @@ from penjing.report.results import ORIGINAL, RESULT, Epoch, Results, Row, Width
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
 WIDE, NARROW = 760, 340
 """Widths of the two drawings in CSS pixels; at these widths a letter keeps its size."""
-_BARS_A_FIGURE = 36
+_BARS_TOGETHER = 12
+"""Bars are drawn in strips of so many, since a page of paper can only break between two drawings."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure in two widths, with what it shows in words."""
+    """One figure in two widths, each one or more SVG elements, with what it shows in words."""
 
     wide: str
     narrow: str
@@ -31,12 +34,13 @@ class Picture:
 
 
 def _picture(key: str, draw: Callable[[int], Figure], alt: str, caption: str) -> Picture:
-    drawn = []
-    for width in (WIDE, NARROW):
-        name = f"{key}-{'wide' if width == WIDE else 'narrow'}"
-        with svg.drawing(name):
-            drawn.append(svg.inline(draw(width), name))
-    return Picture(*drawn, alt, caption)
+    return Picture(_drawn(key, WIDE, draw), _drawn(key, NARROW, draw), alt, caption)
+
+
+def _drawn(key: str, width: int, draw: Callable[[int], Figure]) -> str:
+    name = f"{key}-{width}"
+    with svg.drawing(name):
+        return svg.inline(draw(width), name)
 
 
 def _canvas(width: int, height: float) -> Figure:
@@ -47,70 +51,87 @@ def _canvas(width: int, height: float) -> Figure:
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut the middle out of a long name.
+    """Cut the middle out of a long name; the end tells layers apart and gets the larger share.
 
-    >>> shorten("features.denseblock3.conv1", 15)
-    'feature…3.conv1'
+    >>> shorten("features.denseblock3.conv1", 16)
+    'featu…ock3.conv1'
     """
     text = " ".join(text.split())
     if len(text) <= length:
         return text
-    head = (length - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+    head = (length - 1) // 3
+    return f"{text[:head].rstrip('.')}…{text[len(text) - (length - 1 - head) :].lstrip('.')}"
 
 
 def widths(results: Results) -> list[Picture]:
-    """Draw the units of every site before and after, a figure for each kind and for each few dozen sites."""
-    pictures = []
+    """Draw the units of every site before and after, one figure for each kind of site."""
+    pictures: list[Picture] = []
     for kind, group in groupby(sorted(results.sites, key=lambda site: site.kind), key=lambda site: site.kind):
         sites = list(group)
-        parts = math.ceil(len(sites) / _BARS_A_FIGURE)
-        most = max(max(site.before, site.after) for site in sites)
-        each = math.ceil(len(sites) / parts)
-        for part in range(parts):
-            shown = sites[part * each : (part + 1) * each]
-            share = f", part {part + 1} of {parts}" if parts > 1 else ""
-            pictures.append(_bars(f"widths-{len(pictures)}", kind, shown, most, share))
+        listed = "; ".join(f"{site.site}: {site.before:,} to {site.after:,}" for site in sites)
+        before, after = sum(site.before for site in sites), sum(site.after for site in sites)
+        where = f"at {len(sites):,} {'site' if len(sites) == 1 else 'sites'}"
+        pictures.append(
+            Picture(
+                _strips(f"widths-{len(pictures)}", WIDE, sites),
+                _strips(f"widths-{len(pictures)}", NARROW, sites),
+                f"Horizontal bars of {kind} before and after {where}. {listed}.",
+                f"{kind.capitalize()} {where}: {before:,} before, {after:,} after. Pale bar: before. Solid bar: after; "
+                "grey where nothing was removed.",
+            )
+        )
     return pictures
 
 
-def _bars(key: str, kind: str, sites: list[Width], most: int, share: str) -> Picture:
-    listed = "; ".join(f"{site.site}: {site.before:,} to {site.after:,}" for site in sites)
-    before, after = sum(site.before for site in sites), sum(site.after for site in sites)
-    return _picture(
-        key,
-        lambda width: _draw_bars(width, sites, most),
-        f"Horizontal bars of {kind} before and after at {len(sites)} sites{share}. {listed}.",
-        f"{kind.capitalize()}{share}: {before:,} before, {after:,} after. Pale bar: before. Solid bar: after; grey "
-        "where nothing was removed.",
+def _strips(key: str, width: int, sites: list[Width]) -> str:
+    layout = _Layout.of(width, sites)
+    strips = [sites[i : i + _BARS_TOGETHER] for i in range(0, len(sites), _BARS_TOGETHER)]
+    return "".join(
+        _drawn(f"{key}-{i}", width, partial(_draw_bars, sites=strip, layout=layout)) for i, strip in enumerate(strips)
     )
 
 
-def _draw_bars(width: int, sites: list[Width], most: int) -> Figure:
+@dataclass(frozen=True)
+class _Layout:
+    """Where the bars begin, in pixels, how long a name may be, and the pixels of one unit; alike in all strips."""
+
+    left: float
+    letters: int
+    scale: float
+
+    @classmethod
+    def of(cls, width: int, sites: list[Width]) -> _Layout:
+        # 7 pixels hold a digit or letter of this size in any usual font.
+        numbers = 7 * max(len(_change(site)) for site in sites) + 14
+        if width == NARROW:
+            left, end, letters = 2.0, width - 2.0, (width - numbers) // 7
+        else:
+            letters = min(max(len(site.site) for site in sites), 36)
+            left, end = 6.4 * letters + 14, width - numbers
+        most = max(max(site.before, site.after) for site in sites)
+        return cls(left, letters, (end - left) / max(most, 1))
+
+
+def _change(site: Width) -> str:
+    return f"{site.before:,} → {site.after:,}"
+
+
+def _draw_bars(width: int, sites: list[Width], layout: _Layout) -> Figure:
     narrow = width == NARROW
     pitch = 34 if narrow else 20
-    # The largest number sets the column on the right; 7 pixels are one digit.
-    numbers = [f"{site.before:,} → {site.after:,}" for site in sites]
-    right = width - 7 * max(map(len, numbers)) - 14
-    left = 2.0 if narrow else 6.4 * min(max(len(site.site) for site in sites), 34) + 14
-    end = width - 2.0 if narrow else right
-    figure = _canvas(width, pitch * len(sites) + 4)
+    figure = _canvas(width, pitch * len(sites))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, width)
-    axes.set_ylim(pitch * len(sites) + 4, 0)
-    for i, (site, number) in enumerate(zip(sites, numbers, strict=True)):
-        top = pitch * i + 2
-        middle = top + (25 if narrow else pitch / 2)
-        text = top + (9 if narrow else pitch / 2)
-        scale = (end - left) / max(most, 1)
-        axes.barh(middle, site.before * scale, height=10, left=left, color=svg.PALE)
-        same = site.before == site.after
-        axes.barh(middle, site.after * scale, height=6, left=left, color=svg.STONE if same else svg.MOSS)
-        name = shorten(site.site, (width - 7 * len(number) - 20) // 7 if narrow else 34)
-        at, side = (left, "left") if narrow else (left - 10, "right")
-        axes.text(at, text, name, ha=side, va="center_baseline", fontsize=12)
-        axes.text(width - 2, text, number, ha="right", va="center_baseline", fontsize=12, color=svg.SOFT)
+    axes.set_ylim(pitch * len(sites), 0)
+    for i, site in enumerate(sites):
+        bar, text = (pitch * i + 24, pitch * i + 9) if narrow else (pitch * (i + 0.5), pitch * (i + 0.5))
+        colour = svg.STONE if site.before == site.after else svg.MOSS
+        axes.barh(bar, site.before * layout.scale, height=10, left=layout.left, color=svg.PALE)
+        axes.barh(bar, site.after * layout.scale, height=6, left=layout.left, color=colour)
+        at, side = (layout.left, "left") if narrow else (layout.left - 10, "right")
+        axes.text(at, text, shorten(site.site, layout.letters), ha=side, va="center_baseline")
+        axes.text(width - 2, text, _change(site), ha="right", va="center_baseline", color=svg.SOFT)
     return figure
 
 
@@ -138,8 +159,8 @@ def _scatter(key: str, rows: list[Row]) -> Picture:
     )
     what = "latency" if key == "latency" else "MACs"
     caption = (
-        f"Accuracy against {what}; up and left is better. Vertical lines: 95{units.GAP}% interval of the accuracy, on a "
-        "scale that does not begin at zero."
+        f"Accuracy against {what}; up and left is better. Vertical lines: 95{units.GAP}% interval of the accuracy, on "
+        "a scale that does not begin at zero."
     )
     if key == "latency":
         caption += " Horizontal lines: spread of the measurements."
@@ -159,14 +180,14 @@ def _shifts(costs: list[float]) -> list[int]:
     places = [0] * len(costs)
     for i, cost in enumerate(costs):
         taken = {places[j] for j in range(i) if abs(costs[j] - cost) <= near}
-        places[i] = next(p for p in (0, 1, -1, 2, -2, *range(3, 99)) if p not in taken)
+        places[i] = next(p for p in (0, 1, -1, 2, -2, *range(3, len(costs) + 1)) if p not in taken)
     return places
 
 
 _STYLES = ((svg.CLAY, "s"), (svg.STONE, "^"), (svg.SOFT, "v"), (svg.CLAY, "P"), (svg.STONE, "X"))
 
 
-def _style(row: Row, index: int) -> dict[str, object]:
+def _style(row: Row, index: int) -> dict[str, Any]:
     if row.name == ORIGINAL:
         return {"color": svg.INK, "marker": "o", "markerfacecolor": svg.PAPER}
     if row.name == RESULT:
@@ -222,7 +243,7 @@ def _prefix(most: float) -> tuple[float, str]:
     return next(((scale, name) for scale, name in names if most >= scale), (1.0, ""))
 
 
-def _ticks(count: int) -> object:
+def _ticks(count: int) -> Locator:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
@@ -259,7 +280,7 @@ def _draw_training(width: int, epochs: list[Epoch], before: float | None) -> Fig
     narrow = width == NARROW
     height = 480 if narrow else 280
     figure = _canvas(width, height)
-    upper, lower = figure.subplots(2 if narrow else 1, 1 if narrow else 2)
+    upper, lower = (figure.add_subplot(*((2, 1) if narrow else (1, 2)), i) for i in (1, 2))
     figure.subplots_adjust(
         left=44 / width,
         right=1 - 10 / width,
@@ -292,13 +313,13 @@ def _draw_training(width: int, epochs: list[Epoch], before: float | None) -> Fig
     return figure
 
 
-def _line(axes: Axes, x: list[int], values: list[float | None], **look: object) -> None:
+def _line(axes: Axes, x: list[int], values: list[float | None], **look: Any) -> None:
     y = [math.nan if _finite(value) is None else float(value or 0) for value in values]
     if not all(math.isnan(value) for value in y):
-        axes.plot(x, y, **look)  # type: ignore[arg-type]
+        axes.plot(x, y, **look)
 
 
-def _whole_ticks() -> object:
+def _whole_ticks() -> Locator:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(7, integer=True)

@@ -6,8 +6,9 @@ name of what is missing, so that no other file of this package has to look twice
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from penjing.core.errors import RecipeError
@@ -225,9 +226,28 @@ def read(results: Mapping[str, Any]) -> Results:
                 f"{names}. Was the run finished?"
             )
     for row in checked.rows:
-        if not 0 <= row.wrong <= row.of or row.of < 1:
-            raise RecipeError(f"Row {row.name!r} of the results has {row.wrong} of {row.of} test pictures wrong.")
+        _check(row)
     return checked
+
+
+def _check(row: Row) -> None:
+    where = f"Row {row.name!r} of the results"
+    if not 0 <= row.wrong <= row.of or row.of < 1:
+        raise RecipeError(f"{where} has {row.wrong} of {row.of} test pictures wrong.")
+    counted = 100 * (1 - row.wrong / row.of)
+    # A row may be the mean of several networks, whose count of pictures is rounded; a fraction is told from a percent.
+    if not abs(row.accuracy - counted) <= 0.5 + 100 / row.of:
+        raise RecipeError(
+            f"{where} has accuracy {row.accuracy:g} %, but {row.wrong} of {row.of} wrong make {counted:.2f} %."
+        )
+    for name in ("params", "macs", "size", "memory", "nonzero"):
+        value = getattr(row, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise RecipeError(f"{where} has {name} = {value:g}; it must be a count.")
+    for name, measured in (("latency", row.latency), ("ratio", row.ratio)):
+        for key, value in asdict(measured).items() if measured is not None else ():
+            if isinstance(value, float) and not 0 < value < math.inf:
+                raise RecipeError(f"{where} has {name}.{key} = {value:g}; it must be positive.")
 
 
 def _explain(faults: list[Any]) -> str:

@@ -73,10 +73,10 @@ def speed(results: Results) -> tuple[str, str] | None:
 
 
 def change(before: float, after: float) -> tuple[str, str]:
-    """Return a counted change as a factor, or in percent where it is small, and the tone.
+    r"""Return a counted change as a factor, or in percent where it is small, and the tone.
 
     >>> change(400, 100), change(100, 98), change(100, 101), change(7, 7)
-    (('4.0× fewer', 'good'), ('2.0\\xa0% fewer', 'good'), ('1.0\\xa0% more', 'bad'), ('the same', 'even'))
+    (('4.0× fewer', 'good'), ('2.0\xa0% fewer', 'good'), ('1.0\xa0% more', 'bad'), ('the same', 'even'))
     """
     if before == after:
         return "the same", "even"
@@ -135,11 +135,9 @@ def headline(results: Results) -> str:
         text = f"{found}; budget met: {_where(results.budget)}"
     else:
         text = f"{found}; no budget was set"
-    broken = failed(results)
-    if broken:
-        names = ", ".join(certificate.name for certificate in broken)
-        text += f". Do not use this file yet: {names} failed"
-    return f"{text[0].upper()}{text[1:]}."
+    text = f"{text[0].upper()}{text[1:]}."
+    broken = ", ".join(f"“{certificate.name}”" for certificate in failed(results))
+    return f"Do not use this file yet: the check {broken} failed. {text}" if broken else text
 
 
 def miss(bound: Bounded) -> str:
@@ -184,7 +182,7 @@ def bound_notes(results: Results) -> list[str]:
     for bound in results.budget:
         if bound.cost == "latency" and bound.kept and latency is not None and latency.high_ms > bound.limit:
             slow, limit = units.apart(latency.high_ms, bound.limit, "ms")
-            notes.append(f"The limit holds for the median; the slow end of the measured spread is {slow}, above {limit}.")
+            notes.append(f"The limit holds for the median; the slow end of the measurements is {slow}, above {limit}.")
     return notes
 
 
@@ -196,12 +194,12 @@ def tiles(results: Results) -> list[Tile]:
     if pace is not None and before.latency is not None and after.latency is not None:
         first, second = units.apart(before.latency.median_ms, after.latency.median_ms, "ms")
         found.append(Tile("Latency", first, second, *pace))
-    found.append(
-        Tile("MACs", units.scaled(before.macs), units.scaled(after.macs), *change(before.macs, after.macs)),
-    )
-    found.append(
-        Tile("Parameters", units.scaled(before.params), units.scaled(after.params), *change(before.params, after.params))
-    )
+    for label, first_count, last_count in (
+        ("MACs", before.macs, after.macs),
+        ("Parameters", before.params, after.params),
+    ):
+        counts = units.scaled(first_count), units.scaled(last_count)
+        found.append(Tile(label, *counts, *change(first_count, last_count)))
     verdict, tone = change(before.size, after.size)
     words = verdict.replace("fewer", "smaller").replace("more", "larger")
     found.append(Tile("File size", units.size(before.size), units.size(after.size), words, tone))

@@ -52,7 +52,8 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
         teacher = self._teacher()
         if teacher is model:
             raise TrainError("soft_targets: the teacher is the model being trained; give a copy or another network.")
-        self._modes.update((module, module.training) for module in teacher.modules())
+        for module in teacher.modules():
+            self._modes.setdefault(module, module.training)
         teacher.eval()
         return []
 
@@ -65,8 +66,9 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
         if next((p.device for p in teacher.parameters()), x.device) != x.device:
             teacher.to(x.device)
         with torch.no_grad():
-            given = first_tensor(teacher(x)).float()
-        own = first_tensor(outputs).float()
+            given = first_tensor(teacher(x)).double()
+        # Doubles, because T² multiplies the rounding error: at T = 100 floats keep three digits.
+        own = first_tensor(outputs).double()
         if own.shape != given.shape:
             raise TrainError(
                 f"soft_targets: the teacher returns {list(given.shape)} and the model {list(own.shape)}; "
@@ -76,7 +78,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
         p = F.log_softmax(given / self.temperature, 1)
         divergence = F.kl_div(q, p, reduction="batchmean", log_target=True)
         # T² keeps the gradient's size independent of the temperature (section 2.1).
-        return self.weight * self.temperature**2 * divergence
+        return (self.weight * self.temperature**2 * divergence).float()
 
     def after_step(self) -> None:
         """Do nothing."""

@@ -14,7 +14,7 @@ from penjing.core.outputs import first_tensor
 from penjing.train.state import device_of, modes_kept
 
 if TYPE_CHECKING:
-    from penjing.data import Split
+    from penjing.data.splits import Split
 
 __all__ = ["Metrics", "class_scores", "evaluate", "first_tensor"]
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessException
 
 from penjing.core.errors import PenjingError, TrainError
 
@@ -48,7 +49,7 @@ def resolve_precision(wanted: str, accelerator: str) -> str:
 
 def _computes_in_bf16(accelerator: str) -> bool:
     if accelerator == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Plain AVX-512 emulates bf16 more slowly than it computes in float32, so the native instructions are asked for.
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
@@ -69,9 +70,7 @@ def open_fabric(accelerator: str, devices: int, precision: str) -> Fabric:
         strategy: Any = "auto" if devices == 1 else DDPStrategy(start_method=_start_method(accelerator))
         # The environment is named, or Fabric would take a cluster's variables as an order to join other processes.
         plugins: Any = [LightningEnvironment()]
-        return Fabric(
-            accelerator=accelerator, strategy=strategy, devices=devices, precision=precision, plugins=plugins
-        )
+        return Fabric(accelerator=accelerator, strategy=strategy, devices=devices, precision=precision, plugins=plugins)
 
 
 def _start_method(accelerator: str) -> Any:
@@ -99,8 +98,9 @@ def hushed() -> Iterator[None]:
 class Work(Protocol):
     """What runs in every process."""
 
-    tensors: Sequence[Tensor]
-    """The tensors whose final values the parent wants, in its own order."""
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """The tensors whose final values the parent wants, in its own order."""
 
     def run(self) -> dict[str, Any]:
         """Do the work and return a small JSON report."""
@@ -121,8 +121,8 @@ def spread(
     failure: Exception | None = None
     with hushed(), _environment_kept():
         try:
-            fabric.launch(_enter, work, job, outbox, sum(sizes))
-        except (torch.multiprocessing.ProcessRaisedException, torch.multiprocessing.ProcessExitedException) as error:
+            fabric.launch(_enter, _Parcel(work, job, outbox, sum(sizes)))
+        except ProcessException as error:
             failure = error
     box = np.frombuffer(outbox, dtype=np.uint8)
     text = box[sum(sizes) :].tobytes().rstrip(b"\0").decode()
@@ -142,33 +142,40 @@ def spread(
     return report
 
 
-def _enter(fabric: Fabric, work: Callable[[Fabric, Any], Work], job: Any, outbox: Any, offset: int) -> None:
+class _Parcel:
+    """What goes to each process; a plain class, because Fabric reaches into dataclasses and refuses frozen ones."""
+
+    def __init__(self, work: Callable[[Fabric, Any], Work], job: Any, outbox: Any, offset: int) -> None:
+        self.work, self.job, self.outbox, self.offset = work, job, outbox, offset
+
+
+def _enter(fabric: Fabric, parcel: _Parcel) -> None:
     """Run in each process."""
     # A forked process inherits an OpenMP pool whose threads do not exist, and would wait for them for ever. The pool
     # belongs to the thread that made it, so a new thread gets a new pool.
     with ThreadPoolExecutor(1) as fresh:
-        fresh.submit(_work, fabric, work, job, outbox, offset).result()
+        fresh.submit(_work, fabric, parcel).result()
 
 
-def _work(fabric: Fabric, work: Callable[[Fabric, Any], Work], job: Any, outbox: Any, offset: int) -> None:
+def _work(fabric: Fabric, parcel: _Parcel) -> None:
     with hushed():
-        running = work(fabric, job)
+        running = parcel.work(fabric, parcel.job)
         try:
             report = running.run()
         except PenjingError as error:
             report = {"error": str(error)}
     if fabric.global_rank != 0:
         return
-    box = np.frombuffer(outbox, dtype=np.uint8)
+    box = np.frombuffer(parcel.outbox, dtype=np.uint8)
     start = 0
     for tensor in running.tensors:
         flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         box[start : start + flat.size] = flat
         start += flat.size
-    assert start == offset, "the processes disagree about the model's tensors"
+    assert start == parcel.offset, "the processes disagree about the model's tensors"
     text = json.dumps(report).encode()
-    assert len(text) <= len(box) - offset, "the report outgrew its room"
-    box[offset : offset + len(text)] = np.frombuffer(text, dtype=np.uint8)
+    assert len(text) <= len(box) - start, "the report outgrew its room"
+    box[start : start + len(text)] = np.frombuffer(text, dtype=np.uint8)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from penjing.core.random import derive
+
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the model's first parameter or buffer, the CPU when it has none."""
@@ -71,3 +73,14 @@ class Snapshot:
         """Put the copies back into the tensors."""
         for copy, tensor in zip(self._copies, self._tensors, strict=True):
             tensor.copy_(copy)
+
+
+@contextlib.contextmanager
+def chance(seed: int, name: str, device: torch.device) -> Iterator[None]:
+    """Let dropout and initialisers draw from the stream of this name; the global generators go on undisturbed.
+
+    PyTorch's dropout takes no generator, hence the detour.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(seed, name))
+        yield

@@ -50,7 +50,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     # Checked after the cast: a float32 value beyond float16's range turns infinite only there.
     broken = [key for key, value in ready.items() if not bool(torch.isfinite(value).all())]
     if broken:
-        raise RecipeError(f"{path.name}: {_listed(broken)} hold NaN or infinity; take an earlier checkpoint.")
+        raise RecipeError(f"{path.name} holds NaN or infinity in {_listed(broken)}; take an earlier checkpoint.")
     model.load_state_dict(ready, strict=False)
     return model
 
@@ -132,8 +132,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
     if others:
         raise RecipeError(
-            f"{path.name}: {_listed(others)} are not tensors; save model.state_dict(), alone or under "
-            f"the key {' or '.join(map(repr, WRAPPERS))}."
+            f"{path.name} holds more than tensors ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
+            f"save model.state_dict(), alone or under the key {' or '.join(map(repr, WRAPPERS))}."
         )
     return {str(key): value for key, value in loaded.items()}
 
@@ -175,12 +175,12 @@ def _match_names(path: Path, network: str, own: Mapping[str, Tensor], given: Map
     unexpected = [key for key in given if key not in own]
     parts = []
     if missing:
-        parts.append(f"{_listed(missing)} of the network are missing from the file")
+        parts.append(f"lacks {_listed(missing)} of the network")
     if unexpected:
-        parts.append(f"{_listed(unexpected)} of the file are unknown to the network")
+        parts.append(f"has {_listed(unexpected)} unknown to the network")
     if parts:
         raise RecipeError(
-            f"{path.name} does not fit {network}: {' and '.join(parts)}; "
+            f"{path.name} does not fit {network}: it {' and '.join(parts)}; "
             "use the builder these weights were trained with."
         )
 

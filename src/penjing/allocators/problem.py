@@ -1,0 +1,130 @@
+"""What an allocator may know: sites, scores, bounds and the price of a plan. Nothing else reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+
+from penjing.core.errors import Infeasible, PlanError
+from penjing.core.types import Bound, Floats, Ints, Plan, Site
+
+CLOSE = 1e-3
+"""A plan within this share of its tightest bound is not worth filling."""
+
+Price = Callable[[Plan], Mapping[str, float]]
+"""The cheap costs of a plan, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Choose how many units each site keeps, so that every bound holds.
+
+    ``scores`` rank the units of a site, and across sites where an allocator compares them. ``bounds`` are upper
+    limits on costs that ``price`` tells; ``seed`` feeds allocators that draw numbers.
+    """
+
+    rewrite: str
+    sites: Sequence[Site]
+    scores: Mapping[str, Floats]
+    bounds: Sequence[Bound]
+    price: Price
+    seed: int = 0
+    _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
+
+    def order(self, site: Site) -> Ints:
+        """Return the units of a site from best to worst; equal scores keep the order of the site."""
+        if site.name not in self._orders:
+            self._orders[site.name] = np.argsort(-self.scores[site.name], kind="stable")
+        return self._orders[site.name]
+
+    def keep(self, counts: Mapping[str, int]) -> Plan:
+        """Return the plan that keeps the best ``counts[site]`` units of each site."""
+        chosen = {site.name: self.order(site)[: counts.get(site.name, site.size)] for site in self.sites}
+        return Plan.of(self.rewrite, chosen, self.sites)
+
+    def fits(self, plan: Plan) -> bool:
+        """Tell whether a plan keeps every bound."""
+        return self.excess(plan) <= 0
+
+    def excess(self, plan: Plan) -> float:
+        """Return by which share the worst bound is exceeded; zero or less when all are kept."""
+        if not self.bounds:
+            return -1.0
+        costs = self.price(plan)
+        return max(costs[b.cost] / b.limit - 1 for b in self.bounds)
+
+    def need_bounds(self, name: str) -> None:
+        """Refuse a problem without a bound.
+
+        Raises: PlanError naming the allocator.
+        """
+        if not self.bounds:
+            raise PlanError(f"The allocator {name!r} needs a budget, such as macs=0.5x, to know when to stop.")
+
+    def fit(self, counts_at: Callable[[float], dict[str, int]]) -> dict[str, int]:
+        """Return the counts of the largest share in [0, 1] that keeps every bound; ``counts_at`` must not fall.
+
+        Raises: Infeasible with the costs at share zero when even these exceed a bound.
+        """
+        low, high = 0.0, 1.0
+        if self.fits(self.keep(counts_at(1.0))):
+            return counts_at(1.0)
+        least = self.keep(counts_at(0.0))
+        if not self.fits(least):
+            self.refuse(least)
+        best = counts_at(0.0)
+        for _ in range(30):
+            middle = (low + high) / 2
+            counts = counts_at(middle)
+            if self.fits(self.keep(counts)):
+                low, best = middle, counts
+            else:
+                high = middle
+        return best
+
+    def refuse(self, least: Plan) -> None:
+        """Raise Infeasible, naming what the smallest plan still costs and the sites that hold it back."""
+        costs = dict(self.price(least))
+        misses = [f"{b.cost} {b.asked} is {b.limit:.6g}, lowest reachable {costs[b.cost]:.6g}" for b in self.bounds
+                  if not b.met(costs[b.cost])]  # fmt: skip
+        stuck = [s.name for s in self.sites if s.fewest == s.size]
+        held = f" {len(stuck)} sites cannot shrink in their step, {stuck[0]} among them." if stuck else ""
+        raise Infeasible(f"No plan meets the budget: {'; '.join(misses)}.{held} Raise the bound.", costs)
+
+    def fill(self, counts: dict[str, int]) -> dict[str, int]:
+        """Give units back, those of the best score for their cost first, while every bound holds.
+
+        Counts that leave less than ``CLOSE`` of the tightest bound unused come back unchanged.
+        """
+        counts = dict(counts)
+        if not self.bounds:
+            return counts
+        base = self.excess(self.keep(counts))
+        if base > -CLOSE:
+            return counts
+        heap = []
+        for i, site in enumerate(self.sites):
+            if counts[site.name] < site.size:
+                heap.append((-self._worth(site, counts, base), i))
+        heapify(heap)
+        while heap:
+            _, i = heappop(heap)
+            site = self.sites[i]
+            more = {**counts, site.name: site.above(counts[site.name])}
+            excess = self.excess(self.keep(more))
+            if excess > 0:
+                continue
+            counts, base = more, excess
+            if counts[site.name] < site.size:
+                heappush(heap, (-self._worth(site, counts, base), i))
+        return counts
+
+    def _worth(self, site: Site, counts: dict[str, int], base: float) -> float:
+        """Return the score that the next units of a site bring for what they cost."""
+        now, more = counts[site.name], site.above(counts[site.name])
+        gained = float(self.scores[site.name][self.order(site)[now:more]].sum())
+        spent = self.excess(self.keep({**counts, site.name: more})) - base
+        return gained / max(spent, 1e-12)

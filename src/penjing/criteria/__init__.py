@@ -1,0 +1,1 @@
+"""Criteria: scores for the units of a site, higher meaning keep."""

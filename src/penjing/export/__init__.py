@@ -1,0 +1,1 @@
+"""From a torch model to an ONNX file, with proof and stopwatch."""

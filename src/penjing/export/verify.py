@@ -1,0 +1,115 @@
+"""Prove that the exported file computes what the model computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as tree
+
+from penjing.core.errors import ParityError
+from penjing.export.modes import evaluating
+from penjing.export.session import as_feeds, run, session
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far apart two forms of one model are.
+
+    ``absolute`` is the largest difference of any output, ``relative`` the same over that output's largest value.
+    ``agree`` is the share of samples whose largest score is in the same place, None without scores. ``samples``
+    counts what was compared.
+    """
+
+    relative: float
+    absolute: float
+    samples: int
+    agree: float | None
+
+
+def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any]) -> Parity:
+    """Compare a model in evaluation mode with its file, on real inputs.
+
+    A batch is the input tensor, a sequence of inputs (what the file does not read, such as labels, is left out), or
+    a mapping by name. Each is compared as it comes, and the first sample of the first also alone. The model's modes
+    are restored.
+
+    Raises: ParityError when the outputs differ in number or shape, or there is nothing to compare.
+    """
+    running = session(path)
+    pairs: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
+    samples = 0
+    with evaluating(model):
+        for inputs in _with_a_single(batches):
+            feeds = as_feeds(running, inputs)
+            ours, theirs = _outputs(model, inputs, len(feeds)), run(running, feeds)
+            if [a.shape for a in ours] != [b.shape for b in theirs]:
+                raise ParityError(
+                    f"{os.fspath(path)} returns {[list(b.shape) for b in theirs]} where the model returns "
+                    f"{[list(a.shape) for a in ours]}; is it the file of another model?"
+                )
+            pairs.append(list(zip(ours, theirs, strict=True)))
+            samples += max((len(array) for array in feeds.values() if array.ndim), default=0)
+    if not samples:
+        raise ParityError("There is nothing to compare: no batch with samples was given.")
+    differences = [_difference(list(pair)) for pair in zip(*pairs, strict=True)]
+    absolute, relative = (max(values) for values in zip(*differences, strict=True))
+    return Parity(relative, absolute, samples, _agreement([pair[0] for pair in pairs]))
+
+
+def check_parity(
+    model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any], tolerance: float = 1e-4
+) -> Parity:
+    """Return the parity of a model and its file.
+
+    Raises: ParityError when the relative difference is above ``tolerance``, or not a number.
+    """
+    found = parity(model, path, batches)
+    if not found.relative <= tolerance:
+        same = "" if found.agree is None else f"; {found.agree:.1%} of the answers agree"
+        raise ParityError(
+            f"{os.fspath(path)} differs from the model by {found.relative:.2g} of its largest output on "
+            f"{found.samples} samples, {tolerance:g} is allowed{same}. Export again from this very model; "
+            "if that does not help, look for random operations or decisions on tensor values in its forward."
+        )
+    return found
+
+
+def _with_a_single(batches: Iterable[Any]) -> Iterator[Any]:
+    for i, inputs in enumerate(batches):
+        if i == 0:
+            yield tree.tree_map(lambda x: x[:1] if getattr(x, "ndim", 0) else x, inputs)
+        yield inputs
+
+
+def _outputs(model: nn.Module, inputs: Any, count: int) -> list[NDArray[Any]]:
+    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    inputs = tree.tree_map(lambda x: torch.as_tensor(x, device=device), inputs)
+    if isinstance(inputs, Mapping):
+        result = model(**inputs)
+    else:
+        result = model(*(inputs[:count] if isinstance(inputs, Sequence) else [inputs]))
+    return [leaf.cpu().numpy() for leaf in tree.tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+def _difference(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float, float]:
+    """Return the absolute and relative difference of one output over all batches."""
+    gaps = [np.abs(a.astype(np.float64) - b.astype(np.float64)) for a, b in pairs if a.size]
+    largest = max((float(np.abs(a).max()) for a, _ in pairs if a.size), default=0.0)
+    absolute = float(np.max([gap.max() for gap in gaps])) if gaps else 0.0
+    if absolute == 0:
+        return 0.0, 0.0
+    return absolute, absolute / largest if largest > 0 else float("inf")
+
+
+def _agreement(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:
+    if any(a.ndim < 2 or a.shape[1] < 2 for a, _ in pairs):
+        return None
+    same = [(a.argmax(axis=1) == b.argmax(axis=1)).ravel() for a, b in pairs]
+    return float(np.concatenate(same).mean())

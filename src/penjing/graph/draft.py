@@ -1,0 +1,74 @@
+"""The model as if a plan were applied: sizes by arithmetic, the module itself only when asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from penjing.core.types import Layer, Plan
+from penjing.graph.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A graph and a plan; ``build`` makes the module when a cost must run it."""
+
+    graph: Graph
+    plan: Plan
+    build: Callable[[], nn.Module]
+
+    @cached_property
+    def gone(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each unit of the graph is removed."""
+        return self.graph.gone(self.plan.of_rewrite("channels"))
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that remain."""
+        return tuple(layer.shrunk(self.gone) for layer in self.graph.layers)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters are left."""
+        shapes = {name: list(shape) for name, shape in self.graph.shapes.items()}
+        for axis in self.graph.axes:
+            if axis.tensor in shapes:
+                lost = int(((axis.units >= 0) & self.gone[np.maximum(axis.units, 0)]).sum())
+                shapes[axis.tensor][axis.axis] -= lost
+        return sum(math.prod(shape) for shape in shapes.values())
+
+    @property
+    def nonzero(self) -> int:
+        """How many parameters are left and not zeroed by the plan."""
+        return self.parameters - sum(e.size - len(e.kept) for e in self.plan if e.rewrite == "weights")
+
+    @property
+    def buffers(self) -> int:
+        """How many elements the buffers of the original have."""
+        return self.graph.buffers
+
+    @cached_property
+    def peak_elements(self) -> int:
+        """The largest number of activation elements of one sample alive at once."""
+        steps: dict[int, int] = {}
+        for value in self.graph.values:
+            size = value.elements(self.gone)
+            steps[value.born] = steps.get(value.born, 0) + size
+            steps[value.dies + 1] = steps.get(value.dies + 1, 0) - size
+        alive = np.cumsum([steps[k] for k in sorted(steps)])
+        return int(alive.max()) if alive.size else 0
+
+    @property
+    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The input the graph was traced with."""
+        return self.graph.example
+
+    def model(self) -> nn.Module:
+        """Build the module."""
+        return self.build()

@@ -1,0 +1,359 @@
+"""Evidence: facts about the units of sites, collected in as few passes over the calibration data as possible.
+
+Criteria ask for what they need, site by site; the first question of a kind runs the data once for all sites and
+keeps the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penjing.core import console
+from penjing.core.errors import PlanError
+from penjing.core.outputs import first_tensor
+from penjing.core.random import derive
+from penjing.core.types import Site, Slot
+from penjing.graph.graph import Graph
+from penjing.graph.tap import Tap
+
+Batches: TypeAlias = Sequence[tuple[Tensor, Tensor | None]]
+Fold: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class Evidence:
+    """Lazily collected, cached facts about a model's sites.
+
+    ``batches`` are calibration batches (inputs, labels or None). Without labels the model's own predictions stand in
+    for them. The model is left as it was found.
+    """
+
+    def __init__(self, model: nn.Module, graph: Graph, batches: Batches = (), seed: int = 0) -> None:
+        self.model = model
+        self.graph = graph
+        self.batches = batches
+        self.seed = seed
+        self._parameters = dict(model.named_parameters()) | dict(model.named_buffers())
+        self._modules = dict(model.named_modules())
+        self._collected: dict[str, dict[str, list[Tensor]]] = {}
+        self._gates: dict[str, Tensor] | None = None
+        self._saliency: dict[str, Tensor] | None = None
+        self._samples: dict[int, Evidence] = {}
+
+    # ------------------------------------------------------------------------------------------------- weights
+
+    def rows(self, site: Site, slot: Slot) -> Tensor:
+        """Return what one slot holds of each unit.
+
+        Shapes: [units, entries of a unit], float32. A slot with axis -1 counts in the flattened tensor.
+        """
+        tensor = self._parameters[slot.tensor].detach().float()
+        if slot.axis == -1:
+            return tensor.flatten()[:, None]
+        order = np.argsort(slot.unit, kind="stable")
+        index = torch.from_numpy(slot.index[order]).to(tensor.device)
+        return tensor.movedim(slot.axis, 0).index_select(0, index).reshape(site.size, -1)
+
+    def filters(self, site: Site) -> Tensor:
+        """Return the filters that write the site, all layers side by side: [units, entries].
+
+        Where kernels are computed from other parameters, those stand in for the filters.
+
+        Raises: PlanError when no weight writes the site.
+        """
+        slots = [s for s in site.slots_with("out") if self._parameters[s.tensor].dim() > 1 or s.axis == -1]
+        slots = slots or [s for s in site.slots_with("tied") if self._parameters[s.tensor].dim() > 1]
+        if not slots:
+            raise PlanError(
+                f"{site.name} is written by no weight; use a criterion that reads activations, such as hrank."
+            )
+        return torch.cat([self.rows(site, slot) for slot in slots], dim=1)
+
+    def scales(self, site: Site) -> list[Tensor]:
+        """Return the batch-norm scales of the site, one [units] a norm (mean over the channels of a unit)."""
+        found = []
+        for slot in site.slots_with("tied"):
+            owner, _, attribute = slot.tensor.rpartition(".")
+            if attribute == "weight" and isinstance(self._modules.get(owner), nn.modules.batchnorm._NormBase):
+                found.append(self.rows(site, slot).abs().mean(1))
+        return found
+
+    # --------------------------------------------------------------------------------------------- activations
+
+    def sample(self, images: int) -> Evidence:
+        """Return the evidence of at most this many of the samples; chosen by seed and content, in whatever order."""
+        if sum(len(x) for x, _ in self.batches) <= images:
+            return self
+        if images not in self._samples:
+            ranked = sorted(
+                (blake2b(row.float().cpu().numpy().tobytes(), digest_size=8, salt=self._salt).digest(), b, r)
+                for b, (x, _) in enumerate(self.batches)
+                for r, row in enumerate(x)
+            )
+            chosen: dict[int, list[int]] = {}
+            for _, b, r in sorted(ranked[:images], key=lambda key: key[1:]):
+                chosen.setdefault(b, []).append(r)
+            picked = [
+                (x[rows], None if y is None else y[rows]) for b, rows in chosen.items() for x, y in [self.batches[b]]
+            ]
+            self._samples[images] = Evidence(self.model, self.graph, picked, self.seed)
+        return self._samples[images]
+
+    @property
+    def _salt(self) -> bytes:
+        return derive(self.seed, "evidence/sample").to_bytes(8, "little")
+
+    def collect(self, site: Site, key: str, fold: Fold, *, join: bool = False) -> list[Tensor]:
+        """Stream what each layer reads of the site through ``fold``; return one result a reading layer.
+
+        ``fold`` receives activations [n, units, repeats, *positions] of one batch (positions:
+        height and width of a convolution, none for a linear layer on vectors) and returns a tensor that is
+        summed over batches, or, with ``join``, concatenated along the first dimension. ``repeats`` exceeds one where
+        a unit spans several channels. Of a site that no layer reads (queries of an attention, say), what its layers
+        write is streamed. ``key`` names the fold: the pass runs once for all sites and is kept.
+
+        Raises: PlanError when there are no calibration batches, or the site has no activations.
+        """
+        self._need_views(site)
+        if key not in self._collected:
+            self._collected[key] = self._stream(key, fold, join)
+        return self._collected[key][site.name]
+
+    def _stream(self, key: str, fold: Fold, join: bool) -> dict[str, list[Tensor]]:
+        self._need_batches("activations")
+        folded: dict[View, list[Tensor]] = {view: [] for views in self._views.values() for view in views}
+
+        def after(i: int, x: Tensor, y: Tensor) -> None:
+            for view in self._views.get(i, []):
+                result = fold(view.by_unit(y if view.written else x))
+                kept = folded[view]
+                if join or not kept:
+                    kept.append(result)
+                else:
+                    kept[0] = kept[0] + result
+
+        with self._still(), torch.no_grad():
+            for x, _ in console.track(self.batches, f"collecting {key}"):
+                with Tap(self.model, self.graph, after=after):
+                    self.model(x)
+        found: dict[str, list[Tensor]] = {view.site.name: [] for view in folded}
+        for view, results in folded.items():
+            if results:
+                found[view.site.name].append(torch.cat(results) if join else results[0])
+        return found
+
+    @cached_property
+    def _views(self) -> dict[int, list[View]]:
+        """For each layer, by position in the graph: the sites it reads, or writes if nothing reads them."""
+        read = self._find_views(self.graph.sites, written=False)
+        seen = {view.site.name for view in read}
+        written = self._find_views([site for site in self.graph.sites if site.name not in seen], written=True)
+        views: dict[int, list[View]] = {}
+        for view in [*read, *written]:
+            views.setdefault(view.layer, []).append(view)
+        return views
+
+    def _find_views(self, sites: Sequence[Site], written: bool) -> list[View]:
+        owner = np.full(max(1, self.graph.units), -1)
+        for k, site in enumerate(sites):
+            owner[site.ids] = k
+        dims = _channel_dims(self.graph)
+        views = []
+        for i, layer in enumerate(self.graph.layers):
+            units = layer.out_units if written else layer.in_units
+            whose = np.where(units >= 0, owner[np.maximum(units, 0)], -1)
+            for k in np.unique(whose[whose >= 0]).tolist():
+                index = np.flatnonzero(whose == k)
+                site = sites[k]
+                if len(np.unique(units[index])) == site.size and len(index) % site.size == 0:
+                    order = np.argsort(units[index], kind="stable")
+                    views.append(View(site, i, dims[i], torch.from_numpy(index[order]), layer.follows, written))
+        return views
+
+    def _need_views(self, site: Site) -> None:
+        if not any(view.site.name == site.name for views in self._views.values() for view in views):
+            raise PlanError(
+                f"No layer reads or writes {site.name} as channels ({site.kind}), so it has no activations; "
+                "use a criterion that reads weights, such as l1."
+            )
+
+    # ----------------------------------------------------------------------------------------------- gradients
+
+    def gate_gradients(self, site: Site) -> Tensor:
+        """Return, for each sample, the derivative of its loss by a gate on each unit, at gate one.
+
+        The gate multiplies the unit wherever a layer reads it: the derivative is the sum, over readers and
+        positions, of activation times gradient. A depthwise convolution hands its units on and so needs no gate of
+        its own, which would count them twice. Shapes: [samples, units].
+
+        Raises: PlanError when there are no calibration batches, or the site has no activations.
+        """
+        self._need_views(site)
+        if self._gates is None:
+            self._gates = self._all_gate_gradients()
+        return self._gates[site.name]
+
+    def _all_gate_gradients(self) -> dict[str, Tensor]:
+        self._need_batches("gradients")
+        views = [view for views in self._views.values() for view in views]
+        last = {view.site.name for view in views if not view.handed_on}
+        gates: dict[int, list[View]] = {}
+        for view in views:
+            if not view.handed_on or view.site.name not in last:
+                gates.setdefault(view.layer, []).append(view)
+        rows: dict[str, list[Tensor]] = {view.site.name: [] for view in views}
+        with self._still(), torch.enable_grad():
+            for x, y in console.track(self.batches, "collecting gradients"):
+                sums = self._gate_sums(gates, x, y)
+                for view in {view.site.name: view for view in views}.values():
+                    # A unit that the loss does not depend on (it feeds another head) has a derivative all the same.
+                    nothing = x.new_zeros(len(x), view.site.size)
+                    rows[view.site.name].append(sums.get(view.site.name, nothing))
+        return {name: torch.cat(parts) for name, parts in rows.items()}
+
+    def _gate_sums(self, gates: Mapping[int, list[View]], x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+
+        def listen(i: int, watched: Tensor, written: bool) -> None:
+            views = [view for view in gates.get(i, []) if view.written == written]
+            if not views or not watched.requires_grad:
+                return
+            # An activation may yet be changed in place, what a layer reads may not.
+            value = watched.detach().clone() if written else watched.detach()
+
+            def hook(grad: Tensor) -> None:
+                product = value * grad
+                for view in views:
+                    share = view.by_unit(product).flatten(2).sum(2)
+                    if len(share) % len(x):
+                        where = self.graph.layers[i].name
+                        raise PlanError(
+                            f"{where} reads {len(share)} rows from {len(x)} samples, so that they cannot be told "
+                            "apart; use a criterion that reads activations or weights, such as hrank or l1."
+                        )
+                    share = share.view(len(x), -1, share.shape[1]).sum(1)
+                    sums[view.site.name] = sums[view.site.name] + share if view.site.name in sums else share
+
+            watched.register_hook(hook)
+
+        def before(i: int, x: Tensor) -> Tensor:
+            read = x.view_as(x) if x.requires_grad else x
+            listen(i, read, written=False)
+            return read
+
+        def after(i: int, _: Tensor, y: Tensor) -> None:
+            listen(i, y, written=True)
+
+        with Tap(self.model, self.graph, before, after):
+            outputs = self.model(x)
+        self._loss(outputs, y).backward()
+        return sums
+
+    def saliency(self, name: str) -> Tensor:
+        """Return the summed squares of weight times gradient of a parameter, one term a batch; shape as the weight.
+
+        The gradient is that of the mean loss of the batch.
+        """
+        if self._saliency is None:
+            self._saliency = self._all_saliency()
+        return self._saliency[name]
+
+    def _all_saliency(self) -> dict[str, Tensor]:
+        self._need_batches("gradients")
+        total = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in self.model.named_parameters()}
+        with self._still(), torch.enable_grad():
+            for x, y in console.track(self.batches, "collecting gradients"):
+                self.model.zero_grad(set_to_none=True)
+                (self._loss(self.model(x), y) / len(x)).backward()
+                for n, p in self.model.named_parameters():
+                    if p.grad is not None:
+                        total[n] += (p.detach().float() * p.grad.float()) ** 2
+        return total
+
+    def _loss(self, outputs: object, y: Tensor | None) -> Tensor:
+        logits = first_tensor(outputs).float()
+        if logits.dim() < 2:
+            raise PlanError(
+                f"Gradients need logits [samples, classes], but the model returns {list(logits.shape)}; "
+                "use a criterion that reads activations or weights, such as hrank or l1."
+            )
+        target = logits.detach().argmax(1) if y is None else y
+        try:
+            return F.cross_entropy(logits, target, reduction="sum")
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise PlanError(
+                f"Labels {list(target.shape)} of {target.dtype} do not fit outputs {list(logits.shape)} ({error}); "
+                "leave the labels out to use the model's own predictions."
+            ) from None
+
+    def _need_batches(self, what: str) -> None:
+        if not self.batches:
+            raise PlanError(
+                f"The criterion needs {what}, and so calibration data; pass data, or use one that reads weights."
+            )
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """Run in eval mode with gradients on for parameters, and restore both and the gradients there were."""
+        modes = {m: m.training for m in self.model.modules()}
+        wanted = {p: (p.requires_grad, p.grad) for p in self.model.parameters()}
+        self.model.eval()
+        for p in wanted:
+            p.requires_grad_(True)
+            p.grad = None
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            for p, (flag, grad) in wanted.items():
+                p.grad = grad
+                p.requires_grad_(flag)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Where the units of a site lie in what a layer reads or writes: ``index`` along ``dim``, unit by unit.
+
+    ``layer`` is a position in the graph; ``handed_on`` says that the layer writes the very units it reads.
+    """
+
+    site: Site
+    layer: int
+    dim: int
+    index: Tensor
+    handed_on: bool
+    written: bool
+
+    def by_unit(self, x: Tensor) -> Tensor:
+        """Arrange an activation by unit: [n, units, repeats, *positions]."""
+        x = (x.unsqueeze(0) if x.dim() == -self.dim else x).movedim(self.dim, 1)
+        chosen = x.index_select(1, self.index.to(x.device))
+        return chosen.reshape(x.shape[0], self.site.size, -1, *x.shape[2:])
+
+
+def _channel_dims(graph: Graph) -> list[int]:
+    """Return, for each layer, the dimension of the channels, counted from the end.
+
+    A product with the weight on the left has them last but one, which only its entry in ``graph.reads`` tells.
+    """
+    products = [r for r in graph.reads if r.node.startswith(("linear", "matmul", "mm", "bmm", "addmm", "baddbmm"))]
+    dims = []
+    for layer in graph.layers:
+        dims.append(-1 - len(layer.kernel))
+        if layer.kind == "linear" and (layer.in_units >= 0).any():
+            mine = (k for k, read in enumerate(products) if np.array_equal(read.units, layer.in_units))
+            k = next(mine, None)
+            if k is not None:
+                dims[-1] = products[k].dim
+                del products[: k + 1]
+    return dims

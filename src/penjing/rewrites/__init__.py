@@ -1,0 +1,1 @@
+"""The kinds of change: what may be chosen, and how the choice is carried out."""

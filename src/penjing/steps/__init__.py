@@ -1,0 +1,1 @@
+"""Steps: the stages of a recipe, each from a State to a new State."""

@@ -1,0 +1,176 @@
+"""Prune: find sites, score their units, choose a plan within the budget, apply it, prove it, measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from penjing.allocators.problem import Problem
+from penjing.core.errors import Infeasible, PlanError
+from penjing.core.registry import build, register
+from penjing.core.types import Bound, Floats, Plan, Site
+from penjing.graph.evidence import Evidence
+from penjing.graph.graph import Graph
+from penjing.graph.proof import Certificate, prove
+from penjing.graph.trace import trace
+from penjing.steps.price import Pricer, step_of
+from penjing.steps.state import Run, State
+
+MARGIN = 0.98
+"""A measured bound is aimed at with this factor, so that the noise of the last measurement does not break it."""
+
+
+@register("step")
+@dataclass(frozen=True)
+class prune:  # noqa: N801  (registered under its own name)
+    """Remove units so that the budget holds on the exported file.
+
+    ``criterion`` scores units, ``allocator`` decides how many of each site stay, ``rewrite`` says what a unit is.
+    ``include`` and ``exclude`` are patterns of site names. ``images`` calibration pictures feed criteria that need
+    data. ``step`` fixes the multiple that widths are rounded to; by default it is 4, or learned from the target when
+    latency is bounded. Where a bound must be measured (latency, size), the cut network is exported and measured, and
+    the plan corrected, up to ``rounds`` times, before any training. ``budget`` replaces the run's for this step.
+    """
+
+    criterion: Any = "taylor"
+    allocator: Any = "greedy"
+    rewrite: str = "channels"
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    images: int = 512
+    step: int | None = None
+    rounds: int = 4
+    budget: Mapping[str, Any] | None = None
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with a smaller model.
+
+        Raises: Infeasible before any training when the budget cannot be met, with the best point found; PlanError
+        when nothing may be cut.
+        """
+        with run.stage("prune") as said:
+            graph = trace(state.model, *state.example)
+            pricer = Pricer(graph, state, run, self.budget)
+            sites = self._sites(graph, step_of(self.step, self.rewrite, pricer))
+            scores = self._scores(graph, sites, state, run)
+            plan, model = self._settle(graph, sites, scores, pricer, state, run)
+            self._file(graph, plan, state, run)
+            said.append(f"{len(plan)} of {len(sites)} sites, {pricer.told(plan)}")
+        return state.with_model(model, plan)
+
+    def _sites(self, graph: Graph, step: int) -> list[Site]:
+        """Return the sites that may change, with their rounding step.
+
+        Raises: PlanError when none is left, with the first reasons.
+        """
+        found: Sequence[Site] = build("rewrite", self.rewrite).find(graph)
+        chosen = [
+            replace(site, step=min(step, site.size))
+            for site in found
+            if any(fnmatch(site.name, p) for p in self.include) and not any(fnmatch(site.name, p) for p in self.exclude)
+        ]
+        if not chosen:
+            why = f" {graph.notes[0].where} {graph.notes[0].why}." if graph.notes else ""
+            raise PlanError(f"Nothing may be cut: {len(found)} sites found, none matches {list(self.include)}.{why}")
+        return chosen
+
+    def _scores(self, graph: Graph, sites: list[Site], state: State, run: Run) -> dict[str, Floats]:
+        """Score every unit; scores of criteria that are not comparable across sites are divided by the site's mean."""
+        criterion = build("criterion", self.criterion)
+        batches: list[tuple[Tensor, Tensor | None]] = []
+        if state.data is not None:
+            batches = [(x, None) for x in state.data.calibration(self.images, run.seed)]
+        evidence = Evidence(state.model, graph, batches, seed=run.seed)
+        scores = {}
+        for site in sites:
+            score = criterion(site, evidence).double().cpu().numpy()
+            if not np.isfinite(score).all():
+                raise PlanError(f"{site.name} has scores that are not numbers; check its weights for NaN.")
+            scores[site.name] = score
+        if not getattr(criterion, "comparable", False):
+            scores = {name: s / max(float(np.abs(s).mean()), 1e-30) for name, s in scores.items()}
+        return scores
+
+    def _settle(
+        self,
+        graph: Graph,
+        sites: list[Site],
+        scores: Mapping[str, Floats],
+        pricer: Pricer,
+        state: State,
+        run: Run,
+    ) -> tuple[Plan, nn.Module]:
+        """Choose, apply, prove and, where a bound wants it, measure, until the measured bounds hold."""
+        allocator = build("allocator", self.allocator)
+        aim = [replace(b, limit=b.limit * MARGIN) if pricer.is_measured(b.cost) else b for b in pricer.bounds]
+        best: dict[str, float] = {}
+        for round_ in range(1, self.rounds + 1):
+            problem = Problem(self.rewrite, sites, scores, aim, pricer, run.seed)
+            plan = allocator(problem)
+            model, failed = self._apply(graph, plan, state, run)
+            if failed:
+                sites = [site for site in sites if site.name not in failed]
+                continue
+            measured = pricer.measure(model)
+            if measured:
+                run.note("rounds", {"round": round_, "predicted": pricer.costs(plan), "measured": measured})
+            misses = [b for b in pricer.bounds if b.cost in measured and not b.met(measured[b.cost])]
+            if not misses:
+                return plan, model
+            best = dict(pricer(plan)) | measured
+            pricer.correct(plan, measured)
+        raise Infeasible(_missed(pricer.bounds, best, self.rounds), best)
+
+    def _apply(self, graph: Graph, plan: Plan, state: State, run: Run) -> tuple[nn.Module, list[str]]:
+        """Apply a plan to a copy and prove it; return the sites whose own cut fails its proof."""
+        model = state.copy_model()
+        build("rewrite", self.rewrite).apply(model, graph, plan.of_rewrite(self.rewrite))
+        if self.rewrite != "channels":
+            return model, []
+        kept = plan.of_rewrite("channels")
+        certificate = prove(graph, state.model, model, kept)
+        if certificate.ok:
+            run.book["certificates"] = [_told(certificate)]
+            return model, []
+        failed = []
+        for name, units in kept.items():
+            alone = state.copy_model()
+            build("rewrite", self.rewrite).apply(alone, graph, {name: units})
+            certificate = prove(graph, state.model, alone, {name: units})
+            if not certificate.ok:
+                failed.append(name)
+                run.note("pinned", {"where": name, "units": graph.site(name).size, "line": "",
+                                    "why": f"failed its proof: {certificate.trouble or certificate.difference}"})  # fmt: skip
+        if not failed:
+            raise PlanError("The whole cut fails its proof although each site alone holds; please report this network.")
+        return model, failed
+
+    def _file(self, graph: Graph, plan: Plan, state: State, run: Run) -> None:
+        kept = plan.of_rewrite(self.rewrite)
+        if self.rewrite == "channels":
+            run.note("sites", *({"site": s.name, "kind": s.kind, "before": s.size, "after": len(kept.get(s.name, s.ids))}
+                                for s in graph.sites))  # fmt: skip
+        else:
+            run.note("sites", *({"site": e.site, "kind": self.rewrite, "before": e.size, "after": len(e.kept)} for e in plan))
+        run.note("pinned", *({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in graph.notes))
+
+
+def _told(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "name": certificate.name,
+        "difference": certificate.difference,
+        "tolerance": certificate.tolerance,
+        "ok": certificate.ok,
+        "detail": certificate.trouble,
+    }
+
+
+def _missed(bounds: Sequence[Bound], best: Mapping[str, float], rounds: int) -> str:
+    misses = [f"{b.cost} {b.asked} is {b.limit:.6g}, measured {best[b.cost]:.6g}" for b in bounds
+              if b.cost in best and not b.met(best[b.cost])]  # fmt: skip
+    return f"The exported file misses the budget after {rounds} rounds: {'; '.join(misses)}. Raise the bound."

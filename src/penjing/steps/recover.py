@@ -1,0 +1,82 @@
+"""Recover: bring accuracy back after a change, without training or with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from penjing.core.errors import PlanError
+from penjing.core.registry import build, register
+from penjing.data.data import Data
+from penjing.steps.state import Run, State
+from penjing.train.evaluate import evaluate
+from penjing.train.loop import fit
+from penjing.train.options import Recipe
+from penjing.train.recalibrate import recalibrate as recalibrate_norms
+
+
+def data_of(state: State, what: str) -> Data:
+    """Return the state's data.
+
+    Raises: PlanError naming the step that needs it.
+    """
+    if state.data is None:
+        raise PlanError(f"The step {what!r} needs data, and this run has none; pass data.")
+    return state.data
+
+
+@register("step")
+@dataclass(frozen=True)
+class recalibrate:  # noqa: N801  (registered under its own name)
+    """Refresh batch-norm statistics on ``images`` unlabelled training pictures."""
+
+    images: int = 1024
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with a recalibrated model."""
+        with run.stage("recalibrate", f"{self.images} pictures"):
+            model = state.copy_model()
+            recalibrate_norms(model, data_of(state, "recalibrate").calibration(self.images, run.seed, size=128))
+        return state.with_model(model)
+
+
+@register("step")
+@dataclass(frozen=True)
+class train(Recipe):  # noqa: N801  (registered under its own name)
+    """Fine-tune on the training split, by default taught by the original network's soft targets.
+
+    Options are those of ``penjing.train.options.Recipe``. Zeros left by the rewrite ``weights`` are held. Validation
+    accuracy is told after each epoch; test is never read.
+    """
+
+    epochs: int = 10
+    terms: tuple[Any, ...] = ("soft_targets",)
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with a trained model."""
+        data = data_of(state, "train")
+        terms = [build("term", term) for term in self.terms]
+        if any("weights" in plan.rewrites() for plan in state.plans):
+            terms.append(build("term", "hold_zeros"))
+        recipe = Recipe(**{f.name: getattr(self, f.name) for f in fields(Recipe)})
+        with run.stage("train", f"{self.epochs} epochs") as said:
+            model = state.copy_model()
+            history = fit(model, data.train, data.val, recipe, terms=terms, seed=run.seed, teacher=state.original)
+            run.note("training", *history.rows)
+            run.note("trained", {"precision": history.precision, "device": history.device, **asdict(recipe)})
+            said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
+        return state.with_model(model)
+
+
+@register("step")
+@dataclass(frozen=True)
+class evaluate_:  # noqa: N801  (registered under its own name)
+    """Tell the accuracy on the validation split."""
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state unchanged."""
+        with run.stage("evaluate") as said:
+            found = evaluate(state.model, data_of(state, "evaluate").val)
+            run.note("validation", found.accuracy)
+            said.append(f"validation {found.accuracy:.2f} %")
+        return state

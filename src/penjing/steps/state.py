@@ -1,0 +1,91 @@
+"""What steps hand on: the State of the model, and the Run it happens in."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from penjing.core import console
+from penjing.core.types import Plan
+from penjing.data.data import Data
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A model on its way through a recipe.
+
+    ``original`` is the user's network, plain and in eval mode, never changed; ``model`` the current one, private to
+    the state. ``plans`` is the lineage: what was applied so far, in order. ``files`` are what was written.
+    """
+
+    model: nn.Module
+    original: nn.Module
+    data: Data | None
+    example: tuple[tuple[Any, ...], dict[str, Any]]
+    plans: tuple[Plan, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def copy_model(self) -> nn.Module:
+        """Return a copy of the current model to change."""
+        return copy.deepcopy(self.model)
+
+    def with_model(self, model: nn.Module, *plans: Plan) -> State:
+        """Return the state with another model, and the plans that led there added to the lineage."""
+        return replace(self, model=model, plans=(*self.plans, *plans))
+
+    def with_file(self, name: str, path: Path) -> State:
+        """Return the state with a file added."""
+        return replace(self, files={**self.files, name: path})
+
+
+@dataclass
+class Run:
+    """Where and how a recipe runs, and the book of what happened.
+
+    ``budget`` is what the user asked, by cost. ``threads`` and ``batch`` say how latency is measured. Facts for the
+    report are filed in ``book`` by name.
+    """
+
+    folder: Path
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    threads: int = 1
+    batch: int = 1
+    command: str = ""
+    recipe: str = ""
+    book: dict[str, list[Any]] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+    _temporary: Any = None
+
+    def note(self, name: str, *facts: Any) -> None:
+        """File facts under a name, in order."""
+        self.book.setdefault(name, []).extend(facts)
+
+    def noted(self, name: str) -> list[Any]:
+        """Return what was filed under a name."""
+        return self.book.get(name, [])
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[list[str]]:
+        """Time a stage and tell it; append to the list handed out to describe what came of it."""
+        start = time.perf_counter()
+        said = [detail] if detail else []
+        yield said
+        seconds = time.perf_counter() - start
+        self.note("stages", {"name": name, "seconds": round(seconds, 2), "detail": "; ".join(said)})
+        console.say(f"{name}: {'; '.join(said) or 'done'} ({seconds:.1f} s)")
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for files that nobody keeps; it goes with the run."""
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="penjing-")
+        return Path(self._temporary.name)

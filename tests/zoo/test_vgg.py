@@ -1,0 +1,51 @@
+import torch
+from torch import nn
+
+from penjing import zoo
+
+
+def test_parameters_and_macs_are_the_published_ones(macs):
+    with torch.device("meta"):
+        model, x = zoo.vgg16_bn(), torch.empty(1, 3, 32, 32)
+    assert sum(p.numel() for p in model.parameters()) == 14_724_042
+    assert macs(model, x) == 313_201_664
+
+
+def test_the_wide_head_adds_two_4096_layers(macs):
+    with torch.device("meta"):
+        model, x = zoo.vgg16_bn_wide(num_classes=10), torch.empty(1, 3, 32, 32)
+    head = (512 * 4096 + 4096) + (4096 * 4096 + 4096) + (4096 * 10 + 10)
+    assert sum(p.numel() for p in model.classifier.parameters()) == head
+    assert sum(p.numel() for p in model.parameters()) == 14_724_042 - 5_130 + head
+    assert macs(model, x) == 313_201_664 - 5_120 + 512 * 4096 + 4096 * 4096 + 4096 * 10
+    kinds = [type(layer) for layer in model.classifier]
+    assert kinds == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+
+
+def test_pools_follow_convolutions_2_4_7_10_and_13():
+    with torch.device("meta"):
+        model = zoo.vgg16_bn()
+    seen, pooled = 0, []
+    for layer in model.features:
+        seen += isinstance(layer, nn.Conv2d)
+        if isinstance(layer, nn.MaxPool2d):
+            pooled.append(seen)
+    assert pooled == [2, 4, 7, 10, 13]
+
+
+def test_names_are_those_of_a_plain_sequence():
+    with torch.device("meta"):
+        names = list(zoo.vgg16_bn().state_dict())
+    assert names[:2] == ["features.0.weight", "features.1.weight"]
+    assert "features.40.weight" in names  # the last of 13 convolutions, after 12 triples and 4 pools
+    assert names[-2:] == ["classifier.weight", "classifier.bias"]
+    assert len(names) == 13 * 6 + 2
+
+
+def test_both_heads_train():
+    for build in (zoo.vgg16_bn, zoo.vgg16_bn_wide):
+        model = build(num_classes=3)
+        y = model(torch.randn(2, 3, 32, 32))
+        assert y.shape == (2, 3)
+        y.sum().backward()
+        assert all(p.grad is not None for p in model.parameters())
