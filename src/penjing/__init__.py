@@ -1,3 +1,46 @@
 """A trained CNN and a hardware budget go in; a smaller, proved, re-measured, exported CNN comes out."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Result": "api",
+    "bench": "api",
+    "compress": "api",
+    "inspect": "api",
+    "run": "api",
+    "PenjingError": "core.errors",
+}
+_PACKAGES = ("data", "zoo")
+_STEPS = {"check": "deliver", "export": "deliver", "prune": "prune", "recalibrate": "recover", "train": "recover"}
+
+__all__ = [
+    "PenjingError",
+    "Result",
+    "__version__",
+    "bench",
+    "check",
+    "compress",
+    "data",
+    "export",
+    "inspect",
+    "prune",
+    "recalibrate",
+    "run",
+    "train",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that ``import penjing`` stays quick."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"penjing.{name}")
+    home = _HOMES.get(name) or (f"steps.{_STEPS[name]}" if name in _STEPS else None)
+    if home is None:
+        raise AttributeError(f"module 'penjing' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"penjing.{home}"), name)

@@ -2,6 +2,8 @@ import copy
 import itertools
 import math
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -87,10 +89,12 @@ def test_everything_but_the_weights_ends_as_it_was(training):
     model = built(Normed).train(training)
     model.bn.eval()
     model.linear.bias.requires_grad_(False)
-    frozen = model.linear.bias.clone()
+    frozen, modes = model.linear.bias.clone(), set()
+    model.drop.register_forward_hook(lambda m, x, y: modes.add((m.training, model.bn.training)))
     strides = [tensor.stride() for tensor in model.state_dict().values()]
     parameters = list(map(id, model.parameters()))
     fit(model, toy(), None, QUICK)
+    assert modes == {(True, True)}
     assert (model.training, model.bn.training, model.conv.training) == (training, False, training)
     assert [tensor.stride() for tensor in model.state_dict().values()] == strides
     assert list(map(id, model.parameters())) == parameters
@@ -351,7 +355,7 @@ def test_zeros_stay_through_best_and_mixed_precision():
         (Plain, toy(1), {}, "1 samples"),
         (Plain, toy(0), {}, "0 samples"),
         (Plain, toy(20, labelled=False), {}, "nothing to learn from"),
-        (lambda: Plain(classes=3), toy(20), {}, "3 outputs and the labels go up to 3"),
+        (lambda: Normed(classes=3), toy(20), {}, "3 outputs and the labels go up to 3"),
         (lambda: nn.Conv2d(3, 4, 3), toy(20), {}, r"the shape \[16, 4, 4, 4\]"),
         (lambda: Plain().requires_grad_(False), toy(20), {}, "requires_grad"),
         (Plain, toy(20), {"keep": "best"}, "validation"),
@@ -393,3 +397,8 @@ def test_metrics_of_the_history_are_plain_numbers():
     history = fit(built(Plain), toy(20), toy(20), QUICK)
     assert all(type(value) in (int, float) for row in history.rows for value in row.values())
     assert not any(math.isnan(value) for row in history.rows for value in row.values())
+
+
+def test_fabric_is_imported_only_when_it_trains():
+    code = "import sys, penjing.train.loop, penjing.terms.distill; sys.exit('lightning_fabric' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

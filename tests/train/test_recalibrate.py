@@ -63,9 +63,10 @@ def test_without_batch_norm_nothing_runs():
     recalibrate(model, (pytest.fail("a batch was asked for") for _ in range(1)))
 
 
-@pytest.mark.parametrize(("given", "error"), [([], TrainError), ([torch.zeros(4, 9, 6, 6)], RuntimeError)])
+@pytest.mark.parametrize(("given", "error"), [([], TrainError), ([*batches(), torch.zeros(4, 9, 6, 6)], RuntimeError)])
 def test_a_failure_leaves_the_model_as_it_was(given, error):
     model = built(Normed)
+    model.bn.running_mean.fill_(77)
     before = weights(model)
     with pytest.raises(error):
         recalibrate(model, given)

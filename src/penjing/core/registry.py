@@ -133,3 +133,17 @@ def checked(what: str, entry: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise RecipeError(f"{what} needs {', '.join(missing)}.")
     return result
+
+
+def describe(kind: str) -> list[str]:
+    """Return one line an entry: its name, the first line of its docstring, and its options with their defaults."""
+    lines = []
+    for name, entry in entries(kind).items():
+        first = (inspect.getdoc(entry) or "").partition("\n")[0]
+        given = [
+            p.name if p.default is inspect.Parameter.empty else f"{p.name}={p.default!r}"
+            for p in options(entry).values()
+            if not p.name.startswith("_")
+        ]
+        lines.append(f"{name:15} {first}" + (f" [{', '.join(given)}]" if given else ""))
+    return lines

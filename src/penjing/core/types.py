@@ -380,7 +380,7 @@ class Term(Protocol):
         """Prepare for this model; return parameters of the term's own that training shall update."""
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
-        """Return a scalar for one batch, a mean over its samples; ``y`` is None where there are no labels.
+        """Return a scalar for one batch, not growing with its size; ``y`` is None where there are no labels.
 
         ``outputs`` is what the model returned for ``x``. The call runs under the loop's autocast, where outputs may be
         in half precision: take ``.float()`` before a softmax or a norm.

@@ -12,6 +12,7 @@ from torch import nn
 
 from penjing.core.errors import TraceError
 from penjing.export.inputs import Example
+from penjing.export.silence import silence
 
 _FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
 _OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
@@ -64,13 +65,14 @@ def _place(model: nn.Module, chain: list[BaseException], text: str) -> str:
 
 def _place_of_operator(model: nn.Module, example: Example, operator: str) -> str:
     """Find an operator in the program that torch.export makes of the model."""
-    base = operator.rpartition(".")[2].strip("_")
     try:
-        program = torch.export.export(model, example[0], kwargs=example[1], strict=False)
+        with silence():
+            program = torch.export.export(model, example[0], kwargs=example[1], strict=False)
+            nodes = [*program.graph.nodes, *program.run_decompositions().graph.nodes]
     except Exception:
         return ""
-    for node in program.graph.nodes:
-        if base in str(node.target):
+    for node in nodes:
+        if str(node.target).startswith(f"{operator}."):
             stack = list(node.meta.get("nn_module_stack", {}).values())
             return _words(stack[-1][0] if stack else "", _last_line(node.meta.get("stack_trace") or ""))
     return ""

@@ -47,8 +47,9 @@ def bound(model: nn.Module, example: Example) -> dict[str, Any]:
     return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
 
 
-def open_batch(model: nn.Module, example: Example, batch: int, dimension: Any) -> dict[str, Any]:
+def open_batch(model: nn.Module, example: Example, dimension: Any) -> dict[str, Any]:
     """Return the exporter's description of which dimensions are open: 0 of every batched tensor."""
+    batch = batch_of(example)
 
     def leave_open(leaf: Any) -> dict[int, Any] | None:
         if not isinstance(leaf, Tensor):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,10 @@ from penjing.export.blame import export_error, run_error
 from penjing.export.files import write_whole
 from penjing.export.inputs import Example, batch_of, bound, names_of, open_batch, with_batch
 from penjing.export.modes import evaluating
+from penjing.export.silence import silence
 
 LARGEST_FILE = 2**31 - 1
 """Bytes protobuf can hold in one message."""
-
-_NOISY = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir")
 
 
 def export_onnx(
@@ -76,7 +72,7 @@ def _modern(model: nn.Module, example: Example, outputs: list[str], dynamic_batc
     if dynamic_batch and batch is not None:
         # Two samples: torch.export takes a dimension of one for a constant.
         pair = with_batch(example, 2)
-        shapes = open_batch(model, pair, 2, torch.export.Dim("batch", min=1))
+        shapes = open_batch(model, example, torch.export.Dim("batch", min=1))
         with contextlib.suppress(Exception):
             proto = _program(model, pair, outputs, shapes)
             # The exporter may settle on two samples rather than fail.
@@ -94,7 +90,7 @@ def _modern(model: nn.Module, example: Example, outputs: list[str], dynamic_batc
 
 def _program(model: nn.Module, example: Example, outputs: list[str], shapes: dict[str, Any] | None) -> Any:
     args, kwargs = example
-    with _silence():
+    with silence():
         program = torch.onnx.export(
             model, args, None, kwargs=kwargs, dynamo=True, verbose=False, external_data=False,
             dynamic_shapes=shapes, output_names=outputs,
@@ -111,7 +107,7 @@ def _legacy(model: nn.Module, example: Example, outputs: list[str], dynamic_batc
     axes = {name: {0: "batch"} for name in (*inputs, *outputs)} if dynamic_batch else None
     buffer = io.BytesIO()
     try:
-        with _silence():
+        with silence():
             torch.onnx.export(
                 model, args, buffer, kwargs=kwargs, dynamo=False, verbose=False, input_names=inputs,  # type: ignore[arg-type]
                 output_names=outputs, dynamic_axes=axes,
@@ -121,27 +117,6 @@ def _legacy(model: nn.Module, example: Example, outputs: list[str], dynamic_batc
     proto = onnx.load_model_from_string(buffer.getvalue())
     # It makes inputs of numbers, and folds batch norm into plain convolutions only.
     return None if len(proto.graph.input) != len(inputs) or tidy.unfolded(proto) else proto
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter from printing, logging and warning; it does all three on a good day."""
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    levels = [logger.level for logger in loggers]
-    # The older exporter hands its graph to this printer when it fails, past Python's streams.
-    printer = getattr(torch._C, "_jit_onnx_log", None)
-    try:
-        torch._C._jit_onnx_log = lambda *_: None
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        torch._C._jit_onnx_log = printer  # type: ignore[assignment]
 
 
 def _write(target: Path, proto: Any) -> None:

@@ -15,7 +15,7 @@ from torch.utils import _pytree as tree
 
 from penjing.core.errors import ParityError
 from penjing.export.modes import evaluating
-from penjing.export.session import as_feeds, run, session
+from penjing.export.session import as_feeds, fixed_batch, run, session
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any
     """Compare a model in evaluation mode with its file, on real inputs.
 
     A batch is the input tensor, a sequence of inputs (what the file does not read, such as labels, is left out), or
-    a mapping by name. Each is compared as it comes, and the first sample of the first also alone. The model's modes
-    are restored.
+    a mapping by name. Each is compared as it comes and, where the file's batch is open, the first sample of the first
+    also alone. The model's modes are restored.
 
     Raises: ParityError when the outputs differ in number or shape, or there is nothing to compare.
     """
@@ -46,7 +46,7 @@ def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any
     pairs: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
     samples = 0
     with evaluating(model):
-        for inputs in _with_a_single(batches):
+        for inputs in batches if fixed_batch(running) else _with_a_single(batches):
             feeds = as_feeds(running, inputs)
             ours, theirs = _outputs(model, inputs, len(feeds)), run(running, feeds)
             if [a.shape for a in ours] != [b.shape for b in theirs]:

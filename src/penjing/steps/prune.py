@@ -59,7 +59,7 @@ class prune:  # noqa: N801  (registered under its own name)
             sites = self._sites(graph, step_of(self.step, self.rewrite, pricer))
             scores = self._scores(graph, sites, state, run)
             plan, model = self._settle(graph, sites, scores, pricer, state, run)
-            self._file(graph, plan, state, run)
+            self._file(graph, plan, run)
             said.append(f"{len(plan)} of {len(sites)} sites, {pricer.told(plan)}")
         return state.with_model(model, plan)
 
@@ -144,19 +144,19 @@ class prune:  # noqa: N801  (registered under its own name)
             certificate = prove(graph, state.model, alone, {name: units})
             if not certificate.ok:
                 failed.append(name)
-                run.note("pinned", {"where": name, "units": graph.site(name).size, "line": "",
-                                    "why": f"failed its proof: {certificate.trouble or certificate.difference}"})  # fmt: skip
+                why = f"failed its proof: {certificate.trouble or certificate.difference}"
+                run.note("pinned", {"where": name, "units": graph.site(name).size, "line": "", "why": why})
         if not failed:
             raise PlanError("The whole cut fails its proof although each site alone holds; please report this network.")
         return model, failed
 
-    def _file(self, graph: Graph, plan: Plan, state: State, run: Run) -> None:
+    def _file(self, graph: Graph, plan: Plan, run: Run) -> None:
         kept = plan.of_rewrite(self.rewrite)
-        if self.rewrite == "channels":
-            run.note("sites", *({"site": s.name, "kind": s.kind, "before": s.size, "after": len(kept.get(s.name, s.ids))}
-                                for s in graph.sites))  # fmt: skip
-        else:
-            run.note("sites", *({"site": e.site, "kind": self.rewrite, "before": e.size, "after": len(e.kept)} for e in plan))
+        sizes = {site.name: site.size for site in (graph.sites if self.rewrite == "channels" else ())}
+        sizes |= {entry.site: entry.size for entry in plan}
+        for name, size in sizes.items():
+            after = len(kept[name]) if name in kept else size
+            run.note("sites", {"site": name, "kind": self.rewrite, "before": size, "after": after})
         run.note("pinned", *({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in graph.notes))
 
 

@@ -52,8 +52,9 @@ def fit(
 
     A last batch of fewer than two samples a device is left out. With several devices each process takes every n-th
     sample of each batch and the gradient is that of the whole batch; batch norm sees each process's own samples, and
-    its running statistics are averaged after each epoch. The calls of ``on_epoch`` come after training then, since
-    they are made in this process; what a term learns comes back in the parameters that its ``attach`` returned.
+    its running statistics are averaged after each epoch. ``on_epoch`` is then called after training, since that must
+    happen in this process, and ``progress`` gives way to the first process's own bar; what a term learns comes back
+    in the parameters that its ``attach`` returned, and nothing else of it.
 
     Raises: TrainError when the recipe, the data and the model do not fit; and when the loss or a weight stops being
     finite, after putting the model back to the start of that epoch.

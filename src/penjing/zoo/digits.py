@@ -83,3 +83,8 @@ def digits_net(num_classes: int = 10, pretrained: bool = False) -> DigitsNet:
     with as_file(EMBEDDED) as path:
         load_weights(model, path)
     return model
+
+
+def trained() -> nn.Module:
+    """Return the network with the weights that ship with the package."""
+    return digits_net(pretrained=True)

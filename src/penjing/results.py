@@ -1,0 +1,98 @@
+"""Results: what a finished run says of itself, as plain JSON data that the report, the table and other tools read."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+import penjing
+from penjing.core.registry import build
+from penjing.core.types import Plan
+from penjing.data.data import Data
+from penjing.export.measure import Timing, cpu_name, measure, ratio
+from penjing.export.onnx import export_onnx
+from penjing.export.session import file_bytes
+from penjing.graph.draft import Draft
+from penjing.graph.trace import trace
+from penjing.steps.price import cheap_costs, original_of
+from penjing.steps.state import Run, State
+from penjing.train.evaluate import evaluate
+
+FIELDS = ("budget", "sites", "pinned", "certificates", "training", "stages", "rounds")
+
+
+def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, str]] = ()) -> dict[str, Any]:
+    """Evaluate each network once on the test split, measure all files side by side, and write everything down.
+
+    ``references`` are (name, network, note) to stand beside the original and the result.
+    """
+    import onnxruntime
+
+    networks = [("original", state.original, ""), ("penjing", state.model, ""), *references]
+    files = {"original": original_of(state, run).file}
+    for i, (name, model, _) in enumerate(networks[1:]):
+        ready = state.files.get("model.onnx") if name == "penjing" else None
+        files[name] = ready or export_onnx(model, *state.example, run.scratch / f"reference{i}.onnx")
+    timings = measure(files, threads=run.threads, batch=run.batch)
+    rows = [
+        row(name, model, state, timings, note) | {"size": file_bytes(files[name])} for name, model, note in networks
+    ]
+    facts: dict[str, Any] = {
+        "penjing": penjing.__version__,
+        "name": f"{type(state.original).__name__} on {state.data.name if state.data else 'no data'}",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - run.started, 1),
+        "command": run.command,
+        "seed": run.seed,
+        "recipe": run.recipe,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "onnxruntime": onnxruntime.__version__,
+        },
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count() or 1, "threads": run.threads},
+        "rows": rows,
+        "test_reads": 1,
+        "files": {name: path.stat().st_size for name, path in state.files.items()},
+    }
+    for name in FIELDS:
+        facts[name] = run.noted(name)
+    if run.noted("validation"):
+        accuracies = run.noted("validation")
+        facts["validation"] = {"before": accuracies[0], "after": accuracies[-1]}
+    return facts
+
+
+def row(name: str, model: nn.Module, state: State, timings: dict[str, Timing], note: str) -> dict[str, Any]:
+    """Return one network's line of the table; the test split is read here, once."""
+    graph = trace(model, *state.example, proof=False)
+    draft = Draft(graph, Plan(), lambda: model)
+    facts: dict[str, Any] = {"name": name, "note": note}
+    facts |= {cost: float(build("cost", cost)(draft)) for cost in cheap_costs()}
+    facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
+    facts |= tested(model, state.data)
+    timing = timings[name]
+    facts["latency"] = {key: value for key, value in asdict(timing).items() if key != "samples"}
+    facts["ratio"] = asdict(ratio(timings["original"], timing))
+    return facts
+
+
+def tested(model: nn.Module, data: Data | None) -> dict[str, Any]:
+    """Read the test split once and return accuracy, error, and how many pictures are wrong."""
+    if data is None:
+        return {"accuracy": 0.0, "error": 100.0, "wrong": 0, "of": 0}
+    found = evaluate(model, data.test)
+    return {
+        "accuracy": found.accuracy,
+        "error": found.error,
+        "wrong": found.count - found.correct,
+        "of": found.count,
+    }

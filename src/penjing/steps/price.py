@@ -1,0 +1,155 @@
+"""Prices: what a plan should cost, what the cut network does cost, and how the one is corrected by the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from penjing.core.registry import build, entries
+from penjing.core.types import Cost, Plan
+from penjing.costs.staircase import learn_step
+from penjing.costs.table import LayerTable
+from penjing.costs.units import Asked, parse_budget, resolve, show
+from penjing.export.measure import measure, ratio
+from penjing.export.onnx import export_onnx
+from penjing.export.session import file_bytes
+from penjing.graph.draft import Draft
+from penjing.graph.graph import Graph
+from penjing.graph.trace import trace
+from penjing.steps.state import Run, State
+
+MEASURED = ("latency", "size")
+"""Costs that only the exported file decides."""
+
+ARITHMETIC_STEP = 4
+"""Widths that are no multiple of four leave the fast path of common CPU runtimes and are slower than uncut ones."""
+
+
+@dataclass
+class Original:
+    """What the original costs: the yardstick of relative bounds."""
+
+    costs: dict[str, float]
+    file: Path
+    latency: dict[str, Any] = field(default_factory=dict)
+
+
+def original_of(state: State, run: Run) -> Original:
+    """Return the original's costs, measured once a run."""
+    if not run.noted("original"):
+        draft = Draft(trace(state.original, *state.example, proof=False), Plan(), lambda: state.original)
+        found = {name: float(build("cost", name)(draft)) for name in cheap_costs()}
+        file = export_onnx(state.original, *state.example, run.scratch / "original.onnx")
+        timing = measure({"original": file}, threads=run.threads, batch=run.batch)["original"]
+        found |= {"size": float(file_bytes(file)), "latency": timing.median_ms}
+        run.note("original", Original(found, file, asdict(timing)))
+    original: Original = run.noted("original")[0]
+    return original
+
+
+def cheap_costs() -> list[str]:
+    """Return the names of the costs that are arithmetic."""
+    return [name for name, cost in entries("cost").items() if isinstance(cost, type) and getattr(cost, "cheap", False)]
+
+
+def asked(budget: Mapping[str, Any] | str) -> dict[str, Asked]:
+    """Read a budget.
+
+    Raises: BudgetError naming the key or value.
+    """
+    return parse_budget(budget) if budget else {}
+
+
+class Pricer:
+    """Tells what plans cost, for one network under one budget.
+
+    ``bounds`` are the budget's bounds that a plan decides (all but error), in the costs' own units. Latency is added
+    up from a table of measured layers; whatever a measurement of the exported network teaches corrects later
+    predictions.
+    """
+
+    def __init__(self, graph: Graph, state: State, run: Run, budget: Mapping[str, Any] | None = None) -> None:
+        self.graph, self.state, self.run = graph, state, run
+        self.original = original_of(state, run)
+        wanted = asked(run.budget if budget is None else budget)
+        self.bounds = [resolve(a, self.original.costs[name]) for name, a in wanted.items() if name != "error"]
+        self.factors = dict.fromkeys(MEASURED, 1.0)
+        self.table = LayerTable(run.threads, run.batch)
+        if self.wants("latency"):
+            self.table.calibrate(graph.layers, self.original.costs["latency"])
+        self._costs: dict[str, Cost] = {b.cost: build("cost", b.cost) for b in self.bounds if b.cost != "latency"}
+
+    def wants(self, cost: str) -> bool:
+        """Tell whether the budget bounds this cost."""
+        return any(bound.cost == cost for bound in self.bounds)
+
+    def is_measured(self, cost: str) -> bool:
+        """Tell whether only the exported file decides about this cost."""
+        return cost in MEASURED
+
+    def __call__(self, plan: Plan) -> dict[str, float]:
+        """Return the predicted costs that the budget bounds."""
+        draft = Draft(self.graph, plan, self.state.copy_model)
+        found = {name: float(cost(draft)) for name, cost in self._costs.items()}
+        if self.wants("latency"):
+            found["latency"] = self.table.predict(draft.layers)
+        return {name: value * self.factors.get(name, 1.0) for name, value in found.items()}
+
+    def costs(self, plan: Plan) -> dict[str, float]:
+        """Return the predicted costs, as plain numbers for the book."""
+        return {name: round(value, 6) for name, value in self(plan).items()}
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Export a cut network and return what the budget bounds and only the file decides.
+
+        Latency is taken beside the original's in one interleaved run, and scaled to the original's first measurement,
+        so that a relative bound means the ratio of the two.
+        """
+        if not any(self.wants(cost) for cost in MEASURED):
+            return {}
+        quick = not self.wants("size")
+        file = export_onnx(model, *self.state.example, self.run.scratch / "candidate.onnx", quick=quick)
+        found: dict[str, float] = {}
+        if self.wants("size"):
+            found["size"] = float(file_bytes(file))
+        if self.wants("latency"):
+            files = {"original": self.original.file, "candidate": file}
+            timings = measure(files, threads=self.run.threads, batch=self.run.batch)
+            found["latency"] = ratio(timings["candidate"], timings["original"]).median * self.original.costs["latency"]
+        return found
+
+    def correct(self, plan: Plan, measured: Mapping[str, float]) -> None:
+        """Let later predictions agree with what was measured for this plan."""
+        predicted = self(plan)
+        for name, value in measured.items():
+            self.factors[name] *= value / predicted[name]
+
+    def told(self, plan: Plan) -> str:
+        """Describe a plan's predicted costs beside the bounds, for people."""
+        costs = self(plan)
+        return ", ".join(
+            f"{b.cost} {show(costs[b.cost], units()[b.cost])} (at most {show(b.limit, units()[b.cost])})"
+            for b in self.bounds
+        )
+
+
+def units() -> dict[str, str]:
+    """Return the unit of every cost by name."""
+    return {name: str(cost.unit) for name, cost in entries("cost").items()}
+
+
+def step_of(asked_step: int | None, rewrite: str, pricer: Pricer) -> int:
+    """Return the multiple that kept counts are rounded to.
+
+    Single weights need none; channels keep to 4 under an arithmetic budget and to what the target teaches under a
+    latency budget.
+    """
+    if asked_step is not None:
+        return asked_step
+    if rewrite != "channels":
+        return 1
+    return learn_step(pricer.table) if pricer.wants("latency") else ARITHMETIC_STEP
