@@ -7,8 +7,9 @@ import json
 import math
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,12 @@ REFERENCES = ("random", "scratch")
 class Result:
     """What a run returns: the smaller ``model``, and ``results``, plain data that tells everything about it.
 
-    ``folder`` holds ``model.onnx``, ``report.html`` and ``results.json``.
+    ``folder`` holds ``model.onnx``, ``report.html`` and ``results.json``; a temporary one goes with the result.
     """
 
     model: nn.Module
     results: Mapping[str, Any]
     folder: Path
-    _keep: Any = field(default=None, repr=False)
 
     def export(self, path: str | Path) -> Path:
         """Copy the measured ONNX file."""
@@ -64,7 +64,7 @@ def compress(
     *,
     epochs: int = 10,
     lr: float = 0.02,
-    criterion: Any = "taylor",
+    criterion: Any = "jacobian",
     allocator: Any = "greedy",
     references: Sequence[str] = (),
     **options: Any,
@@ -116,24 +116,45 @@ def run(
     if example is None and data is None:
         raise PlanError("There is neither data nor an example input; pass one of them.")
     inputs = example if example is not None else (data.example(2),) if data is not None else ()
-    keep = tempfile.TemporaryDirectory(prefix="penjing-") if folder is None else None
-    place = Path(keep.name if keep else folder)  # type: ignore[arg-type]
-    place.mkdir(parents=True, exist_ok=True)
+    place = _folder(folder)
     original = plain(model)
     state = State(copy.deepcopy(original), original, data, (inputs, {}))
-    book = Run(place, dict(budget) if not isinstance(budget, str) else budget, seed, threads, batch, command, recipe)  # type: ignore[arg-type]
-    ready = [build("step", step) for step in steps]
-    if data is not None:
-        state = build("step", "evaluate")(state, book)
-    for step in ready:
+    wanted = {name: one.text for name, one in asked(budget).items()}
+    book = Run(place, wanted, seed, threads, batch, command, recipe)
+    try:
+        state = _through([build("step", step) for step in steps], state, book)
+        beside = [_reference(name, state, book, [build("step", step) for step in steps]) for name in references]
+        results = gather(state, book, beside)
+        write_whole(place / "results.json", json.dumps(results, indent=1, default=float).encode())
+        write_report(results, place / "report.html")
+    finally:
+        book.close()
+    result = Result(state.model, results, place)
+    if folder is None:
+        weakref.finalize(result, shutil.rmtree, place, ignore_errors=True)
+    return result
+
+
+def _folder(folder: str | Path | None) -> Path:
+    """Make the folder for the results.
+
+    Raises: PlanError when it cannot be made.
+    """
+    if folder is None:
+        return Path(tempfile.mkdtemp(prefix="penjing-"))
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanError(f"The folder {folder} cannot be made: {error.strerror}. Choose another with --out.") from None
+    return Path(folder)
+
+
+def _through(steps: Sequence[Any], state: State, book: Run) -> State:
+    """Take the state through the steps, with the validation accuracy before and after."""
+    before_and_after = [build("step", "evaluate")] if state.data is not None else []
+    for step in [*before_and_after, *steps, *before_and_after]:
         state = step(state, book)
-    if data is not None:
-        state = build("step", "evaluate")(state, book)
-    beside = [_reference(name, state, book, ready) for name in references]
-    results = gather(state, book, beside)
-    write_whole(place / "results.json", json.dumps(results, indent=1, default=float).encode())
-    write_report(results, place / "report.html")
-    return Result(state.model, results, place, keep)
+    return state
 
 
 def _reference(name: str, state: State, book: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
@@ -256,8 +277,8 @@ def benched(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what ``bench`` measured as text."""
     header = ["file", "size", "median", "10 % to 90 %", "speed-up", "10 % to 90 %"]
     cells = [
-        [r["file"], show(r["bytes"], "bytes"), show(r["median_ms"], "ms"), f"{r['low_ms']:.3f} to {r['high_ms']:.3f} ms",
-         f"{r['speed-up']:.2f}x", f"{r['speed-up low']:.2f} to {r['speed-up high']:.2f}"]
+        [r["file"], show(r["bytes"], "bytes"), show(r["median_ms"], "ms"),
+         f"{r['low_ms']:.3f} to {r['high_ms']:.3f} ms", f"{r['speed-up']:.2f}x", f"{r['speed-up low']:.2f} to {r['speed-up high']:.2f}"]
         for r in rows
     ]  # fmt: skip
     if "accuracy" in rows[0]:

@@ -105,7 +105,7 @@ def compress(
     weights: Weights = None,
     epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 for none.", min=0)] = 10,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.02,
-    criterion: Annotated[str, typer.Option(help="What scores channels: see penjing list criteria.")] = "taylor",
+    criterion: Annotated[str, typer.Option(help="What scores channels: see penjing list criteria.")] = "jacobian",
     allocator: Annotated[str, typer.Option(help="What shares the budget out: see penjing list allocators.")] = "greedy",
     out: Out = Path("penjing-run"),
     seed: Seed = 0,

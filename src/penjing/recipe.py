@@ -53,12 +53,15 @@ def read(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise RecipeError(f"{path} uses YAML aliases; write the values out.")
         data = yaml.safe_load(text)
+        as_written = yaml.BaseLoader(text).get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise RecipeError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}.") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path} must hold key: value pairs; it holds {type(data).__name__}.")
+    if isinstance(data.get("budget"), dict):
+        data["budget"] = as_written["budget"]  # YAML would turn +0.5, a difference, into 0.5, a bound
     for key, value in (changes or {}).items():
         _set(data, key, yaml.safe_load(value))
     return parse(data, str(path))

@@ -37,7 +37,7 @@ def test_apoz_is_the_share_of_non_zeros_over_all_images(mixed, name: str) -> Non
     expected = [np.mean([x.numpy().reshape(len(x), -1) != 0 for x in maps], axis=(0, 2)) for maps in seen(model, name)]
     found = score("apoz", given, name)
     assert np.allclose(found, np.mean(expected, axis=0), atol=1e-12)
-    assert 0.1 < found.std() + found.mean() < 1.1 and len(set(found.tolist())) > 2
+    assert 0.1 < found.mean() < 0.9 and len(set(found.tolist())) > 2
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -267,7 +267,8 @@ def test_hrank_is_stable_between_disjoint_batches_of_a_trained_network() -> None
     model = digits_net(pretrained=True)
     given = evidence(model, batches(pictures[:96], None, 96), pictures[:2])
     other = again(given, batches(pictures[96:], None, 96))
-    for name in ("conv1", "conv2", "block.conv1", "conv3"):
+    # The last convolution is left out: its maps are pooled to single numbers before anything reads them.
+    for name in ("conv1", "conv2", "block.conv1"):
         first, second = score("hrank", given, name), score("hrank", other, name)
         assert spearmanr(first, second).statistic >= 0.95
 

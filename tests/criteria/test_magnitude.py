@@ -10,7 +10,7 @@ from .nets import Mixed, evidence, images, score, shaken
 def filters(*kernels: list[float]) -> nn.Module:
     """A convolution with these kernels, and a reader."""
     first = nn.Conv2d(3, len(kernels), 1, bias=False)
-    first.weight.data = torch.tensor(kernels)[:, :, None, None]
+    first.weight.data = torch.tensor(kernels, dtype=torch.float32)[:, :, None, None]
     return nn.Sequential(first, nn.ReLU(), nn.Conv2d(len(kernels), 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 

@@ -9,7 +9,7 @@ from .nets import FixedBatch, Plain, images, ready
 
 
 @pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plain, Path]:
     """A small model and its file, open batch."""
     model = ready(Plain())
     return model, export_onnx(model, (images(1),), None, tmp_path_factory.mktemp("plain") / "plain.onnx")

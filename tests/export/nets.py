@@ -1,7 +1,14 @@
 """Small networks with everything the exporter folds, and some it refuses."""
 
+# A module call is typed as Any by torch.
+# mypy: disable-error-code="no-any-return"
+
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class Small(nn.Module):
@@ -38,6 +45,9 @@ class Plain(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
+Named = dict[str, Tensor | list[Tensor | None]]
+
+
 class Several(nn.Module):
     """Two inputs and a number in, named results out; a weight has the name of an output."""
 
@@ -46,7 +56,7 @@ class Several(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
         self.logits = nn.Parameter(torch.ones(4))
 
-    def forward(self, x: Tensor, factor: int, other: Tensor | None = None, table: Tensor | None = None) -> dict:
+    def forward(self, x: Tensor, factor: int, other: Tensor | None = None, table: Tensor | None = None) -> Named:
         y = self.conv(x).mean((2, 3)) * factor * self.logits
         assert other is not None and table is not None
         return {"logits": y, "both": [y + other, table.sum() + y, None]}
@@ -90,7 +100,14 @@ class FixedBatch(nn.Module):
         return x.reshape(self.batch, 3, -1).mean(2)
 
 
-def ready(model: nn.Module, seed: int = 0) -> nn.Module:
+class Pair(nn.Module):
+    """Works at a batch of two only, which the exporter finds out by itself and takes for granted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1) * torch.ones(x.shape[0], 1)
+
+
+def ready(model: Model, seed: int = 0) -> Model:
     """Give every weight and statistic a value that matters, so that a wrong file shows."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

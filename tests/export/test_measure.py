@@ -1,14 +1,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from torch import nn
 
 from penjing.core.errors import PenjingError
-from penjing.export import measure as module
-from penjing.export.measure import clock_for, interleave, measure, ratio, summary
+from penjing.export.measure import clock_for, cpu_name, interleave, measure, ratio, summary
+
+from .nets import Plain
 
 
 class Bench:
@@ -21,7 +23,7 @@ class Bench:
         return self.now
 
     def runs(self) -> dict[str, Callable[[], object]]:
-        return {name: lambda name=name: self.once(name) for name in self.ms}
+        return {name: partial(self.once, name) for name in self.ms}
 
     def once(self, name: str) -> None:
         self.log.append(name)
@@ -89,7 +91,7 @@ def test_one_thread_counts_processor_time() -> None:
 
 
 def test_real_files_are_measured_side_by_side(
-    plain: tuple[nn.Module, Path], fixed: tuple[nn.Module, Path, list[str]]
+    plain: tuple[Plain, Path], fixed: tuple[nn.Module, Path, list[str]]
 ) -> None:
     found = measure({"one": plain[1], "two": plain[1]}, rounds=5, budget_seconds=0.0, batch=2)
     assert list(found) == ["one", "two"]
@@ -102,5 +104,5 @@ def test_real_files_are_measured_side_by_side(
 
 
 def test_the_processor_is_named_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.Path, "is_file", lambda _: False)
-    assert module.cpu_name()
+    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    assert cpu_name()

@@ -15,7 +15,7 @@ from penjing.export.session import fixed_batch, operators, session
 from penjing.export.tidy import unfolded
 from penjing.export.verify import parity
 
-from .nets import Decides, Eigen, Holder, Plain, Several, Small, images, ready
+from .nets import Decides, Eigen, Holder, Pair, Plain, Several, Small, images, ready
 
 
 def sizes(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -36,7 +36,7 @@ def test_one_file_with_open_batch_and_folded_norms(tmp_path: Path) -> None:
     assert parity(model, path, [images(7)]).relative < 1e-5
 
 
-def test_nothing_of_the_users_machine_is_in_the_file(plain: tuple[nn.Module, Path]) -> None:
+def test_nothing_of_the_users_machine_is_in_the_file(plain: tuple[Plain, Path]) -> None:
     data = plain[1].read_bytes()
     assert b"File " not in data and b"torch/nn" not in data
     weights = 4 * sum(p.numel() for p in plain[0].parameters())
@@ -45,10 +45,11 @@ def test_nothing_of_the_users_machine_is_in_the_file(plain: tuple[nn.Module, Pat
 
 def test_modes_and_weights_are_left_alone(tmp_path: Path) -> None:
     model = ready(Plain()).train()
-    model.body[1].eval()
+    next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+    modes = [module.training for module in model.modules()]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     export_onnx(model, (images(2),), None, tmp_path / "x.onnx", quick=True)
-    assert model.training and model.head.training and not model.body[1].training
+    assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -85,6 +86,13 @@ def test_a_model_with_one_batch_size_gets_that_and_a_note(fixed: tuple[nn.Module
     _, path, notes = fixed
     assert fixed_batch(session(path)) == 3
     assert len(notes) == 1 and "batch 3" in notes[0]
+
+
+def test_a_batch_the_exporter_settles_on_is_noted_too(tmp_path: Path) -> None:
+    notes: list[str] = []
+    path = export_onnx(Pair(), (images(2),), None, tmp_path / "pair.onnx", notes=notes)
+    assert fixed_batch(session(path)) == 2
+    assert len(notes) == 1 and "batch 2" in notes[0]
 
 
 def test_quick_gives_the_same_numbers_and_folds(tmp_path: Path) -> None:
@@ -126,7 +134,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         path.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(PenjingError, match=re.escape(f"{target} cannot be written: No space")):
         export_onnx(ready(Plain()), (images(1),), None, target, quick=True)
     assert target.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["x.onnx"]

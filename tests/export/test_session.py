@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from penjing.core.errors import DataError, PenjingError
 from penjing.export.session import as_feeds, evaluate_onnx, file_bytes, fixed_batch, random_feeds, run, session
 
-from .nets import images
+from .nets import Plain, images
 
 
 class Labelled:
@@ -29,7 +29,7 @@ class Labelled:
             yield x, y
 
 
-def test_accuracy_is_a_percentage_of_the_samples(plain: tuple[nn.Module, Path]) -> None:
+def test_accuracy_is_a_percentage_of_the_samples(plain: tuple[Plain, Path]) -> None:
     split = Labelled(plain[0], 20, wrong=3)
     assert evaluate_onnx(plain[1], split, batch=8) == 85.0
     assert split.sizes == [8, 8, 4]
@@ -49,7 +49,12 @@ def test_a_fixed_batch_takes_any_number_of_samples(fixed: tuple[nn.Module, Path,
     np.testing.assert_allclose(output, x.mean((2, 3)).numpy(), atol=1e-6)
 
 
-def test_random_feeds_fit_and_repeat(plain: tuple[nn.Module, Path]) -> None:
+def test_inputs_that_do_not_fit_are_one_sentence(plain: tuple[Plain, Path]) -> None:
+    with pytest.raises(PenjingError, match=r"does not take x \[2, 4, 8, 8\]"):
+        run(session(plain[1]), {"x": np.zeros((2, 4, 8, 8), np.float32)})
+
+
+def test_random_feeds_fit_and_repeat(plain: tuple[Plain, Path]) -> None:
     running = session(plain[1])
     feeds = random_feeds(running, batch=3, seed=4)
     assert {name: (a.shape, str(a.dtype)) for name, a in feeds.items()} == {"x": ((3, 3, 8, 8), "float32")}
@@ -60,9 +65,8 @@ def test_random_feeds_fit_and_repeat(plain: tuple[nn.Module, Path]) -> None:
 def identity(kind: int, shape: list[int | str]) -> bytes:
     value = [onnx.helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
-    return onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
-    ).SerializeToString()
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 def test_random_feeds_of_every_kind() -> None:
@@ -85,7 +89,7 @@ def test_an_input_of_two_sizes_has_no_fixed_batch_when_one_is_open() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_are_as_asked(plain: tuple[nn.Module, Path], threads: int) -> None:
+def test_threads_are_as_asked(plain: tuple[Plain, Path], threads: int) -> None:
     assert session(plain[1], threads).get_session_options().intra_op_num_threads == threads
 
 
@@ -97,7 +101,7 @@ def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_weights_in_a_second_file_count(plain: tuple[nn.Module, Path], tmp_path: Path) -> None:
+def test_weights_in_a_second_file_count(plain: tuple[Plain, Path], tmp_path: Path) -> None:
     assert file_bytes(plain[1]) == plain[1].stat().st_size
     split = tmp_path / "split.onnx"
     onnx.save(onnx.load(plain[1]), split, save_as_external_data=True, location="split.data", size_threshold=0)

@@ -426,7 +426,7 @@ class Inception(nn.Module):
 
 
 @hostile("concat_with_itself", mode="same")
-@hostile("concat_with_own_negative", named=False, mode="negative")
+@hostile("concat_with_own_negative", mode="negative")
 class SelfConcat(Bare):
     def __init__(self, mode: str) -> None:
         super().__init__(16, 20)
@@ -580,7 +580,7 @@ class OneOutputHead(nn.Module):
         return torch.sigmoid(self.head(self.body(x))).squeeze(1)
 
 
-@hostile("one_output_map_added", named=False)
+@hostile("one_output_map_added")
 class OneOutputAdded(Bare):
     """A single channel is broadcast onto all others by an addition; it must not be tied to them."""
 
@@ -770,7 +770,7 @@ class ChannelSlices(Bare):
         return self.join(torch.cat([self.first(a), self.second(b)], 1))
 
 
-@hostile("overlapping_slices", named=False)
+@hostile("overlapping_slices")
 class OverlappingSlices(Bare):
     """Both convolutions read the middle half; sizes come from the shape."""
 
@@ -840,8 +840,8 @@ class FlattenChannelsFirst(nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-@hostile("unflatten_module", constant="literal size in nn.Unflatten", literal=True)
-@hostile("unflatten_by_shape", literal=False)
+@hostile("unflatten_module", named=False, constant="literal size in nn.Unflatten", literal=True)
+@hostile("unflatten_by_shape", named=False, literal=False)
 class Unflatten(nn.Module):
     def __init__(self, literal: bool) -> None:
         super().__init__()
@@ -882,7 +882,7 @@ class FlattenWithHeight(nn.Module):
         return self.fc(F.relu(self.rows(self.body(x).flatten(1, 2))).mean(2))
 
 
-@hostile("batchnorm1d_after_flatten")
+@hostile("batchnorm1d_after_flatten", named=False)
 class NormAfterFlatten(nn.Module):
     """Each channel owns sixteen consecutive entries of the norm."""
 
@@ -936,7 +936,7 @@ class UNetAttentionGate(nn.Module):
         return self.head(self.merge(torch.cat([x, skip * gate], 1)))
 
 
-@hostile("feature_pyramid", WIDE_IMAGE, named=False)
+@hostile("feature_pyramid", WIDE_IMAGE)
 class FeaturePyramid(nn.Module):
     """Lateral and top-down sums, then one head shared by three levels."""
 
@@ -985,7 +985,7 @@ class ShuffleV1(nn.Module):
 
 @hostile("shufflenet_v2_unit", units=1)
 @hostile("shufflenet_v2_two_units", units=2)
-@hostile("shufflenet_v2_units_after_stride", named=False, units=2, down=True)
+@hostile("shufflenet_v2_units_after_stride", units=2, down=True)
 class ShuffleV2(nn.Module):
     def __init__(self, units: int, down: bool = False) -> None:
         super().__init__()
@@ -1011,7 +1011,7 @@ class ShuffleV2(nn.Module):
 
 
 @hostile("shuffle_by_index_buffer", select=True)
-@hostile("shuffle_by_index_buffer_getitem", named=False, select=False)
+@hostile("shuffle_by_index_buffer_getitem", select=False)
 class ShuffleByIndex(Bare):
     order: Tensor
 
@@ -1028,7 +1028,7 @@ class ShuffleByIndex(Bare):
         return self.last(self.grouped2(x))
 
 
-@hostile("shuffle_module", named=False)
+@hostile("shuffle_module")
 class ShuffleModule(Bare):
     def __init__(self) -> None:
         super().__init__(24, 12)
@@ -1132,7 +1132,7 @@ class SharedBlock(nn.Module):
         return self.head(self.last(x + F.interpolate(y, scale_factor=2.0)))
 
 
-@hostile("shared_norm", named=False)
+@hostile("shared_norm")
 class SharedNorm(nn.Module):
     """Two producers pass through one BN and are consumed apart; its parameters couple them."""
 
@@ -1203,7 +1203,7 @@ class ScaledKernel(Bare):
 
 
 @hostile("low_rank_kernel", reshape_inputs=True)
-@hostile("low_rank_kernel_by_einsum", named=False, reshape_inputs=False)
+@hostile("low_rank_kernel_by_einsum", reshape_inputs=False)
 class LowRankKernel(Bare):
     """The rank is an axis of parameters alone: it never appears in an activation."""
 
@@ -1272,7 +1272,7 @@ class DynamicConvolution(Bare):
         return self.last(F.relu(x))
 
 
-@hostile("sliced_weight", named=False)
+@hostile("sliced_weight")
 class SlicedWeight(Bare):
     """A slimmable layer: the kernel is larger than what is used, and sliced to the input's width."""
 
@@ -1285,7 +1285,7 @@ class SlicedWeight(Bare):
         return self.last(F.relu(F.conv2d(x, self.weight[:, : x.shape[1]], padding=1)))
 
 
-@hostile("parameter_list", named=False)
+@hostile("parameter_list")
 class KernelList(Bare):
     def __init__(self) -> None:
         super().__init__(12, 12)
@@ -1413,8 +1413,8 @@ class SeveralOutputs(nn.Module):
         return {"heads": (self.classes(x), [self.map(x)]), "stem": stem}
 
 
-@hostile("group_norm_8", groups=8)
-@hostile("group_norm_1", constant="one statistic over all channels", groups=1)
+@hostile("group_norm_8", named=False, groups=8)
+@hostile("group_norm_1", named=False, constant="one statistic over all channels", groups=1)
 class GroupNorm(nn.Module):
     """Statistics join the channels of a group: it can go only as a whole."""
 
@@ -1430,7 +1430,7 @@ class GroupNorm(nn.Module):
         return self.head(F.relu(self.norm2(self.conv2(x))))
 
 
-@hostile("instance_norm")
+@hostile("instance_norm", named=False)
 class InstanceNorm(Bare):
     def __init__(self) -> None:
         super().__init__(16, 12)
@@ -1454,7 +1454,7 @@ class NormVariants(Bare):
         return F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
 
 
-@hostile("convnext_block")
+@hostile("convnext_block", named=False)
 class ConvNeXt(nn.Module):
     """The trunk is normalised over its channels, channels last; only the fourfold inside is free."""
 
@@ -1503,7 +1503,7 @@ class LocalResponseNorm(Bare):
         return self.norm(self.conv(self.norm(x)))
 
 
-@hostile("prelu")
+@hostile("prelu", named=False)
 class PReLU(Bare):
     def __init__(self) -> None:
         super().__init__(16, 12)
@@ -1514,7 +1514,7 @@ class PReLU(Bare):
         return self.head(self.act2(self.conv2(self.act1(self.conv1(x) - self.stem(x)))))
 
 
-@hostile("glu")
+@hostile("glu", named=False)
 class GatedLinearUnit(Bare):
     def __init__(self) -> None:
         super().__init__(16, 12)
@@ -1524,8 +1524,8 @@ class GatedLinearUnit(Bare):
         return self.last(F.glu(self.conv(x), 1))
 
 
-@hostile("maxout", pieces_last=True)
-@hostile("maxout_by_slices", named=False, pieces_last=False)
+@hostile("maxout", named=False, pieces_last=True)
+@hostile("maxout_by_slices", pieces_last=False)
 class Maxout(Bare):
     def __init__(self, pieces_last: bool) -> None:
         super().__init__(16, 12)
@@ -1550,7 +1550,7 @@ class FunnelActivation(Bare):
         return self.conv(torch.max(x, self.funnel(x)))
 
 
-@hostile("activations", kind="common")
+@hostile("activations", named=False, kind="common")
 @hostile("activations_rare", named=False, kind="rare")
 class Activations(nn.Module):
     def __init__(self, kind: str) -> None:
@@ -1568,8 +1568,8 @@ class Activations(nn.Module):
         return self.head(self.body(x))
 
 
-@hostile("res2net", stored=None)
-@hostile("res2net_stored_width", constant="the split width is stored as a number", stored=6)
+@hostile("res2net", named=False, stored=None)
+@hostile("res2net_stored_width", named=False, constant="the split width is stored as a number", stored=6)
 class Res2Net(nn.Module):
     def __init__(self, stored: int | None) -> None:
         super().__init__()
@@ -1589,7 +1589,7 @@ class Res2Net(nn.Module):
         return self.head(F.relu(x + self.reduce(torch.cat([*done, pieces[3]], 1))))
 
 
-@hostile("cross_stage_partial")
+@hostile("cross_stage_partial", named=False)
 class CrossStagePartial(Bare):
     def __init__(self) -> None:
         super().__init__(24, 16)
@@ -1604,8 +1604,8 @@ class CrossStagePartial(Bare):
         return self.join(torch.cat([*parts, y], 1))
 
 
-@hostile("selective_kernel", one_layer=False)
-@hostile("selective_kernel_by_view", one_layer=True)
+@hostile("selective_kernel", named=False, one_layer=False)
+@hostile("selective_kernel_by_view", named=False, one_layer=True)
 class SelectiveKernel(Bare):
     """A softmax weighs two branches per channel."""
 
@@ -1623,7 +1623,7 @@ class SelectiveKernel(Bare):
         return self.last((stacked * logits.softmax(1)[..., None, None]).sum(1))
 
 
-@hostile("mixed_depthwise_kernels", by_module=False)
+@hostile("mixed_depthwise_kernels", named=False, by_module=False)
 @hostile("mixed_depthwise_kernels_by_module", named=False, by_module=True)
 class MixedDepthwise(Bare):
     """Split, convolve each piece with another kernel size, concat; sizes from the shape or from the modules."""
@@ -1643,8 +1643,8 @@ class MixedDepthwise(Bare):
         return self.last(torch.cat([c(piece) for c, piece in zip(self.convs, pieces, strict=True)], 1))
 
 
-@hostile("dual_path", literal=False)
-@hostile("dual_path_literal", constant="literal border between the paths", literal=True)
+@hostile("dual_path", named=False, literal=False)
+@hostile("dual_path_literal", named=False, constant="literal border between the paths", literal=True)
 class DualPath(nn.Module):
     """A block's output is cut in two: one part is added, the rest is concatenated."""
 
@@ -1668,7 +1668,7 @@ class DualPath(nn.Module):
         return self.head(self.last(F.relu(torch.cat([added, *dense], 1))))
 
 
-@hostile("convolutional_block_attention", constant="mean and maximum over the channels")
+@hostile("convolutional_block_attention", named=False, constant="mean and maximum over the channels")
 class BlockAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1717,7 +1717,7 @@ class CoordinateAttention(Bare):
         return self.conv(x * gate)
 
 
-@hostile("non_local_block", scaled=False)
+@hostile("non_local_block", named=False, scaled=False)
 @hostile("attention_scaled_by_shape", named=False, scaled=True)
 class NonLocal(nn.Module):
     """Attention between positions. Scaled by the queries' width, it changes with every removed query."""
@@ -1739,7 +1739,7 @@ class NonLocal(nn.Module):
         return self.head(x + self.back(y.view(*y.shape[:2], *x.shape[2:])))
 
 
-@hostile("attention_over_channels")
+@hostile("attention_over_channels", named=False)
 class ChannelAttention(nn.Module):
     """Channels attend to channels: the softmax runs over their Gram matrix."""
 
@@ -1755,7 +1755,7 @@ class ChannelAttention(nn.Module):
         return self.head(self.last(x + (weights @ flat).view_as(x)))
 
 
-@hostile("attention_heads_by_hand", kind="hand")
+@hostile("attention_heads_by_hand", named=False, kind="hand")
 @hostile("attention_builtin", named=False, kind="builtin")
 class HandAttention(nn.Module):
     """Heads are literal, their width is computed; the built-in form scales by that width."""
@@ -1781,7 +1781,7 @@ class HandAttention(nn.Module):
         return self.fc(x.mean(1))
 
 
-@hostile("attention_module", constant="nn.MultiheadAttention stores its width")
+@hostile("attention_module", named=False, constant="nn.MultiheadAttention stores its width")
 class AttentionModule(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1794,7 +1794,7 @@ class AttentionModule(nn.Module):
         return self.fc((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
 
 
-@hostile("patch_embedding")
+@hostile("patch_embedding", named=False)
 class PatchEmbedding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1862,7 +1862,7 @@ class ChannelsLastInput(nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-@hostile("conv1d", tensors((3, 16)))
+@hostile("conv1d", tensors((3, 16)), named=False)
 class Conv1d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1875,7 +1875,7 @@ class Conv1d(nn.Module):
         return self.fc(self.pool(F.relu(self.norm2(self.conv2(x)))).flatten(1))
 
 
-@hostile("conv3d", tensors((2, 4, 8, 8)))
+@hostile("conv3d", tensors((2, 4, 8, 8)), named=False)
 class Conv3d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1903,8 +1903,8 @@ class TransposedGrouped(nn.Module):
         return self.head(F.relu(self.norm(self.up(self.stem(x)))))
 
 
-@hostile("pad_with_ones", mode="constant")
-@hostile("pad_reflect", mode="reflect")
+@hostile("pad_with_ones", named=False, mode="constant")
+@hostile("pad_reflect", named=False, mode="reflect")
 class Pad(Bare):
     def __init__(self, mode: str) -> None:
         super().__init__(16, 12)
@@ -1927,7 +1927,7 @@ class PaddingModes(Bare):
         return F.relu(self.conv2(F.relu(self.conv1(x))))
 
 
-@hostile("poolings", WIDE_IMAGE)
+@hostile("poolings", WIDE_IMAGE, named=False)
 class Poolings(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1941,7 +1941,7 @@ class Poolings(nn.Module):
         return self.fc(torch.cat([self.average(x).flatten(1), self.maximum(x).flatten(1)], 1))
 
 
-@hostile("unpool_by_indices")
+@hostile("unpool_by_indices", named=False)
 class Unpool(nn.Module):
     """Positions found when pooling one tensor place the values of another: their channels are tied."""
 
@@ -1956,7 +1956,7 @@ class Unpool(nn.Module):
         return self.head(self.decode(self.unpool(self.conv(x), where)))
 
 
-@hostile("interpolate")
+@hostile("interpolate", named=False)
 class Interpolate(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1968,7 +1968,7 @@ class Interpolate(nn.Module):
         return self.head(F.interpolate(self.conv3(y), size=(5, 5), mode="nearest"))
 
 
-@hostile("dropout")
+@hostile("dropout", named=False)
 class Dropout(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -1979,7 +1979,7 @@ class Dropout(nn.Module):
         return self.fc(F.dropout(self.body(x).mean((2, 3)), 0.3, self.training))
 
 
-@hostile("einsum_classifier")
+@hostile("einsum_classifier", named=False)
 class EinsumClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -2032,7 +2032,7 @@ class BilinearPooling(nn.Module):
         return self.fc(pairs.flatten(1))
 
 
-@hostile("stack_and_sum")
+@hostile("stack_and_sum", named=False)
 class StackAndSum(Bare):
     def __init__(self) -> None:
         super().__init__(12, 20)
@@ -2043,7 +2043,7 @@ class StackAndSum(Bare):
         return self.last(torch.stack([branch(x) for branch in self.branches]).sum(0))
 
 
-@hostile("where")
+@hostile("where", named=False)
 class Where(Bare):
     def __init__(self) -> None:
         super().__init__(16, 12, act=False)
@@ -2056,7 +2056,7 @@ class Where(Bare):
         return self.head(self.last(torch.where(self.mask(y) > 0, y, self.other(x))))
 
 
-@hostile("in_place")
+@hostile("in_place", named=False)
 class InPlace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -2106,7 +2106,7 @@ class AssignToSlices(nn.Module):
         return self.head(self.last(y))
 
 
-@hostile("roll_space", mode="space")
+@hostile("roll_space", named=False, mode="space")
 @hostile("roll_channels", named=False, constant="channels are rolled by a literal", mode="channels")
 class Roll(Bare):
     def __init__(self, mode: str) -> None:
@@ -2119,8 +2119,8 @@ class Roll(Bare):
         return self.conv(x + rolled)
 
 
-@hostile("flip_channels", add=False)
-@hostile("flip_channels_and_add", add=True)
+@hostile("flip_channels", named=False, add=False)
+@hostile("flip_channels_and_add", named=False, add=True)
 class FlipChannels(Bare):
     """Added to its mirror image, each channel is tied to the one opposite."""
 
@@ -2133,9 +2133,9 @@ class FlipChannels(Bare):
         return self.conv(x + x.flip(1) if self.add else x.flip(1))
 
 
-@hostile("repeat_channels", mode="repeat")
-@hostile("tile_channels", mode="tile")
-@hostile("repeat_interleave_channels", mode="interleave")
+@hostile("repeat_channels", named=False, mode="repeat")
+@hostile("tile_channels", named=False, mode="tile")
+@hostile("repeat_interleave_channels", named=False, mode="interleave")
 class RepeatChannels(Bare):
     def __init__(self, mode: str) -> None:
         super().__init__(12, 16)
@@ -2152,7 +2152,7 @@ class RepeatChannels(Bare):
         return self.conv(x)
 
 
-@hostile("unbind")
+@hostile("unbind", named=False)
 class Unbind(Bare):
     def __init__(self) -> None:
         super().__init__(24, 12)
@@ -2163,7 +2163,7 @@ class Unbind(Bare):
         return self.conv(a * torch.sigmoid(b))
 
 
-@hostile("unfold")
+@hostile("unfold", named=False)
 class Unfold(Bare):
     def __init__(self) -> None:
         super().__init__(12, 12)
@@ -2175,7 +2175,7 @@ class Unfold(Bare):
         return self.last(F.relu((self.weight @ patches).view(n, -1, h, w)))
 
 
-@hostile("normalisation_buffers")
+@hostile("normalisation_buffers", named=False)
 class NormalisationBuffers(nn.Module):
     mean: Tensor
     std: Tensor
@@ -2198,7 +2198,7 @@ class NormalisationBuffers(nn.Module):
         return self.head(self.conv3(self.conv2(x) * self.mask.view(1, -1, 1, 1)))
 
 
-@hostile("frozen_batchnorm")
+@hostile("frozen_batchnorm", named=False)
 class FrozenBatchNorm(Bare):
     class Norm(nn.Module):
         weight: Tensor
@@ -2228,7 +2228,7 @@ class FrozenBatchNorm(Bare):
         return F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
 
 
-@hostile("branch_on_shape")
+@hostile("branch_on_shape", named=False)
 class BranchOnShape(Bare):
     def __init__(self, flag: bool = True) -> None:
         super().__init__(16, 12)
@@ -2296,7 +2296,7 @@ class SumOverChannels(nn.Module):
         return self.body(x).square().sum(1)
 
 
-@hostile("dead_branch")
+@hostile("dead_branch", named=False)
 class DeadBranch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -2309,7 +2309,7 @@ class DeadBranch(nn.Module):
         return self.head(self.last(x))
 
 
-@hostile("unused_parameter")
+@hostile("unused_parameter", named=False)
 class UnusedParameter(Bare):
     def __init__(self) -> None:
         super().__init__(16, 12)
@@ -2320,8 +2320,8 @@ class UnusedParameter(Bare):
         return self.last(x)
 
 
-@hostile("raw_feature_map", residual=False)
-@hostile("raw_feature_map_of_residual", residual=True)
+@hostile("raw_feature_map", named=False, residual=False)
+@hostile("raw_feature_map_of_residual", named=False, residual=True)
 class RawFeatureMap(nn.Module):
     """The network's output is a hidden map: its channels are the user's and may not change."""
 
@@ -2350,9 +2350,9 @@ class DetectionHead(nn.Module):
         return x.view(x.shape[0], 3, 7, *x.shape[2:]).permute(0, 1, 3, 4, 2).reshape(x.shape[0], -1, 7)
 
 
-@hostile("arithmetic_multiply", mode="multiply")
-@hostile("arithmetic_subtract_divide", mode="divide")
-@hostile("arithmetic_maximum", mode="maximum")
+@hostile("arithmetic_multiply", named=False, mode="multiply")
+@hostile("arithmetic_subtract_divide", named=False, mode="divide")
+@hostile("arithmetic_maximum", named=False, mode="maximum")
 @hostile("arithmetic_highway", named=False, mode="highway")
 class Arithmetic(nn.Module):
     def __init__(self, mode: str) -> None:
@@ -2376,7 +2376,7 @@ class Arithmetic(nn.Module):
         return self.head(self.last(y))
 
 
-@hostile("recurrent_over_rows")
+@hostile("recurrent_over_rows", named=False)
 class RecurrentOverRows(nn.Module):
     """An LSTM, an operator that no channel rule is likely to know, reads the pooled rows."""
 

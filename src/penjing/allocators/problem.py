@@ -14,6 +14,9 @@ from penjing.core.types import Bound, Floats, Ints, Plan, Site
 CLOSE = 1e-3
 """A plan within this share of its tightest bound is not worth filling."""
 
+HIT = 1e-2
+"""A plan further than this from its tightest bound is filled in finer steps, where that is allowed."""
+
 Price = Callable[[Plan], Mapping[str, float]]
 """The cheap costs of a plan, by name."""
 
@@ -23,7 +26,8 @@ class Problem:
     """Choose how many units each site keeps, so that every bound holds.
 
     ``scores`` rank the units of a site, and across sites where an allocator compares them. ``bounds`` are upper
-    limits on costs that ``price`` tells; ``seed`` feeds allocators that draw numbers.
+    limits on costs that ``price`` tells; ``seed`` feeds allocators that draw numbers. ``finer`` allows the last units
+    to be filled in below the sites' step, so that an arithmetic bound is hit.
     """
 
     rewrite: str
@@ -32,6 +36,7 @@ class Problem:
     bounds: Sequence[Bound]
     price: Price
     seed: int = 0
+    finer: bool = False
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
 
     def order(self, site: Site) -> Ints:
@@ -100,31 +105,37 @@ class Problem:
         Counts that leave less than ``CLOSE`` of the tightest bound unused come back unchanged.
         """
         counts = dict(counts)
-        if not self.bounds:
-            return counts
-        base = self.excess(self.keep(counts))
-        if base > -CLOSE:
-            return counts
-        heap = []
-        for i, site in enumerate(self.sites):
-            if counts[site.name] < site.size:
-                heap.append((-self._worth(site, counts, base), i))
+        excess = self.excess(self.keep(counts))
+        step = max((site.step for site in self.sites), default=1)
+        while self.bounds and excess <= -CLOSE:
+            counts, excess = self._fill(counts, excess, step)
+            if not self.finer or excess > -HIT or step == 1:
+                break
+            step //= 2
+        return counts
+
+    def _fill(self, counts: dict[str, int], excess: float, step: int) -> tuple[dict[str, int], float]:
+        """Fill in steps of at most ``step``."""
+
+        def more(site: Site) -> int:
+            small = min(site.step, step)
+            return min((counts[site.name] // small + 1) * small, site.size)
+
+        def worth(site: Site) -> float:
+            now, then = counts[site.name], more(site)
+            gained = float(self.scores[site.name][self.order(site)[now:then]].sum())
+            return gained / max(self.excess(self.keep({**counts, site.name: then})) - excess, 1e-12)
+
+        heap = [(-worth(site), i) for i, site in enumerate(self.sites) if counts[site.name] < site.size]
         heapify(heap)
         while heap:
             _, i = heappop(heap)
             site = self.sites[i]
-            more = {**counts, site.name: site.above(counts[site.name])}
-            excess = self.excess(self.keep(more))
-            if excess > 0:
+            then = more(site)
+            found = self.excess(self.keep({**counts, site.name: then}))
+            if found > 0:
                 continue
-            counts, base = more, excess
-            if counts[site.name] < site.size:
-                heappush(heap, (-self._worth(site, counts, base), i))
-        return counts
-
-    def _worth(self, site: Site, counts: dict[str, int], base: float) -> float:
-        """Return the score that the next units of a site bring for what they cost."""
-        now, more = counts[site.name], site.above(counts[site.name])
-        gained = float(self.scores[site.name][self.order(site)[now:more]].sum())
-        spent = self.excess(self.keep({**counts, site.name: more})) - base
-        return gained / max(spent, 1e-12)
+            counts, excess = {**counts, site.name: then}, found
+            if then < site.size:
+                heappush(heap, (-worth(site), i))
+        return counts, excess

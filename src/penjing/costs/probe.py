@@ -175,10 +175,14 @@ def _lacking(shape: Shape) -> list[int]:
 
 
 def _copies(shape: Shape, batch: int) -> tuple[int, int]:
-    """Return two numbers of copies: many where the layer is small beside the clock's noise, few where it is large."""
+    """Return two numbers of copies: many where the layer is small beside the clock's noise, few where it is large.
+
+    Two copies at least, since one alone would find its weights in the cache, unlike a layer in a network; none of it
+    matters to weights larger than the cache.
+    """
     if 4 * shape.weights > 2**24:
         return 1, 2
-    return (2, 6) if shape.macs * batch < 20_000_000 else (1, 3)
+    return (2, 6) if shape.macs * batch < 20_000_000 else (2, 4)
 
 
 def _values() -> Iterator[Any]:

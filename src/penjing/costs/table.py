@@ -25,8 +25,9 @@ Timer = Callable[[Shape, int, int], float]
 class LayerTable:
     """The latency of networks on ONNX Runtime, added up from layers that are timed when they are first asked for.
 
-    A cost that is cheap once its shapes are known: 20 to 50 ms of timing for each new shape. After ``calibrate`` the
-    original's prediction equals its measured latency.
+    A cost that is cheap once its shapes are known: each new one takes about 50 ms, a large one 0.3 s. After
+    ``calibrate`` the original's prediction equals its measured latency; six kinds of networks cut to 3/4, 1/2 and 1/4
+    of their width were then predicted within 6 % (median; worst 18 %) on a busy machine.
 
     Units: ms.
     """

@@ -107,7 +107,8 @@ class hrank:  # noqa: N801 - the name a recipe writes
 
     Ranks are computed in float32 with tolerance max(H, W)·eps·S_max, on at most ``images`` samples, and averaged over
     several reading layers. Channels of equal rank are ordered by their mean absolute activation, added so small
-    that it never reorders different ranks. A map that reaches a linear layer flattened is a vector, of rank 0 or 1.
+    that it never reorders different ranks. What reaches a linear layer, flattened or pooled, is a vector a channel, of
+    rank 0 or 1: there the mean activation decides nearly alone.
 
     Shapes: [site.size], float64.
     Raises: PlanError for sites without activations.

@@ -35,11 +35,11 @@ def export_error(model: nn.Module, example: Example, error: BaseException) -> Tr
     return TraceError(f"{type(model).__name__} cannot be exported to ONNX{where}: {why}.")
 
 
-def run_error(model: nn.Module, error: Exception) -> TraceError:
-    """Return what to raise when the model does not even run on its example."""
+def run_error(model: nn.Module, inputs: str, error: Exception) -> TraceError:
+    """Return what to raise when the model does not even run on these inputs."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = _place(model, [error], "")
-    return TraceError(f"{type(model).__name__} does not run on its example input{where}: {reason.rstrip('.')}.")
+    return TraceError(f"{type(model).__name__} does not run on {inputs}{where}: {reason.rstrip('.')}.")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

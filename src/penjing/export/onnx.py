@@ -51,7 +51,7 @@ def export_onnx(
         try:
             outputs = names_of(model(*example[0], **example[1]), "output")
         except Exception as error:
-            raise run_error(model, error) from error
+            raise run_error(model, "its example input", error) from error
         # In ONNX, tensors share one space of names with inputs and weights.
         taken = {*bound(model, example), *(name for name, _ in (*model.named_parameters(), *model.named_buffers()))}
         outputs = [f"output_{name}" if name in taken else name for name in outputs]

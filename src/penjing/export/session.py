@@ -90,30 +90,35 @@ def run(running: Any, feeds: Mapping[str, Any]) -> list[NDArray[Any]]:
 
     A model with a fixed batch gets the samples in portions; the last one is filled up with repeats, whose outputs
     are dropped.
+
+    Raises: PenjingError when the inputs do not fit the model.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-    fixed, count = fixed_batch(running), max((len(array) for array in arrays.values() if array.ndim), default=0)
+    arrays = {name: np.asarray(array) for name, array in feeds.items()}
+    fixed, count = fixed_batch(running), samples_in(arrays)
     if fixed is None or fixed == count:
-        outputs: list[NDArray[Any]] = running.run(None, arrays)
-        return outputs
+        return _run(running, arrays)
     portions = []
     for start in range(0, count, fixed):
         rows = np.arange(start, start + fixed) % count
-        kept = min(fixed, count - start)
-        portion = running.run(None, {name: array[rows] for name, array in arrays.items()})
-        portions.append([output[:kept] for output in portion])
+        portion = {name: a[rows] if a.ndim and len(a) == count else a for name, a in arrays.items()}
+        portions.append([output[: min(fixed, count - start)] for output in _run(running, portion)])
     return [np.concatenate(parts) for parts in zip(*portions, strict=True)]
 
 
+def samples_in(feeds: Mapping[str, NDArray[Any]]) -> int:
+    """Return the batch of some feeds: dimension 0 of the first that has one."""
+    return next((len(array) for array in feeds.values() if array.ndim), 0)
+
+
 def as_feeds(running: Any, inputs: Any) -> Arrays:
-    """Return the inputs by name: of a mapping by its keys, of a tensor or sequence in order.
+    """Return the inputs by name: of a mapping by its keys, of a tensor or sequence the tensors in order.
 
     A sequence may hold more than the model reads: labels, say.
     """
     names = [value.name for value in running.get_inputs()]
     if isinstance(inputs, Mapping):
         return {name: _array(inputs[name]) for name in names if name in inputs}
-    given = list(inputs) if isinstance(inputs, Sequence) else [inputs]
+    given = [value for value in (inputs if isinstance(inputs, Sequence) else [inputs]) if hasattr(value, "ndim")]
     return {name: _array(value) for name, value in zip(names, given, strict=False)}
 
 
@@ -156,6 +161,15 @@ def file_bytes(path: str | os.PathLike[str]) -> int:
     entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
     beside: set[Path] = {main.parent / entry.value for entry in entries if entry.key == "location"}
     return main.stat().st_size + sum(other.stat().st_size for other in beside if other.is_file())
+
+
+def _run(running: Any, arrays: Arrays) -> list[NDArray[Any]]:
+    try:
+        outputs: list[NDArray[Any]] = running.run(None, arrays)
+    except Exception as error:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise PenjingError(f"The file does not take {shapes or 'nothing'}: {' '.join(str(error).split())}") from error
+    return outputs
 
 
 def _array(value: Any) -> NDArray[Any]:

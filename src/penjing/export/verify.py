@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
 from penjing.core.errors import ParityError
+from penjing.export.blame import run_error
+from penjing.export.inputs import with_batch
 from penjing.export.modes import evaluating
-from penjing.export.session import as_feeds, fixed_batch, run, session
+from penjing.export.session import as_feeds, fixed_batch, run, samples_in, session
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,12 @@ def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any
                     f"{[list(a.shape) for a in ours]}; is it the file of another model?"
                 )
             pairs.append(list(zip(ours, theirs, strict=True)))
-            samples += max((len(array) for array in feeds.values() if array.ndim), default=0)
+            samples += samples_in(feeds)
     if not samples:
         raise ParityError("There is nothing to compare: no batch with samples was given.")
     differences = [_difference(list(pair)) for pair in zip(*pairs, strict=True)]
-    absolute, relative = (max(values) for values in zip(*differences, strict=True))
+    # NumPy's maximum, unlike Python's, is not a number when one value is none.
+    absolute, relative = np.max(differences, axis=0).tolist()
     return Parity(relative, absolute, samples, _agreement([pair[0] for pair in pairs]))
 
 
@@ -84,28 +88,42 @@ def check_parity(
 def _with_a_single(batches: Iterable[Any]) -> Iterator[Any]:
     for i, inputs in enumerate(batches):
         if i == 0:
-            yield tree.tree_map(lambda x: x[:1] if getattr(x, "ndim", 0) else x, inputs)
+            (single,), _ = with_batch(((_tensors(inputs),), {}), 1)
+            yield single
         yield inputs
 
 
 def _outputs(model: nn.Module, inputs: Any, count: int) -> list[NDArray[Any]]:
-    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    inputs = tree.tree_map(lambda x: torch.as_tensor(x, device=device), inputs)
-    if isinstance(inputs, Mapping):
-        result = model(**inputs)
-    else:
-        result = model(*(inputs[:count] if isinstance(inputs, Sequence) else [inputs]))
+    """Run the model on as many tensors as the file reads, and the numbers between them."""
+    inputs = _tensors(inputs, next((t.device for t in (*model.parameters(), *model.buffers())), None))
+    try:
+        if isinstance(inputs, Mapping):
+            result = model(**inputs)
+        else:
+            result = model(*_first(inputs, count) if isinstance(inputs, Sequence) else [inputs])
+    except Exception as error:
+        raise run_error(model, "the inputs to compare on", error) from error
     return [leaf.cpu().numpy() for leaf in tree.tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+def _first(inputs: Sequence[Any], count: int) -> list[Any]:
+    """Return what comes before tensor number ``count``, counted from 0."""
+    at = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+    return list(inputs[: at[count]] if count < len(at) else inputs)
+
+
+def _tensors(inputs: Any, device: torch.device | None = None) -> Any:
+    arrays = (Tensor, np.ndarray)
+    return tree.tree_map(lambda x: torch.as_tensor(x, device=device) if isinstance(x, arrays) else x, inputs)
 
 
 def _difference(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float, float]:
     """Return the absolute and relative difference of one output over all batches."""
     gaps = [np.abs(a.astype(np.float64) - b.astype(np.float64)) for a, b in pairs if a.size]
-    largest = max((float(np.abs(a).max()) for a, _ in pairs if a.size), default=0.0)
-    absolute = float(np.max([gap.max() for gap in gaps])) if gaps else 0.0
-    if absolute == 0:
+    if not gaps or not (absolute := float(np.max([gap.max() for gap in gaps]))):
         return 0.0, 0.0
-    return absolute, absolute / largest if largest > 0 else float("inf")
+    largest = float(np.max([np.abs(a).max() for a, _ in pairs if a.size]))
+    return absolute, absolute / largest if largest else math.inf
 
 
 def _agreement(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.types import Layer, Plan
-from penjing.graph.graph import Graph
+from penjing.graph.graph import Graph, is_gone
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Draft:
     build: Callable[[], nn.Module]
 
     @cached_property
-    def gone(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def gone(self) -> NDArray[np.bool_]:
         """Whether each unit of the graph is removed."""
         return self.graph.gone(self.plan.of_rewrite("channels"))
 
@@ -34,24 +35,36 @@ class Draft:
         return tuple(layer.shrunk(self.gone) for layer in self.graph.layers)
 
     @cached_property
+    def _shapes(self) -> dict[str, list[int]]:
+        """The shapes that are left of parameters and buffers."""
+        shapes = {name: list(shape) for name, shape in (*self.graph.shapes.items(), *self.graph.buffer_shapes.items())}
+        for axis in self.graph.axes:
+            shapes[axis.tensor][axis.axis] -= int(is_gone(axis.units, self.gone).sum())
+        return shapes
+
+    @cached_property
     def parameters(self) -> int:
         """How many parameters are left."""
-        shapes = {name: list(shape) for name, shape in self.graph.shapes.items()}
-        for axis in self.graph.axes:
-            if axis.tensor in shapes:
-                lost = int(((axis.units >= 0) & self.gone[np.maximum(axis.units, 0)]).sum())
-                shapes[axis.tensor][axis.axis] -= lost
-        return sum(math.prod(shape) for shape in shapes.values())
+        return sum(math.prod(self._shapes[name]) for name in self.graph.shapes)
 
-    @property
+    @cached_property
     def nonzero(self) -> int:
         """How many parameters are left and not zeroed by the plan."""
-        return self.parameters - sum(e.size - len(e.kept) for e in self.plan if e.rewrite == "weights")
+        zeroed = 0
+        for entry in self.plan:
+            if entry.rewrite == "weights":
+                left = np.zeros(self.graph.shapes[entry.site], dtype=np.bool_)
+                left.flat[np.setdiff1d(np.arange(entry.size), entry.kept)] = True
+                for axis in self.graph.axes:
+                    if axis.tensor == entry.site:
+                        left = np.compress(~is_gone(axis.units, self.gone), left, axis=axis.axis)
+                zeroed += int(left.sum())
+        return self.parameters - zeroed
 
-    @property
+    @cached_property
     def buffers(self) -> int:
-        """How many elements the buffers of the original have."""
-        return self.graph.buffers
+        """How many elements the buffers have that are left."""
+        return sum(math.prod(self._shapes[name]) for name in self.graph.buffer_shapes)
 
     @cached_property
     def peak_elements(self) -> int:

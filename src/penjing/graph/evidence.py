@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.outputs import first_tensor
-from penjing.core.random import derive
+from penjing.core.random import derive, torch_stream
 from penjing.core.types import Site, Slot
 from penjing.graph.graph import Graph
 from penjing.graph.tap import Tap
@@ -33,19 +34,23 @@ Fold: TypeAlias = Callable[[Tensor], Tensor]
 class Evidence:
     """Lazily collected, cached facts about a model's sites.
 
-    ``batches`` are calibration batches (inputs, labels or None). Without labels the model's own predictions stand in
-    for them. The model is left as it was found.
+    ``batches`` are calibration batches (inputs, labels or None). Gradients are ``of`` the ``"loss"``, where without
+    labels the model's own predictions stand in for them, or of the ``"logits"`` times random signs: the square of
+    such a derivative has the squared norm of the logits' derivative as its mean. The model is left as it was found.
     """
 
-    def __init__(self, model: nn.Module, graph: Graph, batches: Batches = (), seed: int = 0) -> None:
+    def __init__(self, model: nn.Module, graph: Graph, batches: Batches = (), seed: int = 0, of: str = "loss") -> None:
         self.model = model
         self.graph = graph
         self.batches = batches
         self.seed = seed
+        self.of = of
+        self._signs = torch_stream(seed, "evidence/signs")
         self._parameters = dict(model.named_parameters()) | dict(model.named_buffers())
         self._modules = dict(model.named_modules())
         self._collected: dict[str, dict[str, list[Tensor]]] = {}
         self._gates: dict[str, Tensor] | None = None
+        self._blurred: dict[str, str] = {}
         self._saliency: dict[str, Tensor] | None = None
         self._samples: dict[int, Evidence] = {}
 
@@ -126,7 +131,12 @@ class Evidence:
         self._need_views(site)
         if key not in self._collected:
             self._collected[key] = self._stream(key, fold, join)
-        return self._collected[key][site.name]
+        found = self._collected[key][site.name]
+        if not found:
+            raise PlanError(
+                f"{site.name} was not seen while the model ran; use a criterion that reads weights, such as l1."
+            )
+        return found
 
     def _stream(self, key: str, fold: Fold, join: bool) -> dict[str, list[Tensor]]:
         self._need_batches("activations")
@@ -166,7 +176,7 @@ class Evidence:
         owner = np.full(max(1, self.graph.units), -1)
         for k, site in enumerate(sites):
             owner[site.ids] = k
-        dims = _channel_dims(self.graph)
+        dims = self.graph.writing_dims if written else self.graph.reading_dims
         views = []
         for i, layer in enumerate(self.graph.layers):
             units = layer.out_units if written else layer.in_units
@@ -188,6 +198,11 @@ class Evidence:
 
     # ----------------------------------------------------------------------------------------------- gradients
 
+    @cached_property
+    def of_logits(self) -> Evidence:
+        """The same evidence with gradients of the logits, which do not vanish where the loss does."""
+        return Evidence(self.model, self.graph, self.batches, self.seed, of="logits")
+
     def gate_gradients(self, site: Site) -> Tensor:
         """Return, for each sample, the derivative of its loss by a gate on each unit, at gate one.
 
@@ -195,12 +210,48 @@ class Evidence:
         positions, of activation times gradient. A depthwise convolution hands its units on and so needs no gate of
         its own, which would count them twice. Shapes: [samples, units].
 
-        Raises: PlanError when there are no calibration batches, or the site has no activations.
+        Raises: PlanError when there are no calibration batches, the site has no activations, or the loss can tell
+        nothing about it.
         """
         self._need_views(site)
         if self._gates is None:
             self._gates = self._all_gate_gradients()
+        if site.name in self._blurred:
+            raise PlanError(
+                f"{self._blurred[site.name]}, so that the gradients at {site.name} cannot be told apart by sample; "
+                "use a criterion that reads activations or weights, such as hrank or l1, or leave it out."
+            )
+        if site.name not in self._gates:
+            if self._matters(site):
+                raise PlanError(
+                    f"The loss tells nothing about {site.name}: it feeds another output than the first, or forward "
+                    "detaches it. Use a criterion that reads activations or weights, such as hrank or l1, or leave it "
+                    "out."
+                )
+            self._gates[site.name] = torch.zeros(sum(len(x) for x, _ in self.batches), site.size)
         return self._gates[site.name]
+
+    def _matters(self, site: Site) -> bool:
+        """Tell whether any output changes when the units of the site are silent."""
+
+        def before(i: int, x: Tensor) -> Tensor:
+            for view in self._views.get(i, []):
+                if view.site.name == site.name and not view.written:
+                    x = x.index_fill(view.dim, view.index.to(x.device), 0)
+            return x
+
+        def after(i: int, _: Tensor, y: Tensor) -> None:
+            for view in self._views.get(i, []):
+                if view.site.name == site.name and view.written:
+                    y.index_fill_(view.dim, view.index.to(y.device), 0)
+
+        x = self.batches[0][0]
+        with self._still(), torch.no_grad():
+            usual = tree_leaves(self.model(x))
+            with Tap(self.model, self.graph, before, after):
+                silent = tree_leaves(self.model(x))
+        pairs = zip(usual, silent, strict=True)
+        return any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in pairs)
 
     def _all_gate_gradients(self) -> dict[str, Tensor]:
         self._need_batches("gradients")
@@ -210,17 +261,15 @@ class Evidence:
         for view in views:
             if not view.handed_on or view.site.name not in last:
                 gates.setdefault(view.layer, []).append(view)
-        rows: dict[str, list[Tensor]] = {view.site.name: [] for view in views}
+        rows: dict[str, list[Tensor]] = {}
         with self._still(), torch.enable_grad():
             for x, y in console.track(self.batches, "collecting gradients"):
-                sums = self._gate_sums(gates, x, y)
-                for view in {view.site.name: view for view in views}.values():
-                    # A unit that the loss does not depend on (it feeds another head) has a derivative all the same.
-                    nothing = x.new_zeros(len(x), view.site.size)
-                    rows[view.site.name].append(sums.get(view.site.name, nothing))
+                for name, sums in self._gate_sums(gates, x, y).items():
+                    rows.setdefault(name, []).append(sums)
         return {name: torch.cat(parts) for name, parts in rows.items()}
 
     def _gate_sums(self, gates: Mapping[int, list[View]], x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        """Return the derivatives of one batch by site, of every site that the loss depends on."""
         sums: dict[str, Tensor] = {}
 
         def listen(i: int, watched: Tensor, written: bool) -> None:
@@ -231,22 +280,22 @@ class Evidence:
             value = watched.detach().clone() if written else watched.detach()
 
             def hook(grad: Tensor) -> None:
-                product = value * grad
+                product = value.float() * grad.float()
                 for view in views:
                     share = view.by_unit(product).flatten(2).sum(2)
                     if len(share) % len(x):
                         where = self.graph.layers[i].name
-                        raise PlanError(
-                            f"{where} reads {len(share)} rows from {len(x)} samples, so that they cannot be told "
-                            "apart; use a criterion that reads activations or weights, such as hrank or l1."
-                        )
+                        self._blurred[view.site.name] = f"{where} reads {len(share)} rows from {len(x)} samples"
+                        continue
                     share = share.view(len(x), -1, share.shape[1]).sum(1)
                     sums[view.site.name] = sums[view.site.name] + share if view.site.name in sums else share
 
             watched.register_hook(hook)
 
         def before(i: int, x: Tensor) -> Tensor:
-            read = x.view_as(x) if x.requires_grad else x
+            if i not in gates or not x.requires_grad:
+                return x
+            read = x.view_as(x)  # a hook on x itself would hear its other readers too
             listen(i, read, written=False)
             return read
 
@@ -286,6 +335,9 @@ class Evidence:
                 f"Gradients need logits [samples, classes], but the model returns {list(logits.shape)}; "
                 "use a criterion that reads activations or weights, such as hrank or l1."
             )
+        if self.of == "logits":
+            signs = torch.randint(0, 2, logits.shape, generator=self._signs).to(logits) * 2 - 1
+            return (logits * signs).sum()
         target = logits.detach().argmax(1) if y is None else y
         try:
             return F.cross_entropy(logits, target, reduction="sum")
@@ -339,21 +391,3 @@ class View:
         x = (x.unsqueeze(0) if x.dim() == -self.dim else x).movedim(self.dim, 1)
         chosen = x.index_select(1, self.index.to(x.device))
         return chosen.reshape(x.shape[0], self.site.size, -1, *x.shape[2:])
-
-
-def _channel_dims(graph: Graph) -> list[int]:
-    """Return, for each layer, the dimension of the channels, counted from the end.
-
-    A product with the weight on the left has them last but one, which only its entry in ``graph.reads`` tells.
-    """
-    products = [r for r in graph.reads if r.node.startswith(("linear", "matmul", "mm", "bmm", "addmm", "baddbmm"))]
-    dims = []
-    for layer in graph.layers:
-        dims.append(-1 - len(layer.kernel))
-        if layer.kind == "linear" and (layer.in_units >= 0).any():
-            mine = (k for k, read in enumerate(products) if np.array_equal(read.units, layer.in_units))
-            k = next(mine, None)
-            if k is not None:
-                dims[-1] = products[k].dim
-                del products[: k + 1]
-    return dims

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Kept, Layer, Note, Site, Value
+
+
+def is_gone(units: Ints, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell, for each unit along an axis (-1: none), whether it goes."""
+    found: NDArray[np.bool_] = (units >= 0) & gone[np.maximum(units, 0)]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,21 +63,27 @@ class Norm:
 class Graph:
     """What a network is, as far as removing units from it is concerned.
 
-    ``sites`` are the channel sites; ``free`` and ``total`` count the output channels of all layers that feed another
-    layer, so ``free / total`` is the share that may be cut; ``notes`` tell why the rest stays. ``program`` is the
-    exported program, kept for the proof; ``example`` the input it was traced with.
+    ``layers`` stand in the order of execution; ``reading_dims`` and ``writing_dims`` say along which dimension of its
+    input and output, counted from the end, each has its channels. ``sites`` are the channel sites; ``free`` and
+    ``total`` count the output channels of all layers that feed another layer, so ``free / total`` is the share that may
+    be cut; ``notes`` tell why the rest stays. ``written`` names, for each layer that makes channels, the unit of each
+    of them. ``shapes`` are those of the parameters. ``program`` is the exported program, kept for the proof;
+    ``example`` the input it was traced with.
     """
 
     layers: tuple[Layer, ...]
+    reading_dims: tuple[int, ...]
+    writing_dims: tuple[int, ...]
     sites: tuple[Site, ...]
     notes: tuple[Note, ...]
+    written: tuple[tuple[str, Ints], ...]
     axes: tuple[Axis, ...]
     reads: tuple[Read, ...]
     gathers: tuple[Gather, ...]
     norms: tuple[Norm, ...]
     values: tuple[Value, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    buffers: int
+    buffer_shapes: Mapping[str, tuple[int, ...]]
     units: int
     free: int
     total: int
@@ -81,17 +96,25 @@ class Graph:
         """The share of output channels that may be cut, 0 to 1."""
         return self.free / self.total if self.total else 0.0
 
+    @property
+    def buffers(self) -> int:
+        """How many elements the buffers have."""
+        return sum(math.prod(shape) for shape in self.buffer_shapes.values())
+
+    @cached_property
+    def _by_name(self) -> dict[str, Site]:
+        return {site.name: site for site in self.sites}
+
     def site(self, name: str) -> Site:
         """Return the site of this name.
 
         Raises: PlanError naming the closest known site.
         """
-        for site in self.sites:
-            if site.name == name:
-                return site
-        raise PlanError(f"There is no site {name!r}.{did_you_mean(name, (s.name for s in self.sites))}")
+        if name not in self._by_name:
+            raise PlanError(f"There is no site {name!r}.{did_you_mean(name, self._by_name)}")
+        return self._by_name[name]
 
-    def gone(self, kept: Mapping[str, Kept]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def gone(self, kept: Mapping[str, Kept]) -> NDArray[np.bool_]:
         """Return, for each unit of the graph, whether a choice of kept units by site removes it."""
         gone = np.zeros(max(1, self.units), dtype=np.bool_)
         for name, units in kept.items():
@@ -104,15 +127,18 @@ class Graph:
         """Return the layers that read any unit of the site, with their position in the order of execution."""
         return [(i, layer) for i, layer in enumerate(self.layers) if np.isin(layer.in_units, site.ids).any()]
 
-    def without_sites(self, names: Iterable[str], why: str) -> Graph:
-        """Return the graph with these sites pinned for the reason given."""
-        from dataclasses import replace
-
-        pinned = [site for site in self.sites if site.name in set(names)]
-        notes = tuple(Note(site.name, site.size, why) for site in pinned)
+    def without_sites(self, names: Iterable[str], why: str, lines: Mapping[str, str] | None = None) -> Graph:
+        """Return the graph with these sites pinned for the reason given; ``lines`` are places in the user's code."""
+        pinned = [self.site(name) for name in dict.fromkeys(names)]
+        gone = {site.name for site in pinned}
+        notes = [Note(site.name, self._channels(site), why, (lines or {}).get(site.name, "")) for site in pinned]
         return replace(
             self,
-            sites=tuple(site for site in self.sites if site not in pinned),
-            notes=self.notes + notes,
-            free=self.free - sum(site.size for site in pinned),
+            sites=tuple(site for site in self.sites if site.name not in gone),
+            notes=(*self.notes, *notes),
+            free=self.free - sum(note.units for note in notes),
         )
+
+    def _channels(self, site: Site) -> int:
+        """Count the channels that layers write of a site, of which a unit may span several."""
+        return sum(int(np.isin(units, site.ids).sum()) for _, units in self.written)

@@ -41,15 +41,30 @@ class Reason:
     boundary: bool = False
 
 
+@dataclass(frozen=True)
+class Edge:
+    """A tie between labels, position by position, and what caused it; ``counted`` where a count in the code did."""
+
+    a: Ints
+    b: Ints
+    cause: str
+    counted: bool
+
+
 class Labels:
-    """Hands out labels, and remembers ties between them, pins on them, and the axes of tensors they name."""
+    """Hands out labels, and remembers ties between them, pins on them, and the axes of tensors they name.
+
+    ``cause`` is the operator at work, kept with each tie to explain it.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._edges: list[tuple[Ints, Ints]] = []
-        self._pins: list[tuple[Ints, Reason]] = []
+        self.cause = ""
         self.axes: dict[tuple[str, int], Ints] = {}
         self.roles: dict[tuple[str, int], str] = {}
+        self._edges: list[Edge] = []
+        self._pins: list[tuple[Ints, Reason]] = []
+        self._suspects: list[tuple[Ints, Reason]] = []
 
     def fresh(self, size: int) -> Ints:
         """Return new labels ``[size]``."""
@@ -59,18 +74,23 @@ class Labels:
     def tie(self, a: Ints, b: Ints) -> None:
         """Let the labels go or stay together, position by position."""
         if a is not b:
-            self._edges.append((a, b))
+            self._edges.append(Edge(a, b, self.cause, counted=False))
 
     def tie_rows(self, table: Ints) -> Ints:
-        """Tie the rows of ``[rows, columns]`` to one another; return the first row."""
-        for row in table[1:]:
-            self.tie(table[0], row)
-        return table[0]
+        """Tie the rows of ``[rows, columns]`` to one another, for a count in the code; return the first row."""
+        first: Ints = table[0]
+        if len(table) > 1:
+            self._edges.append(Edge(np.tile(first, len(table) - 1), table[1:].reshape(-1), self.cause, counted=True))
+        return first
 
     def pin(self, labels: Ints, reason: Reason) -> None:
         """Keep these labels, for this reason."""
         if labels.size:
             self._pins.append((labels, reason))
+
+    def suspect(self, labels: Ints, reason: Reason) -> None:
+        """If these labels are pinned for another reason, tell this one, which is behind it."""
+        self._suspects.append((labels, reason))
 
     def axis(self, name: str, axis: int, size: int) -> Ints:
         """Return the labels of one axis of a parameter or buffer, making them on first use."""
@@ -97,16 +117,55 @@ class Labels:
 
         if not self.count:
             return np.arange(0)
-        pairs = self._edges or [(np.arange(0), np.arange(0))]
-        a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        empty = np.arange(0)
+        a = np.concatenate([empty, *(edge.a for edge in self._edges)])
+        b = np.concatenate([empty, *(edge.b for edge in self._edges)])
         matrix = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(self.count, self.count))
         found: Ints = np.asarray(connected_components(matrix, directed=False)[1]).astype(np.int64)
         return found
 
-    def reasons(self, classes: Ints) -> dict[int, Reason]:
-        """Return the first reason of every pinned class; a constant in the user's code is told before others."""
-        found: dict[int, Reason] = {}
-        for labels, reason in sorted(self._pins, key=lambda pin: (pin[1].boundary, not pin[1].fixed_by_code)):
-            for c in np.unique(classes[labels]).tolist():
-                found.setdefault(c, reason)
-        return found
+    def reasons(self, classes: Ints) -> tuple[Ints, list[Reason]]:
+        """Return, for each class, the number of its reason, -1 where it is free, and the reasons.
+
+        Of several reasons the first counts, but a constant in the user's code is told before others.
+        """
+        pins = sorted(self._pins, key=lambda pin: (pin[1].boundary, not pin[1].fixed_by_code))
+        number = np.full(int(classes.max(initial=-1)) + 1, -1, dtype=np.int64)
+        for i in range(len(pins) - 1, -1, -1):
+            number[classes[pins[i][0]]] = i
+        reasons = [reason for _, reason in pins]
+        for labels, reason in self._suspects:
+            c = classes[labels]
+            told = [
+                i
+                for i in np.unique(number[c]).tolist()
+                if i >= 0 and not (reasons[i].boundary or reasons[i].fixed_by_code)
+            ]
+            number[c[np.isin(number[c], told)]] = len(reasons)
+            reasons.append(reason)
+        return number, reasons
+
+    def ties_among(self, labels: Ints, classes: Ints) -> tuple[list[str], bool]:
+        """Explain why labels of one class are one: the causes that joined them, and whether all were counts."""
+        parent: dict[int, int] = {}
+        asked = set(labels.tolist())
+
+        def root(label: int) -> int:
+            while (above := parent.get(label, label)) != label:
+                parent[label] = label = parent.get(above, above)
+            return label
+
+        causes: dict[str, bool] = {}
+        this = classes[labels[0]]
+        for edge in self._edges:
+            chosen = np.flatnonzero(classes[edge.a] == this)
+            for a, b in zip(edge.a[chosen].tolist(), edge.b[chosen].tolist(), strict=True):
+                a, b = root(a), root(b)
+                if a == b:
+                    continue
+                parent[a] = b
+                if a in asked and b in asked:
+                    causes[edge.cause] = causes.get(edge.cause, True) and edge.counted
+                elif a in asked:
+                    asked.add(b)
+        return list(causes), all(causes.values())

@@ -8,20 +8,20 @@ says that the labels, the surgery and the user's forward all mean the same netwo
 from __future__ import annotations
 
 import copy
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from penjing.core.types import Kept
-from penjing.graph.graph import Graph
-from penjing.graph.surgery import cut
+from penjing.graph.graph import Graph, is_gone
+from penjing.graph.program import lines_of
+from penjing.graph.surgery import cut, shell
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Largest relative difference that passes, by precision."""
@@ -45,15 +45,22 @@ class Certificate:
         """Tell whether the proof holds."""
         return not self.trouble and self.difference <= self.tolerance
 
+    @property
+    def verdict(self) -> str:
+        """What the cut model does, in words that follow its name."""
+        if self.trouble:
+            return f"fails with {self.trouble}"
+        return f"differs from the zeroed one by {self.difference:.1e}, {self.tolerance:.0e} is allowed"
+
 
 class Zeroed(torch.fx.Interpreter):
     """Runs the exported program with the channels of removed units read as zero."""
 
-    def __init__(self, graph: Graph, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+    def __init__(self, graph: Graph, gone: NDArray[np.bool_]) -> None:
         super().__init__(graph.program.graph_module)
         self.masks: dict[str, tuple[int, int, Tensor]] = {}
         for read in graph.reads:
-            stays = ~((read.units >= 0) & gone[np.maximum(read.units, 0)])
+            stays = ~is_gone(read.units, gone)
             if not stays.all():
                 self.masks[read.node] = (read.operand, read.dim, torch.from_numpy(stays))
 
@@ -69,7 +76,8 @@ class Zeroed(torch.fx.Interpreter):
         x = tensors[operand]
         shape = [1] * x.dim()
         shape[dim] = -1
-        tensors[operand] = x * stays.view(shape).to(device=x.device, dtype=x.dtype)
+        # Not a product with zero: a channel that goes may be infinite.
+        tensors[operand] = x.masked_fill(~stays.view(shape).to(x.device), 0)
         call = (flat[0], tensors) if many else tuple(tensors)
         result: Any = n.target(*call, **kwargs)  # type: ignore[operator]
         return result
@@ -79,12 +87,12 @@ def _outputs(value: Any) -> list[Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def zeroed_outputs(
-    graph: Graph, model: nn.Module, gone: np.ndarray[Any, np.dtype[np.bool_]], example: tuple[Any, Any]
-) -> list[Tensor]:
+def zeroed_outputs(graph: Graph, model: nn.Module, gone: NDArray[np.bool_], example: tuple[Any, Any]) -> list[Tensor]:
     """Run the original ``model`` through its exported program with the removed channels read as zero."""
     signature = graph.program.graph_signature
-    state = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    # A forward may count its calls in a buffer; the original stays untouched.
+    state |= {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
     users = iter(torch.utils._pytree.tree_leaves(example))
     flat: list[Any] = []
     for spec in signature.input_specs:
@@ -121,9 +129,23 @@ def random_example(graph: Graph, seed: int = 0, dtype: torch.dtype = torch.float
     def fresh(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             return torch.randn(leaf.shape, generator=generator).to(device=leaf.device, dtype=dtype)
-        return leaf
+        return copy.deepcopy(leaf)
 
     example: tuple[Any, Any] = torch.utils._pytree.tree_map(fresh, graph.example)
+    return example
+
+
+def _mixed_example(graph: Graph, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Return the traced input with its numbers mixed up, for networks that normal numbers drive out of range."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def mixed(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            order = torch.randperm(leaf.numel(), generator=generator).to(leaf.device)
+            return leaf.detach().flatten()[order].view(leaf.shape).to(dtype)
+        return copy.deepcopy(leaf)
+
+    example: tuple[Any, Any] = torch.utils._pytree.tree_map(mixed, graph.example)
     return example
 
 
@@ -131,10 +153,12 @@ def random_example(graph: Graph, seed: int = 0, dtype: torch.dtype = torch.float
 def prove(graph: Graph, model: nn.Module, cut_model: nn.Module, kept: Mapping[str, Kept]) -> Certificate:
     """Compare the cut model with the zeroed original, in eval mode on random input.
 
-    Runs in float32, tolerance 1e-5; where rounding exceeds that, float64 and 1e-10 decide.
+    Runs in float32, tolerance 1e-5; where rounding exceeds that, float64 and 1e-10 decide. A float64 model is proved
+    in float64.
     """
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     certificate = Certificate("cut equals zeroed", float("inf"), TOLERANCE[torch.float32])
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float64,) if own is torch.float64 else (torch.float32, torch.float64):
         certificate = _compare(graph, model, cut_model, kept, dtype)
         if certificate.ok or certificate.trouble or certificate.difference > 1e-2:
             break
@@ -145,47 +169,68 @@ def _compare(
     graph: Graph, model: nn.Module, cut_model: nn.Module, kept: Mapping[str, Kept], dtype: torch.dtype
 ) -> Certificate:
     name, tolerance = "cut equals zeroed", TOLERANCE[dtype]
-    if dtype is torch.float64:
-        model, cut_model = copy.deepcopy(model).double(), copy.deepcopy(cut_model).double()
-    modes = {m: m.training for m in cut_model.modules()}
-    example = random_example(graph, dtype=dtype)
+    model, cut_model = _in_precision(model, dtype), _in_precision(cut_model, dtype)
+    gone = graph.gone(kept)
     try:
-        cut_model.eval()
-        ours = _outputs(cut_model(*copy.deepcopy(example[0]), **copy.deepcopy(example[1])))
-        theirs = zeroed_outputs(graph, model, graph.gone(kept), copy.deepcopy(example))
+        for make in (random_example, _mixed_example):
+            theirs = zeroed_outputs(graph, model, gone, make(graph, 0, dtype))
+            ours = _eval_outputs(cut_model, make(graph, 0, dtype))
+            if all(bool(x.isfinite().all()) for x in theirs):
+                break
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = tuple(f"{Path(f.filename).name}:{f.lineno}" for f in frames)
         text = " ".join(str(error).split())[:200]
-        return Certificate(name, float("inf"), tolerance, f"{type(error).__name__}: {text}", lines)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+        return Certificate(name, float("inf"), tolerance, f"{type(error).__name__}: {text}", tuple(lines_of(error)))
     return Certificate(name, difference(theirs, ours), tolerance)
 
 
-def try_out(model: nn.Module, graph: Graph) -> dict[str, list[str]]:
-    """Cut a third of every site and prove it; return the sites that fail, each with the lines of its exception."""
-    kept = {site.name: _two_thirds(site.size) for site in graph.sites if site.size > 1}
-    if _holds(model, graph, kept).ok:
-        return {}
-    failures: dict[str, list[str]] = {}
-    together: dict[str, Kept] = {}
-    for name, units in kept.items():
-        certificate = _holds(model, graph, {**together, name: units})
+def _in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return the model, or a copy of it where its floating tensors have another precision."""
+    tensors = (*model.parameters(), *model.buffers())
+    if all(t.dtype is dtype for t in tensors if t.is_floating_point()):
+        return model
+    return copy.deepcopy(model).to(dtype)
+
+
+def _eval_outputs(model: nn.Module, example: tuple[Any, Any]) -> list[Tensor]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        return _outputs(model.eval()(*example[0], **example[1]))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def try_out(model: nn.Module, graph: Graph) -> dict[str, Certificate]:
+    """Cut a third of every site and prove it; return the certificates of the sites that fail.
+
+    All sites are tried together; where that fails, halves of them, so that a few bad sites cost few trials.
+    """
+    kept = {site.name: two_thirds(site.size) for site in graph.sites if site.size > 1}
+    failures: dict[str, Certificate] = {}
+    good: dict[str, Kept] = {}
+    waiting = [list(kept)] if kept else []
+    while waiting:
+        names = waiting.pop()
+        certificate = _holds(model, graph, {**good, **{name: kept[name] for name in names}})
         if certificate.ok:
-            together[name] = units
+            good.update({name: kept[name] for name in names})
+        elif len(names) == 1:
+            failures[names[0]] = certificate
         else:
-            failures[name] = list(certificate.lines)
+            waiting += [names[len(names) // 2 :], names[: len(names) // 2]]
     return failures
 
 
-def _two_thirds(size: int) -> Kept:
+def two_thirds(size: int) -> Kept:
+    """Return all units but a third in the middle."""
     removed = max(1, size // 3)
     return np.arange(size)[np.r_[0 : size // 2 - removed // 2, size // 2 - removed // 2 + removed : size]]
 
 
 def _holds(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> Certificate:
-    smaller = copy.deepcopy(model)
-    cut(smaller, graph, kept)
+    smaller = shell(model)
+    try:
+        cut(smaller, graph, kept)
+    except Exception as error:
+        return Certificate("cut", float("inf"), 0.0, f"{type(error).__name__}: {error}", tuple(lines_of(error)))
     return prove(graph, model, smaller, kept)

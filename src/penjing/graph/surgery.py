@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Ints, Kept
-from penjing.graph.graph import Graph
+from penjing.core.types import Kept
+from penjing.graph.graph import Graph, is_gone
 
 
 def cut(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
@@ -23,7 +24,7 @@ def cut(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
     places = _places(model)
     _renumber(graph, gone, places)
     for table in graph.axes:
-        stays = _stays(table.units, gone)
+        stays = ~is_gone(table.units, gone)
         if stays.all():
             continue
         if table.tensor not in places:
@@ -37,11 +38,12 @@ def cut(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
             )
         index = torch.from_numpy(np.flatnonzero(stays)).to(old.device)
         _replace(places[table.tensor], old, old.detach().index_select(table.axis, index))
-    _describe(model, graph, gone)
+    _describe(model, graph, gone, places)
 
 
-def _stays(units: Ints, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return ~((units >= 0) & gone[np.maximum(units, 0)])
+def shell(model: nn.Module) -> nn.Module:
+    """Return a copy that shares the parameters of the model, for a cut, which replaces parameters and edits none."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
@@ -58,19 +60,18 @@ def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
 
 def _replace(places: list[tuple[nn.Module, str]], old: torch.Tensor, new: torch.Tensor) -> None:
     """Put one new tensor wherever the old one was, as a parameter where it was one."""
-    new = new.contiguous()
+    laid_out = old.dim() == 4 and old.is_contiguous(memory_format=torch.channels_last) and not old.is_contiguous()
+    new = new.contiguous(memory_format=torch.channels_last if laid_out else torch.contiguous_format)
     if isinstance(old, nn.Parameter):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     for owner, attribute in places:
         setattr(owner, attribute, new)
 
 
-def _renumber(
-    graph: Graph, gone: np.ndarray[Any, np.dtype[np.bool_]], places: Mapping[str, list[tuple[nn.Module, str]]]
-) -> None:
+def _renumber(graph: Graph, gone: NDArray[np.bool_], places: Mapping[str, list[tuple[nn.Module, str]]]) -> None:
     """Let index buffers point at the new positions; entries that pointed at removed ones are cut with their axis."""
     for gather in graph.gathers:
-        stays = _stays(gather.units, gone)
+        stays = ~is_gone(gather.units, gone)
         position = torch.from_numpy(np.cumsum(stays) - 1)
         owner, attribute = places[gather.buffer][0]
         old = getattr(owner, attribute)
@@ -78,26 +79,38 @@ def _renumber(
         _replace(places[gather.buffer], old, new)
 
 
-def _describe(model: nn.Module, graph: Graph, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-    """Keep the descriptive attributes of standard modules true."""
+def _describe(
+    model: nn.Module,
+    graph: Graph,
+    gone: NDArray[np.bool_],
+    places: Mapping[str, list[tuple[nn.Module, str]]],
+) -> None:
+    """Keep the descriptive attributes of standard modules true to their tensors."""
     modules = dict(model.named_modules())
+    groups: dict[int, int] = {}
     for layer in graph.layers:
-        module = modules.get(layer.weight.rpartition(".")[0]) if layer.weight else None
-        small = layer.shrunk(gone)
-        if isinstance(module, nn.modules.conv._ConvNd):
-            module.in_channels, module.out_channels = small.in_channels, small.out_channels
-            module.groups = small.groups
-        elif isinstance(module, nn.Linear):
-            module.in_features, module.out_features = small.in_channels, small.out_channels
+        holders = [holder for holder, _ in places[layer.weight]] if layer.weight else [modules.get(layer.name)]
+        groups |= {id(holder): layer.shrunk(gone).groups for holder in holders}
     for norm in graph.norms:
         module = modules[norm.module]
-        channels = int(_stays(norm.units, gone).sum())
+        channels = int((~is_gone(norm.units, gone)).sum())
         if isinstance(module, nn.GroupNorm):
             module.num_channels, module.num_groups = channels, channels // norm.per_group
         elif isinstance(module, nn.modules.batchnorm._NormBase):
             module.num_features = channels
     for module in modules.values():
-        if isinstance(module, nn.PReLU):
-            module.num_parameters = module.weight.shape[0]
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, torch.Tensor):
+            continue
+        if isinstance(module, nn.modules.conv._ConvNd) and weight.dim() == len(module.kernel_size) + 2:
+            module.groups = groups.get(id(module), module.groups)
+            one, other = weight.shape[0], weight.shape[1] * module.groups
+            module.in_channels, module.out_channels = (one, other) if module.transposed else (other, one)
+        elif isinstance(module, nn.Linear) and weight.dim() == 2:
+            module.out_features, module.in_features = weight.shape
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
+            module.num_features = weight.shape[0]
+        elif isinstance(module, nn.PReLU):
+            module.num_parameters = weight.shape[0]
         elif isinstance(module, nn.Embedding):
-            module.embedding_dim = module.weight.shape[1]
+            module.embedding_dim = weight.shape[1]

@@ -7,12 +7,9 @@ together becomes one unit; units that lie on the same tensors become one Site.
 
 from __future__ import annotations
 
-import copy
 import operator
-import warnings
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,149 +18,225 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
 from penjing.core.errors import TraceError
-from penjing.core.types import Ints, Layer, Note, Site, Slot, Value
-from penjing.graph.graph import Axis, Gather, Graph, Norm, Read
+from penjing.graph.assemble import Assembly, assemble, is_view
+from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
+from penjing.graph.program import export, line_of, plain
+from penjing.graph.proof import Certificate, try_out, two_thirds
 from penjing.graph.rules import layers, pointwise, shape  # noqa: F401  (filling the table)
-from penjing.graph.rules.table import RULES, Call, Findings
+from penjing.graph.rules.table import RULES, Around, Call, Findings
+from penjing.graph.surgery import cut, shell
+
+__all__ = ["export", "plain", "rebased", "trace"]
 
 ROUNDS = 12
 """How many readings of the user's code are tried before what is left unproved is pinned."""
 
+TRIES = 8
+"""How many other ways to tie are tried where everything collapsed into one unit."""
 
-def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Graph:
+
+def trace(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, proof: bool = True
+) -> Graph:
     """Trace a module on an example input (batch of two or more) and find what may be cut.
 
-    The module must not hold parametrizations; ``plain`` folds them.
+    The module must not hold parametrizations; ``plain`` folds them. ``proof`` cuts a third of every site and compares
+    with the zeroed original, so that code the labels cannot see (a division by the width, say) is found before any
+    plan is made. Without it, only readings of the user's code that rest on an assumption are tried out.
 
     Raises: TraceError when the module cannot be exported: data-dependent control flow, a failing forward.
     """
-    from penjing.graph.proof import try_out
-
-    example = (tuple(args), dict(kwargs or {}))
-    program = export(model, *example)
+    network = _Network(model, (tuple(args), dict(kwargs or {})))
     levels: dict[str, int] = {}
-    graph, assumptions = _interpret(model, program, example, levels)
+    found = _freest(network, levels)
+    if not proof and not found.guesses:
+        return found.graph
     for _ in range(ROUNDS):
-        failures = try_out(model, graph)
-        if not failures:
-            return graph
-        wrong = {a for site, lines in failures.items() for a in _blamed(graph, assumptions, site, lines)}
+        failures = try_out(model, found.graph)
+        wrong = {node for site, certificate in failures.items() for node in network.blamed(found, site, certificate)}
         if not wrong:
-            break
+            return _without(found.graph, failures)
         for node in wrong:
             levels[node] = levels.get(node, 0) + 1
-        graph, assumptions = _interpret(model, program, example, levels)
-    failures = try_out(model, graph)
-    return graph.without_sites(failures, "could not be proved: the cut model differs from the zeroed one")
+        found = network.interpret(levels)
+    return _without(found.graph, try_out(model, found.graph))
 
 
-def _blamed(graph: Graph, assumptions: list[tuple[str, str, Ints]], site: str, lines: list[str]) -> list[str]:
-    """Return the assumptions behind a site's failed proof: those on a line of the traceback, or else all."""
-    ids = graph.site(site).ids
-    touching = [(node, line) for node, line, units in assumptions if np.isin(units, ids).any()]
-    return [node for node, line in touching if line in lines] or [node for node, _ in touching]
+def _without(graph: Graph, failures: Mapping[str, Certificate]) -> Graph:
+    """Pin what could not be proved, each site for its own reason."""
+    for site, certificate in failures.items():
+        why = f"could not be proved: the cut model {certificate.verdict}"
+        graph = graph.without_sites([site], why, {site: certificate.lines[-1]} if certificate.lines else None)
+    return graph
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """Return a private copy in eval mode whose parametrizations are folded into ordinary parameters."""
-    from torch.nn.utils import parametrize
-
-    try:
-        model = copy.deepcopy(model)
-    except Exception as error:
-        raise TraceError(f"{type(model).__name__} cannot be copied: {error}. Remove state that cannot be.") from None
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-    return model.eval()
+def _freest(network: _Network, levels: dict[str, int]) -> Assembly:
+    """Interpret the program; where ties left a single unit, try the other ways to tie and keep what frees more."""
+    best = network.interpret(levels)
+    for node in best.alternatives[:TRIES]:
+        other = network.interpret({**levels, node: 1})
+        if other.graph.free > best.graph.free:
+            best = other
+            levels[node] = 1
+    return best
 
 
-def export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
-    """Export in eval mode to ATen operators.
+class _Network:
+    """A module with its exported program, and what all interpretations of it share."""
 
-    Raises: TraceError with the first line of what went wrong and the user's line it points at.
-    """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            return torch.export.export(model, args, kwargs, strict=False)
-    except Exception as error:
-        text = " ".join(str(error).split("\n\n")[0].split())[:300]
-        where = _user_line_of(error)
-        raise TraceError(
-            f"{type(model).__name__} could not be exported{f' at {where}' if where else ''}: {text} "
-            "Forward must run on the example input and must not branch on the values of tensors."
-        ) from None
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    def __init__(self, model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        self.model, self.example = model, example
+        self.program = export(model, *example)
+        self.steps = [_step(node) for node in self.program.graph.nodes]
+        self.names = _first_names(model)
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.parameters = {name for name, _ in model.named_parameters()}
+        integers = (torch.int64, torch.int32)
+        self.buffers = {name: b for name, b in model.named_buffers() if b.dtype in integers}
+        self.live = _live(self.program)
+        self.batch = _batch(example)
+
+    def interpret(self, levels: Mapping[str, int]) -> Assembly:
+        """Run the program on labels; ``levels`` says which reading each node takes."""
+        labels, findings = Labels(), Findings()
+        results: dict[str, list[Tagged]] = {}
+        around = Around(self.modules, self.parameters, self.buffers, self.live, self.batch)
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        env: dict[Any, Any] = {}
+        records: list[tuple[Any, Tagged]] = []
+        for step in self.steps:
+            node = step.node
+            if node.op == "placeholder":
+                spec = specs[node.name]
+                value = env[node] = _placeholder(node, spec, self.names)
+                if spec.kind == InputKind.USER_INPUT and isinstance(value, Tagged):
+                    records.append((node, value))
+            elif node.op == "output":
+                _pin_outputs(node, env, labels)
+            elif node.op == "call_function":
+                env[node] = _run(step, env, labels, findings, levels, around)
+                made = [t for t in (env[node] if isinstance(env[node], list) else [env[node]]) if isinstance(t, Tagged)]
+                results[node.name] = made
+                if _computed_from_parameters([env.get(n) for n in node.all_input_nodes], around):
+                    around.from_parameters.update({id(t): t for t in made})
+                elif not is_view(node):
+                    records.extend((node, t) for t in made)
+            else:
+                env[node] = None
+        return assemble(self.model, self.program, self.example, labels, findings, records, results, self.batch)
+
+    def blamed(self, found: Assembly, site: str, certificate: Certificate) -> list[str]:
+        """Return the guesses behind a site's failed proof.
+
+        That is the first on a line that its exception passed through; or else the first whose result has another size
+        in the cut model than it should; or else all that touch the site.
+        """
+        ids = found.graph.site(site).ids
+        touching = [guess for guess in found.guesses if np.isin(guess.units, ids).any()]
+        there = [guess.node for guess in touching if guess.line in certificate.lines]
+        if there or not touching:
+            return there[:1]
+        nodes = [guess.node for guess in touching]
+        surprise = self._first_surprise(found, site)
+        return [surprise] if surprise in nodes else nodes
+
+    def _first_surprise(self, found: Assembly, site: str) -> str:
+        """Cut one site, export, and return the first node whose shape is not the one expected."""
+        kept = {site: two_thirds(found.graph.site(site).size)}
+        gone = found.graph.gone(kept)
+        small = shell(self.model)
+        cut(small, found.graph, kept)
+        try:
+            steps = [_step(node) for node in export(small, *self.example).graph.nodes]
+        except TraceError:
+            return ""
+        for before, after in zip(self.steps, steps, strict=False):
+            if before.name != after.name:
+                break
+            if before.node.op == "call_function" and found.shapes(before.node.name, gone) != after.shapes:
+                return str(before.node.name)
+        return ""
 
 
-def _user_line_of(error: BaseException) -> str:
-    import traceback
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """What every interpretation needs to know of one node."""
 
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-
-
-def _is_users(filename: str) -> bool:
-    parts = Path(filename).parts
-    return "torch" not in parts and not ("penjing" in parts and "graph" in parts) and not filename.startswith("<")
-
-
-def _line(stack: str | None) -> str:
-    """Return ``file.py:12`` of the innermost frame in the user's own code."""
-    for text in reversed((stack or "").splitlines()):
-        text = text.strip()
-        if text.startswith("File ") and ", line " in text:
-            filename = text.split('"')[1]
-            if _is_users(filename):
-                return f"{Path(filename).name}:{text.split(', line ')[1].split(',')[0]}"
-    return ""
+    node: Any
+    name: str
+    module: str
+    line: str
+    shapes: list[tuple[int, ...]]
 
 
-def _interpret(
-    model: nn.Module,
-    program: torch.export.ExportedProgram,
-    example: tuple[tuple[Any, ...], dict[str, Any]],
+def _step(node: Any) -> _Step:
+    value = node.meta.get("val")
+    results = value if isinstance(value, list | tuple) else [value]
+    shapes = [tuple(int(s) for s in v.shape) for v in results if isinstance(v, Tensor)]
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return _Step(node, _name_of(node), stack[-1][0] if stack else "", line_of(node.meta.get("stack_trace")), shapes)
+
+
+def _run(
+    step: _Step,
+    env: Mapping[Any, Any],
+    labels: Labels,
+    findings: Findings,
     levels: Mapping[str, int],
-) -> tuple[Graph, list[tuple[str, str, Ints]]]:
-    """Run the program on labels; return the graph and what it assumes as (node, line, units)."""
-    labels, findings = Labels(), Findings()
-    names = _first_names(model)
-    buffers = {name: b for name, b in model.named_buffers() if b.dtype in (torch.int64, torch.int32)}
-    env: dict[Any, Any] = {}
-    from_parameters: dict[int, Any] = {}
-    context: dict[str, Any] = {"from_parameters": from_parameters, "buffers": buffers, "live": _live(program)}
-    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    records: list[tuple[Any, Tagged]] = []
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            env[node] = _placeholder(node, specs[node.name], names)
-            continue
-        if node.op == "output":
-            for value in _flat(node.args[0]):
-                tagged = env.get(value)
-                if isinstance(tagged, Tagged):
-                    for d in tagged.dims:
-                        if d is not None:
-                            labels.pin(d, Reason("is an output of the network", boundary=True))
-            continue
-        if node.op == "get_attr":
-            env[node] = None
-            continue
-        env[node] = _run(node, env, labels, findings, levels, context)
-        results = env[node] if isinstance(env[node], list) else [env[node]]
-        inputs = [env.get(n) for n in node.all_input_nodes]
-        if inputs and all(isinstance(i, Tagged) and (i.name or id(i) in from_parameters) for i in inputs):
-            from_parameters.update({id(r): r for r in results if isinstance(r, Tagged)})
-        elif isinstance(env[node], Tagged):
-            records.append((node, env[node]))
-    return _assemble(model, program, example, labels, findings, records)
+    around: Around,
+) -> Any:
+    """Apply one operator's rule."""
+    node = step.node
+    if node.target is operator.getitem:
+        source, index = env[node.args[0]], node.args[1]
+        return source[index] if isinstance(source, list) else source
+    if not step.shapes:
+        return node.meta.get("val")
+    call = Call(
+        name=step.name,
+        node=node.name,
+        args=_arguments(node, env),
+        shapes=step.shapes,
+        module=step.module,
+        line=step.line,
+        level=levels.get(node.name, 0),
+        live=node in around.live,
+        labels=labels,
+        findings=findings,
+        around=around,
+    )
+    labels.cause = _cause(call)
+    rule = RULES.get(call.name)
+    if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
+        rule = pointwise.elementwise
+    if rule is None:
+        rule = layers.unknown if call.tensors() else _constant
+    return rule(call)
+
+
+def _cause(call: Call) -> str:
+    """Name what does the call: one of torch's own modules by its name, anything else by operator and line."""
+    if call.module and type(call.owner).__module__.startswith("torch.nn.modules"):
+        return call.module
+    return f"{call.name} at {call.line}" if call.line else call.name
+
+
+def _constant(call: Call) -> Any:
+    results = [Tagged.plain(s) for s in call.shapes]
+    return results if len(results) > 1 else results[0]
+
+
+def _pin_outputs(node: Any, env: Mapping[Any, Any], labels: Labels) -> None:
+    for value in torch.utils._pytree.tree_leaves(node.args[0]):
+        tagged = env.get(value)
+        for vector in tagged.dims if isinstance(tagged, Tagged) else ():
+            if vector is not None:
+                labels.pin(vector, Reason("is an output of the network", boundary=True))
+
+
+def _computed_from_parameters(inputs: list[Any], around: Around) -> bool:
+    return bool(inputs) and all(isinstance(x, Tagged) and (x.name or id(x) in around.from_parameters) for x in inputs)
 
 
 def _live(program: torch.export.ExportedProgram) -> set[Any]:
@@ -194,55 +267,6 @@ def _placeholder(node: Any, spec: Any, names: Mapping[str, str]) -> Any:
     if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
         return Tagged(size, (None,) * len(size), names.get(spec.target, spec.target))
     return Tagged.plain(size)
-
-
-def _flat(value: Any) -> list[Any]:
-    return list(torch.utils._pytree.tree_leaves(value))
-
-
-def _run(
-    node: Any,
-    env: dict[Any, Any],
-    labels: Labels,
-    findings: Findings,
-    levels: Mapping[str, int],
-    context: dict[str, Any],
-) -> Any:
-    """Apply one operator's rule."""
-    if node.target is operator.getitem:
-        source, index = env[node.args[0]], node.args[1]
-        return source[index] if isinstance(source, list) else source
-    value = node.meta.get("val")
-    results = [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Tensor)]
-    if not results:
-        return value
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    kind = stack[-1][1] if stack else ""
-    call = Call(
-        name=_name_of(node),
-        node=node.name,
-        args=_arguments(node, env),
-        shapes=[tuple(int(s) for s in v.shape) for v in results],
-        module=stack[-1][0] if stack else "",
-        module_type=(kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2],
-        line=_line(node.meta.get("stack_trace")),
-        level=levels.get(node.name, 0),
-        live=node in context["live"],
-        labels=labels,
-        findings=findings,
-        values=context,
-    )
-    rule = RULES.get(call.name)
-    if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
-        rule = pointwise.elementwise
-    if rule is None:
-        rule = layers.unknown if call.tensors() else _constant
-    return rule(call)
-
-
-def _constant(call: Call) -> Any:
-    results = [Tagged.plain(s) for s in call.shapes]
-    return results if len(results) > 1 else results[0]
 
 
 def _full_name(node: Any) -> str:
@@ -277,172 +301,10 @@ def _arguments(node: Any, env: Mapping[Any, Any]) -> dict[str, Any]:
     return given
 
 
-def _assemble(
-    model: nn.Module,
-    program: torch.export.ExportedProgram,
-    example: tuple[tuple[Any, ...], dict[str, Any]],
-    labels: Labels,
-    findings: Findings,
-    records: list[tuple[Any, Tagged]],
-) -> tuple[Graph, list[tuple[str, str, Ints]]]:
-    """Turn labels into units, sites and notes."""
-    classes = labels.classes()
-    reasons = labels.reasons(classes)
-    count = int(classes.max()) + 1 if classes.size else 0
-    made = np.zeros(count, dtype=np.bool_)
-    maker: dict[int, str] = {}
-    for vector, owner in findings.makers:
-        made[classes[vector]] = True
-        for c in classes[vector].tolist():
-            maker.setdefault(c, owner)
-    free = made.copy()
-    free[list(reasons)] = False
-    outputs = np.zeros(count, dtype=np.bool_)
-    outputs[[c for c, reason in reasons.items() if reason.boundary]] = True
-    written = [classes[vector] for vector in {id(v): v for v, _ in findings.makers}.values()]
-    axes = [(key, classes[vector]) for key, vector in labels.axes.items()]
-    groups = _group(axes, free, maker)
-    unit_of = np.full(count + 1, -1, dtype=np.int64)
-    sites = []
-    start = 0
-    for name, members in _named(groups, maker):
-        ids = np.arange(start, start + len(members))
-        unit_of[members] = ids
-        start += len(members)
-        sites.append((name, ids))
-    tables = tuple(Axis(t, a, labels.roles.get((t, a), "tied"), unit_of[c]) for (t, a), c in axes)
-    batch = _batch(example)
-    graph = Graph(
-        layers=tuple(_layer(facts, classes, unit_of) for facts in findings.layers),
-        sites=tuple(_site(name, ids, tables) for name, ids in sites),
-        notes=_notes(reasons, findings, classes),
-        axes=tuple(axis for axis in tables if (axis.units >= 0).any()),
-        reads=tuple(Read(r.node, r.operand, r.dim, unit_of[classes[r.labels]]) for r in findings.reads),
-        gathers=tuple(Gather(g.buffer, unit_of[classes[g.source]]) for g in findings.gathers),
-        norms=tuple(Norm(module, unit_of[classes[v]], per) for module, (v, per) in findings.norms.items()),
-        values=_values(program, records, classes, unit_of, batch),
-        shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
-        buffers=sum(b.numel() for b in model.buffers()),
-        units=start,
-        free=sum(int(free[c].sum()) for c in written),
-        total=sum(int((~outputs[c]).sum()) for c in written),
-        batch=batch,
-        program=program,
-        example=example,
-    )
-    assumed = [(a.node, a.line, unit_of[classes[a.labels]]) for a in findings.assumptions]
-    return graph, [(node, line, units[units >= 0]) for node, line, units in assumed if (units >= 0).any()]
-
-
-def _group(
-    axes: list[tuple[tuple[str, int], Ints]], free: np.ndarray[Any, Any], maker: Mapping[int, str]
-) -> dict[tuple[Any, ...], list[int]]:
-    """Collect free classes that lie equally often on the same axes; their order is that of the first maker."""
-    pairs = [np.stack([c, np.full(len(c), i)], axis=1) for i, (_, c) in enumerate(axes)]
-    table = np.concatenate(pairs) if pairs else np.zeros((0, 2), dtype=np.int64)
-    table = table[free[table[:, 0]]] if len(table) else table
-    unique, counts = np.unique(table, axis=0, return_counts=True)
-    signature: dict[int, list[tuple[int, int]]] = {int(c): [] for c in np.flatnonzero(free)}
-    for (c, i), n in zip(unique.tolist(), counts.tolist(), strict=True):
-        signature[c].append((i, n))
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    order = [c for c in maker if c in signature]
-    for c in order:
-        groups.setdefault(tuple(signature[c]), []).append(c)
-    return groups
-
-
-def _named(groups: dict[tuple[Any, ...], list[int]], maker: Mapping[int, str]) -> list[tuple[str, list[int]]]:
-    """Name each site after the first layer that makes it; a second site of one layer gets a number."""
-    seen: dict[str, int] = {}
-    named = []
-    for members in groups.values():
-        base = maker[members[0]]
-        seen[base] = seen.get(base, 0) + 1
-        named.append((base if seen[base] == 1 else f"{base}#{seen[base]}", members))
-    return named
-
-
-def _site(name: str, ids: Ints, tables: tuple[Axis, ...]) -> Site:
-    slots = []
-    low, high = ids[0], ids[-1]
-    for table in tables:
-        index = np.flatnonzero((table.units >= low) & (table.units <= high))
-        if index.size:
-            slots.append(Slot(table.tensor, table.axis, table.role, index, table.units[index] - low))
-    return Site(name, "channels", len(ids), tuple(slots), ids)
-
-
-def _layer(facts: dict[str, Any], classes: Ints, unit_of: Ints) -> Layer:
-    facts = dict(facts)
-    ins, outs = facts.pop("in"), facts.pop("out")
-    none = np.full(1, -1, dtype=np.int64)
-    return Layer(
-        in_units=np.repeat(none, facts["in_channels"]) if ins is None else unit_of[classes[ins]],
-        out_units=np.repeat(none, facts["out_channels"]) if outs is None else unit_of[classes[outs]],
-        **facts,
-    )
-
-
-def _notes(reasons: Mapping[int, Reason], findings: Findings, classes: Ints) -> tuple[Note, ...]:
-    """Count pinned output channels by layer and reason."""
-    found: dict[tuple[str, Reason], int] = {}
-    for vector, owner in {id(v): (v, o) for v, o in findings.makers}.values():
-        for c in classes[vector].tolist():
-            reason = reasons.get(c)
-            if reason is not None and not reason.boundary:
-                found[owner, reason] = found.get((owner, reason), 0) + 1
-    return tuple(Note(where, n, r.why, r.line, r.fixed_by_code) for (where, r), n in found.items())
-
-
 def _batch(example: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
     """Return the first dimension of the first tensor with dimensions."""
-    for leaf in _flat(example):
-        if isinstance(leaf, Tensor) and leaf.dim():
-            return int(leaf.shape[0])
-    return 1
-
-
-def _values(
-    program: torch.export.ExportedProgram,
-    records: list[tuple[Any, Tagged]],
-    classes: Ints,
-    unit_of: Ints,
-    batch: int,
-) -> tuple[Value, ...]:
-    """Record the activations of one sample and how long each is needed; views and in-place results are not counted."""
-    position = {node: i for i, node in enumerate(program.graph.nodes)}
-    values = []
-    for node, tagged in records:
-        if _is_view(node):
-            continue
-        fixed, units = 1, []
-        for d, size in enumerate(tagged.shape):
-            vector = tagged.dims[d]
-            mapped = None if vector is None else unit_of[classes[vector]]
-            if mapped is None or (mapped < 0).all():
-                fixed *= size
-            else:
-                units.append(mapped)
-        fixed = max(1, fixed // batch) if tagged.shape and tagged.shape[0] == batch else fixed
-        values.append(Value(fixed, tuple(units), position[node], _last_use(node, position)))
-    return tuple(values)
-
-
-def _last_use(node: Any, position: Mapping[Any, int]) -> int:
-    last = position[node]
-    for user in node.users:
-        last = max(last, _last_use(user, position) if _is_view(user) else position[user])
-    return last
-
-
-def _is_view(node: Any) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return node.target is operator.getitem
-    if schema.name.endswith("_"):
-        return True
-    return any(a.alias_info is not None for a in schema.returns)
+    leaves: Iterable[Any] = torch.utils._pytree.tree_leaves(example)
+    return next((int(leaf.shape[0]) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), 1)
 
 
 def rebased(graph: Graph, step: Mapping[str, int], least: int = 1) -> Graph:

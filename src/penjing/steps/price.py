@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from penjing.core.types import Cost, Plan
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
 from penjing.costs.units import Asked, parse_budget, resolve, show
-from penjing.export.measure import measure, ratio
+from penjing.export.measure import Timing, measure, ratio
 from penjing.export.onnx import export_onnx
 from penjing.export.session import file_bytes
 from penjing.graph.draft import Draft
@@ -35,7 +35,7 @@ class Original:
 
     costs: dict[str, float]
     file: Path
-    latency: dict[str, Any] = field(default_factory=dict)
+    timing: Timing
 
 
 def original_of(state: State, run: Run) -> Original:
@@ -46,7 +46,7 @@ def original_of(state: State, run: Run) -> Original:
         file = export_onnx(state.original, *state.example, run.scratch / "original.onnx")
         timing = measure({"original": file}, threads=run.threads, batch=run.batch)["original"]
         found |= {"size": float(file_bytes(file)), "latency": timing.median_ms}
-        run.note("original", Original(found, file, asdict(timing)))
+        run.note("original", Original(found, file, timing))
     original: Original = run.noted("original")[0]
     return original
 
@@ -80,7 +80,7 @@ class Pricer:
         self.factors = dict.fromkeys(MEASURED, 1.0)
         self.table = LayerTable(run.threads, run.batch)
         if self.wants("latency"):
-            self.table.calibrate(graph.layers, self.original.costs["latency"])
+            self.table.calibrate(graph.layers, self.original.timing)
         self._costs: dict[str, Cost] = {b.cost: build("cost", b.cost) for b in self.bounds if b.cost != "latency"}
 
     def wants(self, cost: str) -> bool:

@@ -32,12 +32,14 @@ class prune:  # noqa: N801  (registered under its own name)
 
     ``criterion`` scores units, ``allocator`` decides how many of each site stay, ``rewrite`` says what a unit is.
     ``include`` and ``exclude`` are patterns of site names. ``images`` calibration pictures feed criteria that need
-    data. ``step`` fixes the multiple that widths are rounded to; by default it is 4, or learned from the target when
-    latency is bounded. Where a bound must be measured (latency, size), the cut network is exported and measured, and
-    the plan corrected, up to ``rounds`` times, before any training. ``budget`` replaces the run's for this step.
+    data. ``step`` fixes the multiple that widths are rounded to; by default it is 4 (finer for the last units, so
+    that the bound is hit), or learned from the target when latency is bounded. Where a bound must be measured
+    (latency, size), the cut network is exported and measured, and the plan corrected, up to ``rounds`` times, before
+    any training. ``normalise`` divides scores by their site's mean; by default where the criterion says that they
+    are not comparable across sites. ``budget`` replaces the run's for this step.
     """
 
-    criterion: Any = "taylor"
+    criterion: Any = "jacobian"
     allocator: Any = "greedy"
     rewrite: str = "channels"
     include: tuple[str, ...] = ("*",)
@@ -45,6 +47,7 @@ class prune:  # noqa: N801  (registered under its own name)
     images: int = 512
     step: int | None = None
     rounds: int = 4
+    normalise: bool | None = None
     budget: Mapping[str, Any] | None = None
 
     def __call__(self, state: State, run: Run) -> State:
@@ -80,7 +83,7 @@ class prune:  # noqa: N801  (registered under its own name)
         return chosen
 
     def _scores(self, graph: Graph, sites: list[Site], state: State, run: Run) -> dict[str, Floats]:
-        """Score every unit; scores of criteria that are not comparable across sites are divided by the site's mean."""
+        """Score every unit, ready to be compared across sites."""
         criterion = build("criterion", self.criterion)
         batches: list[tuple[Tensor, Tensor | None]] = []
         if state.data is not None:
@@ -92,7 +95,8 @@ class prune:  # noqa: N801  (registered under its own name)
             if not np.isfinite(score).all():
                 raise PlanError(f"{site.name} has scores that are not numbers; check its weights for NaN.")
             scores[site.name] = score
-        if not getattr(criterion, "comparable", False):
+        normalise = not getattr(criterion, "comparable", False) if self.normalise is None else self.normalise
+        if normalise:
             scores = {name: s / max(float(np.abs(s).mean()), 1e-30) for name, s in scores.items()}
         return scores
 
@@ -110,7 +114,8 @@ class prune:  # noqa: N801  (registered under its own name)
         aim = [replace(b, limit=b.limit * MARGIN) if pricer.is_measured(b.cost) else b for b in pricer.bounds]
         best: dict[str, float] = {}
         for round_ in range(1, self.rounds + 1):
-            problem = Problem(self.rewrite, sites, scores, aim, pricer, run.seed)
+            finer = self.step is None and not pricer.wants("latency")
+            problem = Problem(self.rewrite, sites, scores, aim, pricer, run.seed, finer)
             plan = allocator(problem)
             model, failed = self._apply(graph, plan, state, run)
             if failed:

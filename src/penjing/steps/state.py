@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -63,7 +64,7 @@ class Run:
     recipe: str = ""
     book: dict[str, list[Any]] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
-    _temporary: Any = None
+    _temporary: Path | None = None
 
     def note(self, name: str, *facts: Any) -> None:
         """File facts under a name, in order."""
@@ -87,5 +88,11 @@ class Run:
     def scratch(self) -> Path:
         """A folder for files that nobody keeps; it goes with the run."""
         if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="penjing-")
-        return Path(self._temporary.name)
+            self._temporary = Path(tempfile.mkdtemp(prefix="penjing-"))
+        return self._temporary
+
+    def close(self) -> None:
+        """Remove the scratch folder."""
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None

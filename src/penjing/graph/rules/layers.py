@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from penjing.core.types import Ints
-from penjing.graph.labels import Tagged
+from penjing.graph.labels import Reason, Tagged
 from penjing.graph.rules.table import Call, Result, rule
 
 
@@ -18,19 +21,19 @@ def _tuple(value: Any, rank: int) -> tuple[int, ...]:
     return given if len(given) == rank else given[:1] * rank
 
 
-def _write(call: Call, kind: str, labels_in: Ints | None, labels_out: Ints | None, **facts: Any) -> None:
-    """File the layer, what it reads, and what it makes."""
-    weight: Tagged = facts.pop("weight")
+def _write(
+    call: Call, kind: str, weight: Tagged, labels_in: Ints | None, labels_out: Ints | None, **facts: Any
+) -> None:
+    """File a layer and what it makes."""
     owner = weight.name.rpartition(".")[0] or weight.name or call.module or call.node
     bias = facts.pop("bias", None)
-    call.read(facts.pop("operand", 0), facts.pop("dim"), labels_in)
     if labels_out is not None:
         call.findings.makers.append((labels_out, owner))
     call.findings.layers.append(
         {
             "name": owner,
             "kind": kind,
-            "weight": weight.name,
+            "weight": weight.name if weight.name in call.around.parameters else "",
             "bias": bias.name if isinstance(bias, Tagged) and bias.name else None,
             "in": labels_in,
             "out": labels_out,
@@ -44,7 +47,8 @@ def convolution(call: Call) -> Result:
     """Read the input channels, write the output channels; groups decide which of them are bound to each other.
 
     With one input channel a group, or more groups than channels in one, whole groups go and the group count
-    follows. Otherwise the count stays, and equal offsets of all groups go together.
+    follows. Otherwise the count stays, and equal offsets of all groups go together. A module can do either; in a
+    functional call the user's code decides, and the proof tells.
     """
     x: Tagged = call["input"]
     w: Tagged = call["weight"]
@@ -55,6 +59,9 @@ def convolution(call: Call) -> Result:
     channel = len(x.shape) - rank - 1
     for d in range(channel + 1, len(x.shape)):
         call.pin(call.known(x, d), "lies along space in a convolution")
+    for d in range(2, len(w.shape)):
+        if (size := call.known(w, d)) is not None:
+            call.labels.pin(size, Reason("is the size of a kernel", call.line, boundary=True))
     ins = call.dim(x, channel)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     n_in, n_out = x.shape[channel], w.shape[out_axis] * (groups if transposed else 1)
@@ -66,8 +73,10 @@ def convolution(call: Call) -> Result:
     else:
         per_in, per_out = n_in // groups, n_out // groups
         by_group = per_in == 1 or (groups > per_in and groups >= per_out)
-        functional = not call.module_type.startswith("Conv")
-        if functional and ins is not None:
+        if type(call.owner).__module__.startswith("torch.nn.modules"):
+            by_group ^= call.level == 1 and per_in > 1
+            call.choose(ins if per_in > 1 else None)
+        elif ins is not None:
             by_group ^= call.level == 1
             if call.level > 1:
                 call.pin(ins, f"runs in {groups} groups by a constant", fixed_by_code=True)
@@ -80,10 +89,11 @@ def convolution(call: Call) -> Result:
             outs = _by_offset(call, w, ins, groups, per_in, transposed)
     if bias is not None:
         call.couple(bias, 0, outs)
+    call.read(0, -rank - 1, ins)
     facts = {
-        "weight": w,
         "bias": bias,
-        "dim": channel,
+        "reading_dim": -rank - 1,
+        "writing_dim": -rank - 1,
         "in_channels": n_in,
         "out_channels": n_out,
         "groups": groups,
@@ -96,7 +106,7 @@ def convolution(call: Call) -> Result:
         "out_size": tuple(call.shape[channel + 1 :]),
         "follows": follows,
     }
-    _write(call, "conv", ins, outs, **facts)
+    _write(call, "conv", w, ins, outs, **facts)
     lead: list[Ints | None] = [call.dim(x, d) for d in range(channel)]
     return call.tagged([*lead, outs, *[None] * rank])
 
@@ -149,7 +159,8 @@ def linear(call: Call) -> Result:
     call.labels.mark(w.name, 0, "out")
     if bias is not None:
         call.couple(bias, 0, outs)
-    _linear_layer(call, x, w, bias, ins, outs, w.shape[1], w.shape[0])
+    call.read(0, -1, ins)
+    _linear_layer(call, x, w, bias, ins, outs, (w.shape[1], w.shape[0]))
     return call.tagged([*(call.dim(x, d) for d in range(len(x.shape) - 1)), outs])
 
 
@@ -160,17 +171,25 @@ def _linear_layer(
     bias: Tagged | None,
     ins: Ints | None,
     outs: Ints | None,
-    n_in: int,
-    n_out: int,
-    operand: int = 0,
-    dim: int = -1,
+    sizes: tuple[int, int],
+    dims: tuple[int, int] = (-1, -1),
 ) -> None:
-    positions = tuple(x.shape[1:-1])
+    """File a linear layer; ``sizes`` and ``dims`` are those of its channels in what it reads and writes."""
+    positions = _positions(call, x, dims[0])
     _write(
-        call, "linear", ins, outs, weight=w, bias=bias, operand=operand, dim=dim, in_channels=n_in, out_channels=n_out,
-        groups=1, kernel=(), stride=(), padding=(), dilation=(), transposed=False, in_size=positions,
-        out_size=positions, follows=False,
+        call, "linear", w, ins, outs, bias=bias, reading_dim=dims[0], writing_dim=dims[1], in_channels=sizes[0],
+        out_channels=sizes[1], groups=1, kernel=(), stride=(), padding=(), dilation=(), transposed=False,
+        in_size=positions, out_size=positions, follows=False,
     )  # fmt: skip
+
+
+def _positions(call: Call, x: Tagged, dim: int) -> tuple[int, ...]:
+    """Return the sizes a linear layer runs over for one sample; a batch folded with others is taken out of them."""
+    others = [n for d, n in enumerate(x.shape) if d != dim % len(x.shape)]
+    if others and others[0] == call.around.batch:
+        return tuple(others[1:])
+    together = math.prod(others)
+    return (together // call.around.batch,) if together % call.around.batch == 0 else tuple(others)
 
 
 @rule("matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addbmm")
@@ -193,8 +212,8 @@ def product(call: Call) -> Result:
         call.labels.mark(weight.name, (len(weight.shape) - 1 if operand == 0 else len(weight.shape) - 2), "out")
         if not call.from_parameters(other):
             sizes = (weight.shape[-2], weight.shape[-1]) if operand == 0 else (weight.shape[-1], weight.shape[-2])
-            shifted = 0 if added is None else 1
-            _linear_layer(call, other, weight, None, inner, out, *sizes, operand + shifted, dim)
+            call.read(operand + (added is not None), dim, inner)
+            _linear_layer(call, other, weight, None, inner, out, sizes, (dim, dim))
     else:
         if inner_a is not None and inner_b is not None:
             call.labels.tie(inner_a, inner_b)
@@ -226,28 +245,80 @@ def product(call: Call) -> Result:
 
 @rule("einsum")
 def einsum(call: Call) -> Result:
-    """Follow the letters: equal letters go together, and a letter that is summed over is read."""
+    """Follow the letters: equal letters go together, and a letter that is summed over is read.
+
+    Where parameters meet an activation, a letter they sum over makes them a layer, and their own letters are written.
+    """
     equation, operands = str(call["equation"]).replace(" ", ""), call["tensors"]
     left, _, right = equation.partition("->")
     terms = left.split(",")
     if "." in equation or not right:
         return unknown(call)
     order = sorted(range(len(terms)), key=lambda i: call.from_parameters(operands[i]))
+    layer = not call.from_parameters(operands[order[0]])
     labels: dict[str, Ints | None] = {}
     for i in order:
         x = operands[i]
+        from_parameters = call.from_parameters(x)
         for d, letter in enumerate(terms[i]):
             if letter in labels:
                 call.couple(x, d, labels[letter], "tied" if letter in right else "in")
                 continue
-            made = labels[letter] = call.dim(x, d)
-            if call.from_parameters(x):
+            labels[letter] = call.dim(x, d)
+            if from_parameters and layer:
                 call.labels.mark(x.name, d, "out")
-                if letter in right and made is not None:
-                    call.findings.makers.append((made, x.name.rpartition(".")[0] or call.node))
-            elif letter not in right:
-                call.read(i, d, made)
+            elif not from_parameters and letter not in right:
+                call.read(i, d, labels[letter])
+    if layer:
+        _einsum_makes(call, terms, right, operands, labels)
     return call.tagged([labels[letter] for letter in right])
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which operand of an einsum is read and which is the weight; the letters they sum over and the weight writes."""
+
+    read: int
+    weight: int
+    summed: str
+    made: str
+
+
+def einsum_roles(terms: list[str], right: str, own: list[bool]) -> Roles | None:
+    """Tell whether an einsum is a linear layer; ``own`` marks operands that come from parameters.
+
+    It is where one activation meets one weight, they sum over one letter, and the weight adds one of its own. All
+    other letters of the activation count as batch and positions.
+    """
+    if sorted(own) != [False, True]:
+        return None
+    w, i = own.index(True), own.index(False)
+    shared = [letter for letter in terms[w] if letter in terms[i]]
+    made = [letter for letter in terms[w] if letter not in terms[i]]
+    if len(shared) != 1 or len(made) != 1 or shared[0] in right or made[0] not in right:
+        return None
+    return Roles(i, w, shared[0], made[0])
+
+
+def _einsum_makes(
+    call: Call, terms: list[str], right: str, operands: list[Tagged], labels: dict[str, Ints | None]
+) -> None:
+    """File the layer that an einsum is, or else the letters of weights that come into being."""
+    own = [call.from_parameters(x) for x in operands]
+    roles = einsum_roles(terms, right, own)
+    if roles is not None:
+        x, w = operands[roles.read], operands[roles.weight]
+        at, out = terms[roles.read].index(roles.summed), right.index(roles.made)
+        sizes = (x.shape[at], call.shape[out])
+        dims = (at - len(x.shape), out - len(call.shape))
+        _linear_layer(call, x, w, None, labels[roles.summed], labels[roles.made], sizes, dims)
+        return
+    for i, x in enumerate(operands):
+        elsewhere = "".join(term for j, term in enumerate(terms) if j != i)
+        for letter in terms[i] if own[i] else "":
+            made = labels[letter]
+            if letter in right and letter not in elsewhere and made is not None:
+                call.findings.makers.append((made, x.name.rpartition(".")[0] or call.node))
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "instance_norm", "cudnn_batch_norm")
@@ -260,7 +331,7 @@ def per_channel_norm(call: Call) -> Result:
         if isinstance(vector, Tagged):
             call.couple(vector, 0, labels)
     dims = call.dims(x)
-    if labels is not None and call.module_type.startswith(("BatchNorm", "InstanceNorm", "SyncBatchNorm")):
+    if labels is not None and isinstance(call.owner, nn.modules.batchnorm._NormBase):
         call.findings.norms[call.module] = (labels, 0)
     results = [call.tagged(dims)]
     results += [Tagged.plain(shape) for shape in call.shapes[1:]]
@@ -280,7 +351,7 @@ def group_norm(call: Call) -> Result:
     if labels is not None:
         if groups == 1:
             call.pin(labels, "is normalised together with all channels (one group)")
-        elif call.module_type != "GroupNorm":
+        elif not isinstance(call.owner, nn.GroupNorm):
             call.pin(labels, f"is normalised in {groups} groups by a constant", fixed_by_code=True)
         else:
             call.labels.tie_rows(labels.reshape(groups, -1).T)

@@ -58,6 +58,12 @@ def _meet(call: Call, tensors: list[Tagged], d: int, size: int) -> Ints | None:
     return base
 
 
+@rule("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "sym_size", "sym_numel")
+def fresh(call: Call) -> Result:
+    """Make a tensor of a given size; the first argument lends its type alone."""
+    return Tagged.plain(call.shape)
+
+
 ADDITIVE = ("sum", "linalg_vector_norm", "norm", "count_nonzero", "frobenius_norm")
 """Reductions that a channel of zeros does not change, so that they read channels as a weighted sum does."""
 

@@ -185,13 +185,16 @@ def _split(call: Call, labels: Ints, sizes: list[int], written: list[int | None]
             line: Ints | None = lines[:, 0] if inferred else _trust(call, lines[:, 0])
             return None if line is None else (i, line)
     free = [i for i, w in enumerate(written) if w is None]
-    order = free if free else sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    # Of two equal parts the later is more often the one that follows: view(n, groups, channels // groups).
+    order = free if free else sorted(range(len(sizes)), key=lambda i: (-sizes[i], -i))
     order = [i for i in order if sizes[i] > 1]
     level = call.level
     if level >= len(order):
         call.pin(labels, CONSTANT, fixed_by_code=True)
         return None
     i = order[level]
+    if level:
+        call.labels.suspect(labels, call.reason(CONSTANT, fixed_by_code=True))
     call.assume(labels)
     lines = np.moveaxis(table, i, 0).reshape(sizes[i], -1)
     return i, call.labels.tie_rows(lines.T)
@@ -260,12 +263,10 @@ def split(call: Call) -> Result:
     labels = dims[d]
     sizes = [shape[d] for shape in call.shapes]
     if labels is not None:
-        counted = call.name in ("chunk", "tensor_split", "unsafe_chunk")
+        counted = "chunks" in call.args or "sections" in call.args
         piece = math.gcd(*sizes)
-        if counted and len(set(sizes)) == 1:
-            call.labels.tie_rows(labels.reshape(len(sizes), -1))
-        elif counted:
-            call.pin(labels, f"is cut into {len(sizes)} uneven pieces by a constant", fixed_by_code=True)
+        if counted:
+            _tie_pieces(call, labels, sizes)
         elif call.level == 0 and piece > 1:
             call.assume(labels)
             call.labels.tie_rows(labels.reshape(-1, piece))
@@ -280,6 +281,15 @@ def split(call: Call) -> Result:
         results.append(call.tagged(part, i))
         at += n
     return results
+
+
+def _tie_pieces(call: Call, labels: Ints, sizes: list[int]) -> None:
+    """Tie equal offsets of all pieces; those that not every piece has must stay, or the pieces' borders would move."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    call.labels.tie_rows(np.stack([labels[at : at + min(sizes)] for at in starts]))
+    for at, n in zip(starts, sizes, strict=True):
+        why = f"is the odd one where {len(labels)} channels are cut into {len(sizes)} pieces"
+        call.pin(labels[at + min(sizes) : at + n], why, fixed_by_code=True)
 
 
 @rule("cat", "concat", "concatenate", "hstack", "vstack")
@@ -426,7 +436,7 @@ def index(call: Call) -> Result:
     labels = dims[d]
     if labels is None:
         return call.tagged(dims)
-    values = call.values["buffers"].get(name)
+    values = call.around.buffers.get(name)
     if values is None:
         call.pin(labels, "is picked from by an index that is not a buffer of a module", fixed_by_code=True)
         dims[d] = None
@@ -434,7 +444,14 @@ def index(call: Call) -> Result:
     picked: Ints = labels[np.asarray(values)]
     dims[d] = picked
     call.labels.bind(name, 0, picked)
-    call.findings.gathers.append(Gather(name, labels))
+    earlier = [gather.source for gather in call.findings.gathers if gather.buffer == name]
+    if not earlier:
+        call.findings.gathers.append(Gather(name, labels))
+    elif len(earlier[0]) == len(labels):  # one buffer can be renumbered in one way only
+        call.labels.tie(earlier[0], labels)
+    else:
+        for source in (earlier[0], labels):
+            call.pin(source, "is picked from by an index that also picks from another number of channels")
     return call.tagged(dims)
 
 

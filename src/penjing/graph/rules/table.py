@@ -6,12 +6,12 @@ operator with several results. Writing ``@rule("flip")`` over a function is all 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+from torch import Tensor, nn
 
 from penjing.core.types import Ints
 from penjing.graph.labels import Labels, Reason, Tagged
@@ -59,6 +59,14 @@ class Assumption:
     labels: Ints
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A call that could tie its labels in another way, and would at its next level, just as well."""
+
+    node: str
+    labels: Ints
+
+
 @dataclass
 class Findings:
     """What the rules write down for later."""
@@ -67,15 +75,32 @@ class Findings:
     reads: list[Read] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
     assumptions: list[Assumption] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
     makers: list[tuple[Ints, str]] = field(default_factory=list)
     norms: dict[str, tuple[Ints, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """What the rules may know of the network around a call: its modules, index buffers and batch, and what is live.
+
+    ``from_parameters`` maps the identity of a tensor that is computed from parameters alone to that tensor.
+    """
+
+    modules: Mapping[str, nn.Module]
+    parameters: Set[str]
+    buffers: Mapping[str, Tensor]
+    live: Set[Any]
+    batch: int
+    from_parameters: dict[int, Tagged] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
     """One operator call: its arguments by schema name, the shapes of its results, and the books to write in.
 
-    ``level`` counts how often a guess made here was proved wrong: a rule with several readings takes the next one.
+    ``owner`` is the module that makes the call, ``module`` its name. ``level`` counts how often a guess made here was
+    proved wrong: a rule with several readings takes the next one.
     """
 
     name: str
@@ -83,13 +108,17 @@ class Call:
     args: dict[str, Any]
     shapes: list[tuple[int, ...]]
     module: str
-    module_type: str
     line: str
     level: int
     live: bool
     labels: Labels
     findings: Findings
-    values: dict[str, Any]
+    around: Around
+
+    @property
+    def owner(self) -> nn.Module | None:
+        """The module that makes the call."""
+        return self.around.modules.get(self.module)
 
     def __getitem__(self, key: str) -> Any:
         return self.args[key]
@@ -120,7 +149,12 @@ class Call:
 
     def from_parameters(self, x: Tagged) -> bool:
         """Tell whether a tensor comes from parameters alone."""
-        return bool(x.name) or id(x) in self.values["from_parameters"]
+        return bool(x.name) or id(x) in self.around.from_parameters
+
+    def choose(self, labels: Ints | None) -> None:
+        """Note that this call could as well tie these labels otherwise."""
+        if labels is not None:
+            self.findings.choices.append(Choice(self.node, labels))
 
     def assume(self, labels: Ints | None) -> None:
         """Note that these labels rest on this call's reading of the user's code."""
@@ -194,8 +228,3 @@ class Call:
 def _known(labels: Ints | None) -> Ints:
     assert labels is not None
     return labels
-
-
-def common(*sizes: int) -> int:
-    """Return the greatest common divisor."""
-    return math.gcd(*sizes)

@@ -1,0 +1,39 @@
+# make demo: install and run the main job on what the package carries. make test: lint, types, import rules, tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint types imports pytest sweep clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/penjing run examples/digits.yaml --out runs/digits --reference random --reference scratch
+
+test: lint types imports pytest
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/tested
+	$(BIN)/mypy
+
+imports: $(VENV)/tested
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/tested
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+sweep: $(VENV)/tested
+	$(BIN)/python benchmarks/proof_sweep.py --random 300 --onnx --out runs/proof_sweep.json
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,56 @@
+"""Rows of a benchmark: one JSON file each, written when the row is done, skipped when it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from penjing.core.errors import PenjingError
+from penjing.export.files import write_whole
+from penjing.export.measure import cpu_name
+
+
+def machine() -> dict[str, Any]:
+    """Return what a row must say about where it ran."""
+    import onnxruntime
+    import torch
+
+    import penjing
+
+    return {
+        "device": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "penjing": penjing.__version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "onnxruntime": onnxruntime.__version__,
+        },
+    }
+
+
+def fill(out: Path, rows: Iterable[tuple[str, Callable[[], dict[str, Any]]]], only: str = "") -> None:
+    """Run every row whose name contains ``only`` and whose file is not there yet; tell each row as it is done."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, work in rows:
+        path = out / f"{name}.json"
+        if only not in name:
+            continue
+        if path.exists():
+            print(f"{name}: done before", flush=True)
+            continue
+        start = time.time()
+        try:
+            facts = work()
+        except PenjingError as error:
+            facts = {"error": f"{type(error).__name__}: {error}"}
+        facts = {"row": name, **facts, "minutes": round((time.time() - start) / 60, 2), **machine()}
+        facts["date"] = time.strftime("%Y-%m-%d")
+        write_whole(path, json.dumps(facts, indent=1, default=float).encode())
+        print(f"{name}: {json.dumps({k: v for k, v in facts.items() if isinstance(v, int | float | str)})}", flush=True)

@@ -1,0 +1,38 @@
+"""Scores from how much the logits would change to first order: no labels, and no vanishing where the loss is zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from penjing.core.registry import register
+from penjing.core.types import Site
+from penjing.graph.evidence import Evidence
+
+
+@register("criterion")
+@dataclass(frozen=True)
+class jacobian:  # noqa: N801 - the name a recipe writes
+    """Score a unit by the squared change of the logits that its removal causes, to first order.
+
+    A network that has learned its training pictures has no loss left on them, and gradients of the loss tell
+    nothing; its logits still move. The score is the mean over samples of the squared norm of the logits' derivative
+    by a gate on the channel, estimated with one vector of random signs a sample. With half the squared change of the
+    logits as the loss this is the Gauss-Newton diagonal.
+
+    Shapes: [site.size], float64, squared logits; comparable across sites.
+    Raises: PlanError when there is no calibration data or the outputs are not logits.
+    Differs: our own combination of the gate form of Molchanov et al., Importance Estimation for Neural Network
+    Pruning, CVPR 2019, with Hutchinson's estimator; no paper's method.
+    """
+
+    comparable: ClassVar[bool] = True
+
+    def __call__(self, site: Site, evidence: Evidence) -> Tensor:
+        """Return the mean squared first-order change of the logits."""
+        if site.kind == "weights":
+            saliency = evidence.of_logits.saliency(site.slots[0].tensor)
+            return saliency.double().flatten() / len(evidence.batches)
+        return evidence.of_logits.gate_gradients(site).double().square().mean(0)

@@ -1,0 +1,251 @@
+"""The whole line on a tiny network: from Python, from the shell, and when things go wrong."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+import penjing
+from penjing import api
+from penjing.cli import app
+from penjing.core.errors import Infeasible, PlanError, RecipeError
+from penjing.data import load
+from penjing.graph.trace import plain
+from penjing.steps.prune import prune
+from tiny import TinyNet, pictures, tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """The tiny network, trained for a moment."""
+    from penjing.train.loop import fit
+    from penjing.train.options import Recipe
+
+    model, data = tiny(), load(folder)
+    fit(model, data.train, data.val, Recipe(epochs=12, lr=0.1, batch=32, precision="32-true"))
+    return model
+
+
+@pytest.fixture(scope="module")
+def result(trained, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    before = {k: v.clone() for k, v in trained.state_dict().items()}
+    result = penjing.compress(trained, folder, {"macs": "0.5x"}, epochs=3, folder=out, references=("random", "scratch"))
+    assert all(torch.equal(v, before[k]) for k, v in trained.state_dict().items()), "the user's model is not touched"
+    return result
+
+
+def run_cli(*args):
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def test_the_budget_is_met_by_arithmetic_on_the_real_model(result):
+    ratio = result.results["rows"][1]["macs"] / result.results["rows"][0]["macs"]
+    assert 0.49 < ratio <= 0.5, "hit within 1 %, counted from below"
+    counted = []
+    hooks = [
+        m.register_forward_hook(
+            lambda m, i, o: counted.append(m.weight.numel() * (o[0, 0].numel() if o.dim() == 4 else 1))
+        )
+        for m in result.model.modules()
+        if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)
+    ]
+    result.model(torch.zeros(1, 3, 8, 8))
+    for hook in hooks:
+        hook.remove()
+    assert sum(counted) == result.results["rows"][1]["macs"]
+
+
+def test_the_file_computes_what_the_model_computes_at_any_batch(result):
+    session = onnxruntime.InferenceSession(result.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    result.model.eval()
+    for n in (1, 2, 5):
+        x = torch.randn(n, 3, 8, 8)
+        (ours,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(ours, result.model(x).detach().numpy(), atol=1e-5)
+    assert sorted(p.name for p in result.folder.iterdir()) == ["model.onnx", "report.html", "results.json"]
+
+
+def test_accuracy_is_recovered_and_said_honestly(result):
+    rows = {row["name"]: row for row in result.results["rows"]}
+    assert rows["original"]["accuracy"] > 90 and rows["penjing"]["accuracy"] > 90
+    assert {"cut at random, same widths", "from scratch, same widths"} < set(rows)
+    assert rows["cut at random, same widths"]["macs"] == rows["penjing"]["macs"]
+    assert rows["from scratch, same widths"]["params"] == rows["penjing"]["params"]
+    names = {c["name"] for c in result.results["certificates"]}
+    assert names == {"cut equals zeroed", "torch equals ONNX"}
+    assert all(c["ok"] and c["difference"] <= c["tolerance"] for c in result.results["certificates"])
+    assert json.loads((result.folder / "results.json").read_text())["rows"][1]["macs"] == rows["penjing"]["macs"]
+
+
+def test_the_test_split_is_read_once_a_row(trained, folder):
+    data = load(folder)
+    api.run(trained, data, [prune(criterion="l1")], "macs=0.6x")
+    assert data.test_reads == 2, "the original's row and the result's"
+
+
+def test_one_seed_one_result(trained, folder):
+    runs = [penjing.compress(trained, folder, "macs=0.5x", epochs=1, seed=3).model.state_dict() for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0].values(), runs[1].values(), strict=True))
+
+
+def test_a_latency_budget_is_measured_on_the_file(folder):
+    model = TinyNet(width=64)
+    result = penjing.compress(model, folder, "latency=0.8x", epochs=0)
+    (line,) = result.results["budget"]
+    assert line["met"] and line["measured"] <= line["limit"] and line["where"] == "exported file"
+    assert result.results["rounds"], "the plan was held against a measurement before training"
+
+
+def test_a_size_budget_is_held_against_the_file(trained, folder):
+    result = penjing.compress(trained, folder, "size=0.6x", epochs=0)
+    assert result.results["rows"][1]["size"] <= 0.6 * result.results["rows"][0]["size"]
+
+
+@pytest.mark.parametrize("budget", ["macs=0.001x", "latency=0.0001x", "params=10"])
+def test_what_cannot_be_met_is_refused_before_training(trained, folder, budget):
+    with pytest.raises(Infeasible, match="lowest reachable") as caught:
+        penjing.compress(trained, folder, budget, epochs=1000)
+    assert caught.value.best
+
+
+def test_single_weights_stay_zero_through_training(trained, folder):
+    steps = [prune(rewrite="weights", criterion="l1", allocator="global"), {"train": {"epochs": 2}}, "export", "check"]
+    result = api.run(trained, folder, steps, "nonzero=0.3x")
+    total = sum(p.numel() for p in result.model.parameters())
+    left = sum(int((p != 0).sum()) for p in result.model.parameters())
+    assert left <= 0.3 * total and result.results["rows"][1]["params"] == total
+
+
+def test_include_and_exclude_choose_sites(trained, folder):
+    result = api.run(trained, folder, [prune(criterion="l2", exclude=("stem",))], "macs=0.7x")
+    assert [s["site"] for s in result.results["sites"] if s["after"] < s["before"]] == ["conv1"]
+    with pytest.raises(PlanError, match="none matches"):
+        api.run(trained, folder, [prune(include=("nothing*",))], "macs=0.7x")
+
+
+def test_a_site_that_fails_its_proof_stays_whole_and_the_rest_goes_on(trained, folder, monkeypatch):
+    from penjing.steps import prune as module
+
+    honest = module.prove
+
+    def suspicious(graph, model, cut, kept):
+        certificate = honest(graph, model, cut, kept)
+        return certificate if "conv1" not in kept else type(certificate)("cut equals zeroed", 1.0, 1e-5)
+
+    monkeypatch.setattr(module, "prove", suspicious)
+    result = api.run(trained, folder, [prune(criterion="l1", allocator="uniform")], "macs=0.7x")
+    assert any(p["where"] == "conv1" and "failed its proof" in p["why"] for p in result.results["pinned"])
+    assert {s["site"]: s["after"] for s in result.results["sites"]}["conv1"] == 32
+
+
+# -------------------------------------------------------------------------------------------------- the shell
+
+
+def test_compress_from_the_shell(folder, tmp_path):
+    out = tmp_path / "run"
+    done = run_cli("compress", "tiny:tiny", folder, "--budget", "macs=0.5x", "--epochs", 1, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "penjing" in done.stdout and str(out / "model.onnx") in done.stdout
+    assert (out / "report.html").stat().st_size > 10_000
+    benched = run_cli("bench", out / "model.onnx", out / "model.onnx", "--rounds", 5, "--json")
+    assert benched.exit_code == 0, benched.output
+
+
+def test_a_recipe_runs_and_its_keys_can_be_set(folder, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    steps = [{"prune": {"criterion": "l1", "allocator": "uniform"}}, {"train": {"epochs": 50}}, "export", "check"]
+    recipe.write_text(
+        yaml.safe_dump({"model": "tiny:tiny", "data": str(folder), "budget": {"macs": "0.5x"}, "steps": steps})
+    )
+    done = run_cli("run", recipe, "--set", "steps.1.train.epochs=1", "--out", tmp_path / "run", "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)["training"]) == 1
+
+
+def test_inspect_says_what_is_pinned(folder):
+    done = run_cli("inspect", "resnet20", "--input", "3,32,32")
+    assert done.exit_code == 0, done.output
+    assert "270 k parameters" in done.stdout and "40.6 M MACs" in done.stdout
+    assert "zero-padded by a constant" in done.stdout and "resnet.py:" in done.stdout
+
+
+def test_list_names_everything():
+    done = run_cli("list", "criteria")
+    assert done.exit_code == 0 and "hrank" in done.stdout and "taylor" in done.stdout
+    assert "allocators:" in run_cli("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["compress", "tiny:tiny", "FOLDER", "--budget", "mac=0.5x"], 2, "Did you mean 'macs'"),
+        (["compress", "tiny:tiny", "FOLDER", "--budget", "macs=-3"], 2, "macs"),
+        (["compress", "tiny:tiny", "FOLDER", "--budget", "macs=0.0001x"], 1, "lowest reachable"),
+        (["compress", "tiny:tinny", "FOLDER", "--budget", "macs=0.5x"], 2, "Did you mean 'tiny'"),
+        (["compress", "tiny:failing", "FOLDER", "--budget", "macs=0.5x"], 2, "no such config"),
+        (["compress", "tiny:tiny", "/nowhere", "--budget", "macs=0.5x"], 2, "/nowhere"),
+        (["compress", "resnet57", "FOLDER", "--budget", "macs=0.5x"], 2, "Did you mean 'resnet"),
+        (["compress", "tiny:tiny", "FOLDER", "--budget", "macs=0.5x", "--criterion", "tailor"], 2, "'taylor'"),
+        (["inspect", "tiny:tiny", "--input", "3,x"], 2, "--input"),
+        (["list", "criterias"], 2, "Did you mean 'criteria'"),
+        (["run", "/nowhere.yaml"], 2, "/nowhere.yaml"),
+        (["bench", "/nowhere.onnx"], 2, "/nowhere.onnx"),
+    ],
+)
+def test_mistakes_give_one_sentence_and_an_exit_code(args, code, message, folder, tmp_path):
+    given = [str(folder) if a == "FOLDER" else a for a in args]
+    if given[0] == "compress":
+        given += ["--out", str(tmp_path / "run"), "--epochs", "0"]
+    done = run_cli(*given)
+    assert done.exit_code == code, (done.output, done.exception)
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("run/*")), "nothing half written"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: tiny:tiny\ndata: x\nstepps: [prune]", "unknown key 'stepps'. Did you mean 'steps'"),
+        ("model: tiny:tiny\ndata: x", "needs 'steps'"),
+        ("model: tiny:tiny\ndata: x\nsteps: [{prune: {criterio: l1}}]", "Did you mean 'criterion'"),
+        ("model: [", "is not YAML"),
+        ("a: &a [1]\nb: *a", "aliases"),
+        ("- 1", "key: value pairs"),
+        ("penjing: 9\nmodel: a\ndata: b\nsteps: [prune]", "recipe version 9"),
+    ],
+)
+def test_a_wrong_recipe_names_the_key(text, message, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    done = run_cli("run", path)
+    assert done.exit_code == 2 and message in done.stderr, done.output
+
+
+def test_public_names_are_sorted_and_complete():
+    assert penjing.__all__ == sorted(penjing.__all__)
+    for name in penjing.__all__:
+        assert getattr(penjing, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'compres'"):
+        penjing.compres  # noqa: B018
+
+
+def test_unknown_references_are_refused(trained, folder):
+    with pytest.raises(RecipeError, match="no reference 'luck'"):
+        penjing.compress(trained, folder, "macs=0.5x", references=("luck",))
+
+
+def test_the_original_is_folded_and_in_eval_mode():
+    model = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(3, 4, 3))
+    folded = plain(model)
+    assert not torch.nn.utils.parametrize.is_parametrized(folded) and not folded.training
+    assert torch.nn.utils.parametrize.is_parametrized(model)
