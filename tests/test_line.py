@@ -111,6 +111,13 @@ def test_a_size_budget_is_held_against_the_file(trained, folder):
     assert result.results["rows"][1]["size"] <= 0.6 * result.results["rows"][0]["size"]
 
 
+def test_an_error_budget_seeks_the_fewest_macs_that_keep_it(trained, folder):
+    result = penjing.compress(trained, folder, "error=+5", epochs=1)
+    (line,) = result.results["budget"]
+    assert line["met"] and line["where"] == "validation"
+    assert result.results["rows"][1]["macs"] < 0.7 * result.results["rows"][0]["macs"]
+
+
 @pytest.mark.parametrize("budget", ["macs=0.001x", "latency=0.0001x", "params=10"])
 def test_what_cannot_be_met_is_refused_before_training(trained, folder, budget):
     with pytest.raises(Infeasible, match="lowest reachable") as caught:

@@ -276,11 +276,12 @@ def bench(
 def benched(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what ``bench`` measured as text."""
     header = ["file", "size", "median", "10 % to 90 %", "speed-up", "10 % to 90 %"]
-    cells = [
-        [r["file"], show(r["bytes"], "bytes"), show(r["median_ms"], "ms"),
-         f"{r['low_ms']:.3f} to {r['high_ms']:.3f} ms", f"{r['speed-up']:.2f}x", f"{r['speed-up low']:.2f} to {r['speed-up high']:.2f}"]
-        for r in rows
-    ]  # fmt: skip
+    cells = []
+    for r in rows:
+        spread = f"{r['low_ms']:.3f} to {r['high_ms']:.3f} ms"
+        faster = f"{r['speed-up low']:.2f} to {r['speed-up high']:.2f}"
+        size, median = show(r["bytes"], "bytes"), show(r["median_ms"], "ms")
+        cells.append([r["file"], size, median, spread, f"{r['speed-up']:.2f}x", faster])
     if "accuracy" in rows[0]:
         header.append("accuracy")
         cells = [[*cell, f"{r['accuracy']:.2f} %"] for cell, r in zip(cells, rows, strict=True)]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from penjing.core.registry import build, entries
-from penjing.core.types import Cost, Plan
+from penjing.core.types import Bound, Cost, Plan
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
 from penjing.costs.units import Asked, parse_budget, resolve, show
@@ -75,8 +75,8 @@ class Pricer:
     def __init__(self, graph: Graph, state: State, run: Run, budget: Mapping[str, Any] | None = None) -> None:
         self.graph, self.state, self.run = graph, state, run
         self.original = original_of(state, run)
-        wanted = asked(run.budget if budget is None else budget)
-        self.bounds = [resolve(a, self.original.costs[name]) for name, a in wanted.items() if name != "error"]
+        self.wanted = asked(run.budget if budget is None else budget)
+        self.bounds = [resolve(a, self.original.costs[name]) for name, a in self.wanted.items() if name != "error"]
         self.factors = dict.fromkeys(MEASURED, 1.0)
         self.table = LayerTable(run.threads, run.batch)
         if self.wants("latency"):
@@ -86,6 +86,11 @@ class Pricer:
     def wants(self, cost: str) -> bool:
         """Tell whether the budget bounds this cost."""
         return any(bound.cost == cost for bound in self.bounds)
+
+    def bound(self, bound: Bound) -> None:
+        """Let this be the only bound."""
+        self.bounds = [bound]
+        self._costs = {bound.cost: build("cost", bound.cost)}
 
     def is_measured(self, cost: str) -> bool:
         """Tell whether only the exported file decides about this cost."""

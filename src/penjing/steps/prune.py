@@ -14,12 +14,19 @@ from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
 from penjing.core.registry import build, register
 from penjing.core.types import Bound, Floats, Plan, Site
+from penjing.costs.units import resolve
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
 from penjing.graph.trace import trace
 from penjing.steps.price import Pricer, step_of
+from penjing.steps.recover import data_of
 from penjing.steps.state import Run, State
+from penjing.train.evaluate import evaluate
+from penjing.train.recalibrate import recalibrate
+
+ERROR_ROUNDS = 6
+"""How often the range of MACs is halved when only the error is bounded."""
 
 MARGIN = 0.98
 """A measured bound is aimed at with this factor, so that the noise of the last measurement does not break it."""
@@ -36,7 +43,8 @@ class prune:  # noqa: N801  (registered under its own name)
     that the bound is hit), or learned from the target when latency is bounded. Where a bound must be measured
     (latency, size), the cut network is exported and measured, and the plan corrected, up to ``rounds`` times, before
     any training. ``normalise`` divides scores by their site's mean; by default where the criterion says that they
-    are not comparable across sites. ``budget`` replaces the run's for this step.
+    are not comparable across sites. Where the error alone is bounded, the step seeks the fewest MACs that keep it on
+    validation without training. ``budget`` replaces the run's for this step.
     """
 
     criterion: Any = "jacobian"
@@ -61,6 +69,8 @@ class prune:  # noqa: N801  (registered under its own name)
             pricer = Pricer(graph, state, run, self.budget)
             sites = self._sites(graph, step_of(self.step, self.rewrite, pricer))
             scores = self._scores(graph, sites, state, run)
+            if not pricer.bounds and "error" in pricer.wanted:
+                self._within_error(graph, sites, scores, pricer, state, run)
             plan, model = self._settle(graph, sites, scores, pricer, state, run)
             self._file(graph, plan, run)
             said.append(f"{len(plan)} of {len(sites)} sites, {pricer.told(plan)}")
@@ -99,6 +109,38 @@ class prune:  # noqa: N801  (registered under its own name)
         if normalise:
             scores = {name: s / max(float(np.abs(s).mean()), 1e-30) for name, s in scores.items()}
         return scores
+
+    def _within_error(
+        self, graph: Graph, sites: list[Site], scores: Mapping[str, Floats], pricer: Pricer, state: State, run: Run
+    ) -> None:
+        """Bound the MACs by the least that keeps the error bound on validation, before training, by bisection."""
+        data = data_of(state, "prune")
+        limit = resolve(pricer.wanted["error"], evaluate(state.original, data.val).error)
+        whole = pricer.original.costs["macs"]
+        low, high = 0.0, 1.0
+        for round_ in range(1, ERROR_ROUNDS + 1):
+            share = (low + high) / 2
+            bound = Bound("macs", share * whole, f"{share:.3g}x")
+            pricer.bound(bound)
+            try:
+                plan = build("allocator", self.allocator)(
+                    Problem(self.rewrite, sites, scores, [bound], pricer, run.seed, finer=True)
+                )
+            except Infeasible:
+                low = share
+                continue
+            model, failed = self._apply(graph, plan, state, run)
+            recalibrate(model, data.calibration(self.images, run.seed, size=128))
+            error = evaluate(model, data.val).error
+            run.note("rounds", {"round": round_, "predicted": {"macs": share}, "measured": {"error": error}})
+            if limit.met(error) and not failed:
+                high = share
+            else:
+                low = share
+        if high < 1:
+            pricer.bound(Bound("macs", high * whole, f"{high:.3g}x"))
+        else:
+            raise Infeasible(f"error {limit.asked} leaves nothing to cut before training; bound another cost.", {})
 
     def _settle(
         self,
