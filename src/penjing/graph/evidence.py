@@ -45,7 +45,6 @@ class Evidence:
         self.batches = batches
         self.seed = seed
         self.of = of
-        self._signs = torch_stream(seed, "evidence/signs")
         self._parameters = dict(model.named_parameters()) | dict(model.named_buffers())
         self._modules = dict(model.named_modules())
         self._collected: dict[str, dict[str, list[Tensor]]] = {}
@@ -100,9 +99,7 @@ class Evidence:
             return self
         if images not in self._samples:
             ranked = sorted(
-                (blake2b(row.float().cpu().numpy().tobytes(), digest_size=8, salt=self._salt).digest(), b, r)
-                for b, (x, _) in enumerate(self.batches)
-                for r, row in enumerate(x)
+                (self._mark(row, "sample"), b, r) for b, (x, _) in enumerate(self.batches) for r, row in enumerate(x)
             )
             chosen: dict[int, list[int]] = {}
             for _, b, r in sorted(ranked[:images], key=lambda key: key[1:]):
@@ -113,9 +110,10 @@ class Evidence:
             self._samples[images] = Evidence(self.model, self.graph, picked, self.seed)
         return self._samples[images]
 
-    @property
-    def _salt(self) -> bytes:
-        return derive(self.seed, "evidence/sample").to_bytes(8, "little")
+    def _mark(self, row: Tensor, use: str) -> str:
+        """Return a random name of one sample, which depends on seed, use and content but not on where it stands."""
+        salt = derive(self.seed, f"evidence/{use}").to_bytes(8, "little")
+        return blake2b(row.float().cpu().numpy().tobytes(), digest_size=8, salt=salt).hexdigest()
 
     def collect(self, site: Site, key: str, fold: Fold, *, join: bool = False) -> list[Tensor]:
         """Stream what each layer reads of the site through ``fold``; return one result a reading layer.
@@ -304,7 +302,7 @@ class Evidence:
 
         with Tap(self.model, self.graph, before, after):
             outputs = self.model(x)
-        self._loss(outputs, y).backward()
+        self._loss(outputs, x, y).backward()
         return sums
 
     def saliency(self, name: str) -> Tensor:
@@ -322,13 +320,13 @@ class Evidence:
         with self._still(), torch.enable_grad():
             for x, y in console.track(self.batches, "collecting gradients"):
                 self.model.zero_grad(set_to_none=True)
-                (self._loss(self.model(x), y) / len(x)).backward()
+                (self._loss(self.model(x), x, y) / len(x)).backward()
                 for n, p in self.model.named_parameters():
                     if p.grad is not None:
                         total[n] += (p.detach().float() * p.grad.float()) ** 2
         return total
 
-    def _loss(self, outputs: object, y: Tensor | None) -> Tensor:
+    def _loss(self, outputs: object, x: Tensor, y: Tensor | None) -> Tensor:
         logits = first_tensor(outputs).float()
         if logits.dim() < 2:
             raise PlanError(
@@ -336,8 +334,7 @@ class Evidence:
                 "use a criterion that reads activations or weights, such as hrank or l1."
             )
         if self.of == "logits":
-            signs = torch.randint(0, 2, logits.shape, generator=self._signs).to(logits) * 2 - 1
-            return (logits * signs).sum()
+            return (logits.reshape(len(x), -1) * self._signs(x, logits.numel() // len(x)).to(logits)).sum()
         target = logits.detach().argmax(1) if y is None else y
         try:
             return F.cross_entropy(logits, target, reduction="sum")
@@ -346,6 +343,11 @@ class Evidence:
                 f"Labels {list(target.shape)} of {target.dtype} do not fit outputs {list(logits.shape)} ({error}); "
                 "leave the labels out to use the model's own predictions."
             ) from None
+
+    def _signs(self, x: Tensor, n: int) -> Tensor:
+        """Return n random signs a sample, each sample's own."""
+        draws = [torch.randint(0, 2, (n,), generator=torch_stream(0, self._mark(row, "signs"))) for row in x]
+        return torch.stack(draws) * 2 - 1
 
     def _need_batches(self, what: str) -> None:
         if not self.batches:
