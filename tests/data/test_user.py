@@ -160,7 +160,7 @@ def test_functions_that_cannot_be_called(function, tmp_path, monkeypatch):
     for wrong, sentence in [
         ("tests_sauce:make", r"There is no module 'tests_sauce'"),
         ("tests_source:mak", r"tests_source has no function 'mak'. Did you mean 'make'"),
-        ("tests_source:__name__", r"has no function '__name__'"),
+        ("tests_source:__name__", r"tests_source:__name__ is str, which cannot be called"),
         ("needy_source:make", r"needy_source cannot be imported: it needs 'surely_not_installed'"),
         ("broken_source:make", r"broken_source cannot be imported: SyntaxError"),
     ]:

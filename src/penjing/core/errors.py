@@ -76,3 +76,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def reason(error: BaseException) -> str:
+    """Return the exception's type and the first line of its message, ending in a full stop.
+
+    >>> reason(ValueError("width 7 is odd"))
+    'ValueError: width 7 is odd.'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

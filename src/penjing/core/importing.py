@@ -1,37 +1,53 @@
-"""Find an object that a user names as ``package.module:function``."""
+"""Find and call what a user names as ``package.module:function``."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
-from penjing.core.errors import RecipeError, did_you_mean
+from penjing.core.errors import PenjingError, did_you_mean, reason
 
 
-def import_object(spec: str, what: str) -> Any:
-    """Return the object named ``package.module:attribute``; the working folder is searched too.
+def call_named(spec: str, what: str, error_type: type[PenjingError]) -> Any:
+    """Return what the function named ``package.module:function`` returns; a class works as well.
 
-    Raises: RecipeError naming the module or attribute that is not there; ``what`` says what was looked for.
+    The working folder is searched too, as ``python -m`` does. ``what`` says in messages what was looked for.
+
+    Raises: ``error_type`` for a module or function that is not there, needs arguments or fails; a PenjingError of the
+    function's own passes.
     """
-    module_name, _, attribute = spec.partition(":")
-    if not module_name or not attribute:
-        raise RecipeError(f"{what} {spec!r} is not package.module:function, such as my_nets.tiny:build.")
+    module_name, _, name = spec.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), name)):
+        raise error_type(f"{spec!r} is not of the form package.module:{what}.")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise RecipeError(
-            f"{what} {spec!r}: there is no module {error.name!r}; is it installed or in {here}?"
-        ) from None
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise error_type(f"{module_name} cannot be imported: it needs {error.name!r}.") from error
+        raise error_type(f"There is no module {error.name!r} ({spec}): put its folder on PYTHONPATH.") from None
+    except (Exception, SystemExit) as error:
+        raise error_type(f"{module_name} cannot be imported: {reason(error)}") from error
+    function = getattr(module, name, None)
+    if function is not None and not callable(function):
+        raise error_type(f"{spec} is {type(function).__name__}, which cannot be called.")
+    if function is None:
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise error_type(f"{module_name} has no {what} {name!r}.{did_you_mean(name, known) if known else ''}")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise error_type(f"{spec} cannot be called without arguments ({error}); wrap it in a function.") from None
+    except ValueError:
+        pass  # some callables written in C have no signature; the call itself will tell
+    try:
+        return function()
+    except PenjingError:
+        raise
     except Exception as error:
-        raise RecipeError(
-            f"{what} {spec!r}: importing {module_name} failed with {type(error).__name__}: {error}"
-        ) from None
-    if not hasattr(module, attribute):
-        public = [n for n in vars(module) if not n.startswith("_")]
-        raise RecipeError(f"{what} {spec!r}: {module_name} has no {attribute!r}.{did_you_mean(attribute, public)}")
-    return getattr(module, attribute)
+        raise error_type(f"{spec} failed with {reason(error)}") from error

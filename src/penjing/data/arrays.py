@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from penjing.core.errors import DataError, did_you_mean
+from penjing.core.errors import DataError, did_you_mean, reason
 from penjing.data.divide import Labels, check_labels, divide
 from penjing.data.parts import Parts
-from penjing.data.reason import reason
 from penjing.data.splits import ArraySplit
 
 DIGITS_MEAN, DIGITS_STD = (0.305,), (0.376,)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from penjing.core.errors import DataError
-from penjing.data.reason import reason
+from penjing.core.errors import DataError, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from penjing.core.errors import DataError, PenjingError
+from penjing.core.errors import DataError, PenjingError, reason
 from penjing.core.random import stream, torch_stream
 from penjing.data import decode
 from penjing.data.augment import Pictures, channel_statistics, normalise, shift_and_flip
 from penjing.data.divide import Labels
-from penjing.data.reason import reason
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Indices = Sequence[int] | npt.NDArray[np.int64]

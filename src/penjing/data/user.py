@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +17,9 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
-from penjing.core.errors import DataError, PenjingError, did_you_mean
+from penjing.core.errors import DataError, did_you_mean
+from penjing.core.importing import call_named
 from penjing.data.parts import Parts
-from penjing.data.reason import reason
 from penjing.data.splits import DatasetSplit, LoaderSplit, Split
 
 KEYS = ("train", "val", "test")
@@ -35,7 +33,7 @@ def read_function(spec: str) -> Parts:
 
     Raises: DataError for a function that does not exist, fails, or returns something else.
     """
-    found = _call(spec)
+    found = call_named(spec, "function", DataError)
     parts = {key: as_split(value, f"{spec}, {key}") for key, value in _named(spec, found).items()}
     if "val" not in parts and isinstance(parts["train"], LoaderSplit):
         raise DataError(
@@ -115,31 +113,3 @@ def _class_names(train: Split) -> tuple[str, ...]:
     if isinstance(names, list | tuple) and len(names) >= needed:
         return tuple(map(str, names))
     return tuple(map(str, range(needed)))
-
-
-def _call(spec: str) -> Any:
-    module_name, _, name = spec.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise DataError(f"{module_name} cannot be imported: it needs {error.name!r}.") from error
-        raise DataError(f"There is no module {error.name!r} ({spec}): put its folder on PYTHONPATH.") from None
-    except (Exception, SystemExit) as error:
-        raise DataError(f"{module_name} cannot be imported: {reason(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise DataError(f"{module_name} has no function {name!r}.{did_you_mean(name, known) if known else ''}")
-    try:
-        inspect.signature(function).bind()
-    except TypeError as error:
-        raise DataError(f"{spec} cannot be called without arguments ({error}); wrap it in a function.") from None
-    except ValueError:
-        pass  # some callables written in C have no signature; the call itself will tell
-    try:
-        return function()
-    except PenjingError:
-        raise
-    except Exception as error:
-        raise DataError(f"{spec} failed with {reason(error)}") from error

@@ -143,7 +143,7 @@ class _Network:
 
     def _first_surprise(self, found: Assembly, site: str) -> str:
         """Cut one site, export, and return the first node whose shape is not the one expected."""
-        kept = {site: two_thirds(found.graph.site(site).size)}
+        kept = {site: two_thirds(found.graph.site(site))}
         gone = found.graph.gone(kept)
         small = shell(self.model)
         cut(small, found.graph, kept)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from penjing import zoo
-from penjing.core.errors import PenjingError, RecipeError, did_you_mean
+from penjing.core.errors import RecipeError, did_you_mean, reason
+from penjing.core.importing import call_named
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts file the state dict beside an epoch and an optimiser."""
@@ -66,54 +65,19 @@ def build(spec: str, weights: str | Path | None = None) -> nn.Module:
     >>> type(build("resnet20")).__name__
     'CifarResNet'
     """
-    builder = _find(spec)
-    try:
-        inspect.signature(builder).bind()
-    except TypeError as error:
-        raise RecipeError(f"{spec} cannot be called without arguments ({error}); wrap it in a function.") from None
-    except ValueError:
-        pass  # some callables written in C have no signature; the call itself will tell
-    try:
-        model = builder()
-    except PenjingError:
-        raise
-    except Exception as error:
-        raise RecipeError(f"{spec} failed with {_reason(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise RecipeError(f"{spec} returned {type(model).__name__}; a builder returns a torch.nn.Module.")
-    if weights is not None:
-        load_weights(model, weights)
-    return model
-
-
-def _find(spec: str) -> Callable[[], Any]:
-    """Return what ``spec`` names."""
-    module_name, colon, name = spec.partition(":")
-    if not colon:
+    if ":" not in spec:
         if spec not in zoo.BUILDERS:
             raise RecipeError(
                 f"There is no network {spec!r} in the zoo.{did_you_mean(spec, zoo.BUILDERS)} "
                 "Your own is written package.module:builder."
             )
-        module_name, name = f"{zoo.__name__}.{zoo.BUILDERS[spec]}", spec
-    if not all(part.isidentifier() for part in (*module_name.split("."), name)):
-        raise RecipeError(f"{spec!r} is not of the form package.module:builder.")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise RecipeError(f"{module_name} cannot be imported: it needs {error.name!r}.") from error
-        raise RecipeError(f"There is no module {error.name!r} ({spec}): put its folder on PYTHONPATH.") from None
-    except (Exception, SystemExit) as error:
-        raise RecipeError(f"{module_name} cannot be imported: {_reason(error)}") from error
-    if not hasattr(module, name):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        hint = did_you_mean(name, known) if known else ""
-        raise RecipeError(f"{module_name} has no builder {name!r}.{hint}")
-    builder = getattr(module, name)
-    if not callable(builder):
-        raise RecipeError(f"{spec} is {type(builder).__name__}, which cannot be called to build a network.")
-    return builder  # type: ignore[no-any-return]
+        spec = f"{zoo.__name__}.{zoo.BUILDERS[spec]}:{spec}"
+    model = call_named(spec, "builder", RecipeError)
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"{spec} returned {type(model).__name__}; a builder returns a torch.nn.Module.")
+    if weights is not None:
+        load_weights(model, weights)
+    return model
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -145,7 +109,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise RecipeError(f"{path.name} is not a sound .safetensors file: {_reason(error)}") from error
+        raise RecipeError(f"{path.name} is not a sound .safetensors file: {reason(error)}") from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -159,7 +123,7 @@ def _read_torch(path: Path) -> Any:
             "save model.state_dict() as .safetensors and give that."
         ) from None
     except Exception as error:  # a damaged file fails in as many ways as the format has parts
-        raise RecipeError(f"{path.name} is not a sound PyTorch file: {_reason(error)}") from error
+        raise RecipeError(f"{path.name} is not a sound PyTorch file: {reason(error)}") from error
 
 
 def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -191,9 +155,3 @@ def _listed(names: Iterable[str]) -> str:
     noun = "tensor" if len(names) == 1 else "tensors"
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} {noun} ({shown})"
-
-
-def _reason(error: BaseException) -> str:
-    """Return the exception's type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
