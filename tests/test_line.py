@@ -256,3 +256,5 @@ def test_the_original_is_folded_and_in_eval_mode():
     folded = plain(model)
     assert not torch.nn.utils.parametrize.is_parametrized(folded) and not folded.training
     assert torch.nn.utils.parametrize.is_parametrized(model)
+    x = torch.randn(1, 3, 8, 8)
+    assert torch.allclose(model(x), folded(x)), "the user's model still runs"

@@ -46,6 +46,9 @@ def plain(model: nn.Module) -> nn.Module:
         ) from None
     for module in model.modules():
         if parametrize.is_parametrized(module):
+            # The copy shares its class with the user's module, and folding deletes properties of the class.
+            parametrized = type(module)
+            module.__class__ = type(parametrized.__name__, parametrized.__bases__, dict(parametrized.__dict__))
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
         for key, hook in list(module._forward_pre_hooks.items()):

@@ -69,6 +69,7 @@ class prune:  # noqa: N801  (registered under its own name)
             pricer = Pricer(graph, state, run, self.budget)
             sites = self._sites(graph, step_of(self.step, self.rewrite, pricer))
             scores = self._scores(graph, sites, state, run)
+            sites = [site for site in sites if site.name in scores]
             if not pricer.bounds and "error" in pricer.wanted:
                 self._within_error(graph, sites, scores, pricer, state, run)
             plan, model = self._settle(graph, sites, scores, pricer, state, run)
@@ -99,12 +100,22 @@ class prune:  # noqa: N801  (registered under its own name)
         if state.data is not None:
             batches = [(x, None) for x in state.data.calibration(self.images, run.seed)]
         evidence = Evidence(state.model, graph, batches, seed=run.seed)
+        refusals: list[str] = []
         scores = {}
         for site in sites:
-            score = criterion(site, evidence).double().cpu().numpy()
+            try:
+                score = criterion(site, evidence).double().cpu().numpy()
+            except PlanError as error:
+                refusals.append(f"{site.name}: {error}")
+                run.note(
+                    "pinned", {"where": site.name, "units": site.size, "line": "", "why": f"has no score: {error}"}
+                )
+                continue
             if not np.isfinite(score).all():
                 raise PlanError(f"{site.name} has scores that are not numbers; check its weights for NaN.")
             scores[site.name] = score
+        if not scores:
+            raise PlanError(f"No site can be scored. {refusals[0]}")
         normalise = not getattr(criterion, "comparable", False) if self.normalise is None else self.normalise
         if normalise:
             scores = {name: s / max(float(np.abs(s).mean()), 1e-30) for name, s in scores.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.registry import build, register
 from penjing.data.data import Data
@@ -61,11 +63,26 @@ class train(Recipe):  # noqa: N801  (registered under its own name)
         recipe = Recipe(**{f.name: getattr(self, f.name) for f in fields(Recipe)})
         with run.stage("train", f"{self.epochs} epochs") as said:
             model = state.copy_model()
-            history = fit(model, data.train, data.val, recipe, terms=terms, seed=run.seed, teacher=state.original)
+            history = fit(
+                model,
+                data.train,
+                data.val,
+                recipe,
+                terms=terms,
+                seed=run.seed,
+                teacher=state.original,
+                on_epoch=self._tell,
+            )
             run.note("training", *history.rows)
             run.note("trained", {"precision": history.precision, "device": history.device, **asdict(recipe)})
             said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
         return state.with_model(model)
+
+    def _tell(self, row: Mapping[str, float | int | None]) -> None:
+        accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
+        console.say(
+            f"  epoch {row['epoch']} of {self.epochs}: loss {row['loss']:.4f}{accuracy}, {row['seconds']:.0f} s"
+        )
 
 
 @register("step")
