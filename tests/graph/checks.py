@@ -8,16 +8,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from nets.grammar import random_net
-from nets.hostile import HOSTILE
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from nets.grammar import random_net
+from nets.hostile import HOSTILE
 from penjing.core.types import Kept
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, difference, prove
@@ -60,7 +60,7 @@ class Network:
     @cached_property
     def trained(self) -> set[str]:
         """The parameters that get a gradient."""
-        return gradients(copy.deepcopy(self.model), (self.args, self.kwargs)).keys()
+        return set(gradients(copy.deepcopy(self.model), (self.args, self.kwargs)))
 
     @property
     def share_named(self) -> float:
@@ -69,7 +69,7 @@ class Network:
         return (self.graph.free + fixed) / self.graph.total
 
 
-@lru_cache(maxsize=None)
+@cache
 def hostile(name: str) -> Network:
     case = HOSTILE[name]
     return Network(name, plain(case.build()), *case.inputs())

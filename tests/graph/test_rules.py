@@ -142,7 +142,7 @@ def test_view_pins_a_second_labelled_dimension_that_it_merges() -> None:
     x = b.make((2, 3, 4), 1, 2)
     y = b.run("flatten", (2, 12), self=x)
     assert b.pinned(x.dims[1]) == [0, 1, 2] and not b.pinned(x.dims[2])
-    assert y.dims[1].tolist() == x.dims[2].tolist() * 3
+    assert x.dims[2] is not None and y.dims[1].tolist() == x.dims[2].tolist() * 3
 
 
 def test_blocks_pair_runs_of_equal_product() -> None:
@@ -482,7 +482,7 @@ def test_einsum_follows_letters() -> None:
     x = b.make((2, 3, 4, 4), 1)
     y = b.run("einsum", (2, 5), equation="nchw, kc -> nk", tensors=[x, b.parameter((5, 3))])
     (layer,) = b.findings.layers
-    assert (layer["in_channels"], layer["out_channels"], layer["in_size"], layer["reading_dim"]) == (3, 5, (4, 4), -3)
+    assert (layer["in_channels"], layer["out_channels"], layer["in_size"], layer["reading_dim"]) == (3, 5, (), -3)
     assert y.dims[1] is b.labels.axes["w", 0] and [(r.operand, r.dim) for r in b.findings.reads] == [(0, 1)]
     assert b.classes(np.r_[x.dims[1], b.labels.axes["w", 1]]) == [0, 1, 2] * 2
 
@@ -498,6 +498,7 @@ def test_grouped_convolution_ties_equal_offsets() -> None:
     x = b.make((2, 8, 4, 4), 1)
     y = conv(b, x, (4, 4, 1, 1), (2, 4, 4, 4), groups=2)
     assert ties(b, x.dims[1]) == [[0, 4], [1, 5], [2, 6], [3, 7]] and ties(b, y.dims[1]) == [[0, 2], [1, 3]]
+    assert x.dims[1] is not None
     assert b.classes(np.r_[x.dims[1][:4], b.labels.axes["w", 1]]) == [0, 1, 2, 3] * 2
     assert not b.findings.layers[0]["follows"] and [c.node for c in b.findings.choices] == ["node"]
 

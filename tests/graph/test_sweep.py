@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets.hostile import HOSTILE
 from torch import Tensor, nn
 
+from nets.hostile import HOSTILE
 from penjing.core.types import Kept
 from penjing.graph.proof import difference, prove
 from penjing.graph.rules import table
@@ -156,7 +156,7 @@ def test_cut_equals_hooks_that_mask_the_readers(name: str) -> None:
         assert difference(masked, whole) > 1e-4, f"removing units of {site} changes nothing: the test is blind"
 
 
-# ------------------------------------------------------------------------------------------------ it must be able to fail
+# ------------------------------------------------------------------------------------------- it must be able to fail
 
 FRAGILE = (
     "plain_chain",

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny import tiny
 
 from penjing.core.types import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.trace import plain, trace
 from penjing.rewrites.channels import channels
 from penjing.rewrites.weights import weights
+from tiny import tiny
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,9 @@ def assemble(
         layers=tuple(_layer(facts, classes, unit_of) for facts in findings.layers),
         reading_dims=tuple(facts["reading_dim"] for facts in findings.layers),
         writing_dims=tuple(facts["writing_dim"] for facts in findings.layers),
+        spans=tuple(
+            tuple(None if v is None else unit_of[classes[v]] for v in facts["spans"]) for facts in findings.layers
+        ),
         sites=_sites(sites, tables, len(unit_of)),
         notes=(*_notes(written, classes, number, reasons), *_collapsed(written, classes, lone, labels)),
         written=outputs,
@@ -177,8 +180,8 @@ def _sites(named: list[tuple[str, Ints]], tables: tuple[Axis, ...], units: int) 
 
 
 def _layer(facts: dict[str, Any], classes: Ints, unit_of: Ints) -> Layer:
-    facts = {key: value for key, value in facts.items() if key not in ("reading_dim", "writing_dim")}
-    ins, outs = facts.pop("in"), facts.pop("out")
+    facts = dict(facts)
+    ins, outs, *_ = (facts.pop(key) for key in ("in", "out", "reading_dim", "writing_dim", "spans"))
     none = np.full(1, -1, dtype=np.int64)
     return Layer(
         in_units=np.repeat(none, facts["in_channels"]) if ins is None else unit_of[classes[ins]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from penjing.core.types import Layer, Plan
+from penjing.core.types import Ints, Layer, Plan
 from penjing.graph.graph import Graph, is_gone
 
 
@@ -32,7 +32,17 @@ class Draft:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The layers that remain."""
-        return tuple(layer.shrunk(self.gone) for layer in self.graph.layers)
+        return tuple(
+            self._shrunk(layer, spans) for layer, spans in zip(self.graph.layers, self.graph.spans, strict=True)
+        )
+
+    def _shrunk(self, layer: Layer, spans: tuple[Ints | None, ...]) -> Layer:
+        small = layer.shrunk(self.gone)
+        if all(units is None for units in spans):
+            return small
+        lost = [0 if units is None else int(is_gone(units, self.gone).sum()) for units in spans]
+        sizes = tuple(n - k for n, k in zip(layer.in_size, lost, strict=True))
+        return replace(small, in_size=sizes, out_size=sizes)
 
     @cached_property
     def _shapes(self) -> dict[str, list[int]]:

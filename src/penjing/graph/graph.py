@@ -64,16 +64,19 @@ class Graph:
     """What a network is, as far as removing units from it is concerned.
 
     ``layers`` stand in the order of execution; ``reading_dims`` and ``writing_dims`` say along which dimension of its
-    input and output, counted from the end, each has its channels. ``sites`` are the channel sites; ``free`` and
-    ``total`` count the output channels of all layers that feed another layer, so ``free / total`` is the share that may
-    be cut; ``notes`` tell why the rest stays. ``written`` names, for each layer that makes channels, the unit of each
-    of them. ``shapes`` are those of the parameters. ``program`` is the exported program, kept for the proof;
-    ``example`` the input it was traced with.
+    input and output, counted from the end, each has its channels; ``spans`` holds the units along each of the other
+    sizes that it runs over, where these are channels as well (a linear layer over positions).
+
+    ``sites`` are the channel sites; ``free`` and ``total`` count the output channels of all layers that feed another
+    layer, so ``free / total`` is the share that may be cut; ``notes`` tell why the rest stays. ``written`` names, for
+    each layer that makes channels, the unit of each of them. ``shapes`` are those of the parameters. ``program`` is the
+    exported program, kept for the proof; ``example`` the input it was traced with.
     """
 
     layers: tuple[Layer, ...]
     reading_dims: tuple[int, ...]
     writing_dims: tuple[int, ...]
+    spans: tuple[tuple[Ints | None, ...], ...]
     sites: tuple[Site, ...]
     notes: tuple[Note, ...]
     written: tuple[tuple[str, Ints], ...]

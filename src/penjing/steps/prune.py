@@ -134,17 +134,14 @@ class prune:  # noqa: N801  (registered under its own name)
             bound = Bound("macs", share * whole, f"{share:.3g}x")
             pricer.bound(bound)
             try:
-                plan = build("allocator", self.allocator)(
-                    Problem(self.rewrite, sites, scores, [bound], pricer, run.seed, finer=True)
-                )
+                _, model = self._proved(graph, sites, scores, [bound], pricer, state, run)
             except Infeasible:
                 low = share
                 continue
-            model, failed = self._apply(graph, plan, state, run)
             recalibrate(model, data.calibration(self.images, run.seed, size=128))
             error = evaluate(model, data.val).error
             run.note("rounds", {"round": round_, "predicted": {"macs": share}, "measured": {"error": error}})
-            if limit.met(error) and not failed:
+            if limit.met(error):
                 high = share
             else:
                 low = share
@@ -163,26 +160,38 @@ class prune:  # noqa: N801  (registered under its own name)
         run: Run,
     ) -> tuple[Plan, nn.Module]:
         """Choose, apply, prove and, where a bound wants it, measure, until the measured bounds hold."""
-        allocator = build("allocator", self.allocator)
         aim = [replace(b, limit=b.limit * MARGIN) if pricer.is_measured(b.cost) else b for b in pricer.bounds]
         best: dict[str, float] = {}
         for round_ in range(1, self.rounds + 1):
-            finer = self.step is None and not pricer.wants("latency")
-            problem = Problem(self.rewrite, sites, scores, aim, pricer, run.seed, finer)
-            plan = allocator(problem)
-            model, failed = self._apply(graph, plan, state, run)
-            if failed:
-                sites = [site for site in sites if site.name not in failed]
-                continue
+            plan, model = self._proved(graph, sites, scores, aim, pricer, state, run)
             measured = pricer.measure(model)
             if measured:
                 run.note("rounds", {"round": round_, "predicted": pricer.costs(plan), "measured": measured})
-            misses = [b for b in pricer.bounds if b.cost in measured and not b.met(measured[b.cost])]
-            if not misses:
+            if all(b.met(measured[b.cost]) for b in pricer.bounds if b.cost in measured):
                 return plan, model
             best = dict(pricer(plan)) | measured
             pricer.correct(plan, measured)
         raise Infeasible(_missed(pricer.bounds, best, self.rounds), best)
+
+    def _proved(
+        self,
+        graph: Graph,
+        sites: list[Site],
+        scores: Mapping[str, Floats],
+        bounds: Sequence[Bound],
+        pricer: Pricer,
+        state: State,
+        run: Run,
+    ) -> tuple[Plan, nn.Module]:
+        """Choose and apply a plan whose proof holds; a site that fails its own is taken out of ``sites``."""
+        allocator = build("allocator", self.allocator)
+        finer = self.step is None and not pricer.wants("latency")
+        while True:
+            plan = allocator(Problem(self.rewrite, sites, scores, bounds, pricer, run.seed, finer))
+            model, failed = self._apply(graph, plan, state, run)
+            if not failed:
+                return plan, model
+            sites[:] = [site for site in sites if site.name not in failed]
 
     def _apply(self, graph: Graph, plan: Plan, state: State, run: Run) -> tuple[nn.Module, list[str]]:
         """Apply a plan to a copy and prove it; return the sites whose own cut fails its proof."""

@@ -105,6 +105,7 @@ def convolution(call: Call) -> Result:
         "in_size": tuple(x.shape[channel + 1 :]),
         "out_size": tuple(call.shape[channel + 1 :]),
         "follows": follows,
+        "spans": (None,) * rank,
     }
     _write(call, "conv", w, ins, outs, **facts)
     lead: list[Ints | None] = [call.dim(x, d) for d in range(channel)]
@@ -173,23 +174,33 @@ def _linear_layer(
     outs: Ints | None,
     sizes: tuple[int, int],
     dims: tuple[int, int] = (-1, -1),
+    summed: tuple[int, ...] = (),
 ) -> None:
-    """File a linear layer; ``sizes`` and ``dims`` are those of its channels in what it reads and writes."""
-    positions = _positions(call, x, dims[0])
+    """File a linear layer; ``sizes`` and ``dims`` are those of its channels in what it reads and writes.
+
+    Dimensions in ``summed`` are summed over before the product, and so are no positions.
+    """
+    among = [d for d in range(len(x.shape)) if d != dims[0] % len(x.shape) and d not in summed]
+    spans = _spans(call, [(x.shape[d], call.dim(x, d)) for d in among])
+    positions = tuple(n for n, _ in spans)
     _write(
         call, "linear", w, ins, outs, bias=bias, reading_dim=dims[0], writing_dim=dims[1], in_channels=sizes[0],
         out_channels=sizes[1], groups=1, kernel=(), stride=(), padding=(), dilation=(), transposed=False,
-        in_size=positions, out_size=positions, follows=False,
+        in_size=positions, out_size=positions, follows=False, spans=tuple(labels for _, labels in spans),
     )  # fmt: skip
 
 
-def _positions(call: Call, x: Tagged, dim: int) -> tuple[int, ...]:
-    """Return the sizes a linear layer runs over for one sample; a batch folded with others is taken out of them."""
-    others = [n for d, n in enumerate(x.shape) if d != dim % len(x.shape)]
-    if others and others[0] == call.around.batch:
-        return tuple(others[1:])
-    together = math.prod(others)
-    return (together // call.around.batch,) if together % call.around.batch == 0 else tuple(others)
+def _spans(call: Call, dims: list[tuple[int, Ints | None]]) -> list[tuple[int, Ints | None]]:
+    """Return what a linear layer runs over for one sample: sizes, and the labels of those that may shrink.
+
+    A batch that is folded with other dimensions is taken out of them.
+    """
+    if dims and dims[0][0] == call.around.batch:
+        return dims[1:]
+    together = math.prod(n for n, labels in dims if labels is None)
+    if together % call.around.batch:
+        return dims
+    return [(together // call.around.batch, None), *(pair for pair in dims if pair[1] is not None)]
 
 
 @rule("matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addbmm")
@@ -287,8 +298,8 @@ class Roles:
 def einsum_roles(terms: list[str], right: str, own: list[bool]) -> Roles | None:
     """Tell whether an einsum is a linear layer; ``own`` marks operands that come from parameters.
 
-    It is where one activation meets one weight, they sum over one letter, and the weight adds one of its own. All
-    other letters of the activation count as batch and positions.
+    It is where one activation meets one weight, they sum over one letter, and the weight adds one of its own. Letters
+    of the activation that stay are its batch and positions, the others it is summed over beforehand.
     """
     if sorted(own) != [False, True]:
         return None
@@ -311,7 +322,8 @@ def _einsum_makes(
         at, out = terms[roles.read].index(roles.summed), right.index(roles.made)
         sizes = (x.shape[at], call.shape[out])
         dims = (at - len(x.shape), out - len(call.shape))
-        _linear_layer(call, x, w, None, labels[roles.summed], labels[roles.made], sizes, dims)
+        summed = tuple(d for d, letter in enumerate(terms[roles.read]) if letter not in right)
+        _linear_layer(call, x, w, None, labels[roles.summed], labels[roles.made], sizes, dims, summed)
         return
     for i, x in enumerate(operands):
         elsewhere = "".join(term for j, term in enumerate(terms) if j != i)
