@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import machine
 
 from penjing.core.errors import PenjingError
 from penjing.export.files import write_whole
 from penjing.graph.proof import prove
+from rows import machine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -403,14 +403,3 @@ class Taught(Protocol):
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with (done, total, text)."""
-
-
-@dataclass
-class Ledger:
-    """Facts a run collects for its report: metrics by name, notes, certificates."""
-
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, name: str, value: Any) -> None:
-        """Append to the list of this name."""
-        self.facts.setdefault(name, []).append(value)

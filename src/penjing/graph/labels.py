@@ -83,6 +83,33 @@ class Labels:
             self._edges.append(Edge(np.tile(first, len(table) - 1), table[1:].reshape(-1), self.cause, counted=True))
         return first
 
+    def balance(self, table: Ints) -> None:
+        """Tie the labels of ``[rows, columns]`` so that every row loses equally many.
+
+        What goes together already may lie unevenly over the rows; such classes are joined to others that make up for
+        it, the nearest first, and no more than that takes. Of free labels these are those of a column.
+        """
+        classes = self.classes()[table]
+        if (classes == classes[:1]).all():
+            return
+        found, first, number = np.unique(classes.T, return_index=True, return_inverse=True)
+        if len(found) == classes.size:
+            self.tie_rows(table)
+            return
+        counts = np.zeros((len(found), len(table)), dtype=np.int64)
+        np.add.at(counts, (number.reshape(classes.T.shape), np.arange(len(table))), 1)
+        label = table.T.reshape(-1)[first]
+        waiting = [k for k in np.argsort(first).tolist() if counts[k].min() != counts[k].max()]
+        while waiting:
+            start = waiting.pop(0)
+            total = counts[start]
+            while total.min() != total.max():
+                sums = total + counts[waiting]
+                at = int(np.argmin(sums.max(1) - sums.min(1)))
+                total = sums[at]
+                edge = (label[[start]], label[[waiting.pop(at)]])
+                self._edges.append(Edge(*edge, self.cause, counted=True))
+
     def pin(self, labels: Ints, reason: Reason) -> None:
         """Keep these labels, for this reason."""
         if labels.size:

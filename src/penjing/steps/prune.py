@@ -15,6 +15,7 @@ from penjing.core.errors import Infeasible, PlanError
 from penjing.core.registry import build, register
 from penjing.core.types import Bound, Floats, Plan, Site
 from penjing.costs.units import resolve
+from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
@@ -24,6 +25,9 @@ from penjing.steps.recover import data_of
 from penjing.steps.state import Run, State
 from penjing.train.evaluate import evaluate
 from penjing.train.recalibrate import recalibrate
+
+NORMS = ("l1", "l2", "fpgm")
+"""Criteria that see nothing in a layer whose filters are all of one size; the report names such layers."""
 
 ERROR_ROUNDS = 6
 """How often the range of MACs is halved when only the error is bounded."""
@@ -72,8 +76,9 @@ class prune:  # noqa: N801  (registered under its own name)
             sites = [site for site in sites if site.name in scores]
             if not pricer.bounds and "error" in pricer.wanted:
                 self._within_error(graph, sites, scores, pricer, state, run)
+            said.append(self._lowest(sites, pricer, run))
             plan, model = self._settle(graph, sites, scores, pricer, state, run)
-            self._file(graph, plan, run)
+            self._file(graph, plan, state, run)
             said.append(f"{len(plan)} of {len(sites)} sites, {pricer.told(plan)}")
         return state.with_model(model, plan)
 
@@ -120,6 +125,14 @@ class prune:  # noqa: N801  (registered under its own name)
         if normalise:
             scores = {name: s / max(float(np.abs(s).mean()), 1e-30) for name, s in scores.items()}
         return scores
+
+    def _lowest(self, sites: list[Site], pricer: Pricer, run: Run) -> str:
+        """Tell, before anything is decided, what the smallest plan would cost."""
+        fewest = Plan.of(self.rewrite, {site.name: np.arange(site.fewest) for site in sites}, sites)
+        costs = pricer(fewest)
+        run.note("lowest", costs)
+        shares = (f"{name} {value / pricer.original.costs[name]:.3g}x" for name, value in costs.items())
+        return f"lowest reachable in steps of {max(site.step for site in sites)}: {', '.join(shares)}"
 
     def _within_error(
         self, graph: Graph, sites: list[Site], scores: Mapping[str, Floats], pricer: Pricer, state: State, run: Run
@@ -217,13 +230,19 @@ class prune:  # noqa: N801  (registered under its own name)
             raise PlanError("The whole cut fails its proof although each site alone holds; please report this network.")
         return model, failed
 
-    def _file(self, graph: Graph, plan: Plan, run: Run) -> None:
+    def _file(self, graph: Graph, plan: Plan, state: State, run: Run) -> None:
         kept = plan.of_rewrite(self.rewrite)
         sizes = {site.name: site.size for site in (graph.sites if self.rewrite == "channels" else ())}
         sizes |= {entry.site: entry.size for entry in plan}
         for name, size in sizes.items():
             after = len(kept[name]) if name in kept else size
             run.note("sites", {"site": name, "kind": self.rewrite, "before": size, "after": after})
+        if self.criterion in NORMS:
+            for found in diagnose.report(state.model, graph):
+                if not found.informative:
+                    verdict = f"the criterion {self.criterion} carries no information here"
+                    spreads = {"spread of l2 norms": found.cv_l2, "of noise": found.expected_cv_l2}
+                    run.note("diagnostics", {"layer": found.layer, "verdict": verdict, **spreads})
         run.note("pinned", *({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in graph.notes))
 
 

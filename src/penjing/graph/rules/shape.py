@@ -225,7 +225,7 @@ def slice_(call: Call) -> Result:
         piece = math.gcd(first, last, size)
         if call.level == 0 and piece > 1:
             call.assume(labels)
-            call.labels.tie_rows(labels.reshape(-1, piece))
+            call.labels.balance(labels.reshape(-1, piece))
         else:
             _pin_slice(call, labels, int(start), int(stop), size)
     dims[d] = chosen
@@ -269,7 +269,7 @@ def split(call: Call) -> Result:
             _tie_pieces(call, labels, sizes)
         elif call.level == 0 and piece > 1:
             call.assume(labels)
-            call.labels.tie_rows(labels.reshape(-1, piece))
+            call.labels.balance(labels.reshape(-1, piece))
         else:
             end = len(labels) - sizes[-1] if call.name in ("split", "unsafe_split") else len(labels)
             call.pin(labels[:end], f"is split into constant sizes {sizes}", fixed_by_code=True)
@@ -284,7 +284,10 @@ def split(call: Call) -> Result:
 
 
 def _tie_pieces(call: Call, labels: Ints, sizes: list[int]) -> None:
-    """Tie equal offsets of all pieces; those that not every piece has must stay, or the pieces' borders would move."""
+    """Let all pieces lose equally many; offsets that not every piece has must stay, or the borders would move."""
+    if len(set(sizes)) == 1:
+        call.labels.balance(labels.reshape(len(sizes), -1))
+        return
     starts = np.cumsum([0, *sizes[:-1]])
     call.labels.tie_rows(np.stack([labels[at : at + min(sizes)] for at in starts]))
     for at, n in zip(starts, sizes, strict=True):
