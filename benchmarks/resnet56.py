@@ -79,7 +79,7 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
     """Name every row and say how it is made."""
     for seed in (0, 1):
         for epochs in (0, 2, 12):
-            lr = 0.02 if epochs == 2 else 0.05
+            lr = 0.01
             yield (
                 f"channels_macs0.5x_{epochs}epochs_seed{seed}",
                 partial(channels, epochs, "macs=0.5x", seed, lr, where),
