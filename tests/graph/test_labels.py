@@ -50,6 +50,39 @@ def test_tying_rows_ties_columns() -> None:
     assert len(set(labels.classes().tolist())) == 2
 
 
+def test_balance_of_free_labels_ties_columns() -> None:
+    labels = Labels()
+    table = labels.fresh(6).reshape(3, 2)
+    assert labels.balance(table) and labels.classes()[table].tolist() == [labels.classes()[[0, 1]].tolist()] * 3
+    ties = len(labels._edges)
+    assert labels.balance(table) and len(labels._edges) == ties
+
+
+def test_balance_joins_what_makes_up_for_each_other() -> None:
+    """Pairs of neighbours in two rows of nine: the fifth pair lies in both, the others find one from the other row."""
+    labels = Labels()
+    pairs = labels.fresh(9)
+    assert not labels.balance(np.repeat(pairs, 2).reshape(2, 9))
+    classes = labels.classes()
+    groups = sorted(np.flatnonzero(classes == c).tolist() for c in set(classes.tolist()))
+    assert groups == [[0, 5], [1, 6], [2, 7], [3, 8], [4]]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_balance_lets_every_row_lose_equally_many(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = Labels()
+    rows = int(rng.integers(2, 5))
+    table = labels.fresh(rows * 6).reshape(rows, 6)
+    for _ in range(int(rng.integers(0, 6))):
+        labels.tie(*(rng.choice(table.ravel(), (2, 2))))
+    labels.balance(table)
+    classes = labels.classes()[table]
+    for c in np.unique(classes):
+        lost = (classes == c).sum(1)
+        assert lost.min() == lost.max()
+
+
 def test_first_reason_wins_but_constants_go_first_and_outputs_last() -> None:
     labels = Labels()
     a, b, c = labels.fresh(1), labels.fresh(1), labels.fresh(1)

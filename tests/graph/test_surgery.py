@@ -61,6 +61,20 @@ def test_group_counts_follow_or_stay() -> None:
     assert torch.equal(conv.weight, old[:, [0, 5]])
 
 
+def test_groups_may_lose_different_channels() -> None:
+    """Behind a shuffle of three, eight channels in a group are those of two and two thirds of the shuffle's columns."""
+    net = hostile("shuffle_module")
+    (axis,) = [axis for axis in net.graph.axes if axis.groups > 1]
+    assert (axis.tensor, axis.axis, axis.groups) == ("grouped.0.weight", 1, 3)
+    site = net.graph.site("stem.0")
+    small = net.small({"stem.0": at(1)})
+    gone = (axis.units == site.ids[0]).reshape(3, 8)
+    assert len({tuple(row) for row in gone.tolist()}) > 1 and set(gone.sum(1).tolist()) == {3}
+    old, new = net.model.get_parameter("grouped.0.weight"), small.get_parameter("grouped.0.weight")
+    rows = [old[8 * g : 8 * g + 8][:, torch.from_numpy(~gone[g])] for g in range(3)]
+    assert torch.equal(new, torch.cat(rows)) and untrue(small) == []
+
+
 def test_group_norm_loses_whole_groups() -> None:
     _, after = cut_copy("group_norm_8", {"conv1": at(1, 6)})
     norm = after.get_submodule("norm1")

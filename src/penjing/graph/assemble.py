@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,12 +70,13 @@ def assemble(
     written = [(owner, vector) for vector, owner in {id(v): (v, o) for v, o in findings.makers}.values()]
     made, maker = _first_makers([(owner, classes[vector]) for owner, vector in written])
     made = made[number[made] < 0]
-    axes = [(key, classes[vector]) for key, vector in labels.axes.items()]
+    axes = [(Place(*key, labels.roles.get(key, "tied")), classes[vector]) for key, vector in labels.axes.items()]
+    axes += [(Place(tensor, 1, "in", g), classes[vector]) for (tensor, g), vector in labels.grouped.items()]
     groups = _group(made, [c for _, c in axes], len(number))
     lone = np.array([members[0] for members in groups if len(members) == 1], dtype=np.int64)
     groups = [members for members in groups if len(members) > 1]
     unit_of, sites = _units(groups, maker, len(number))
-    tables = tuple(Axis(t, a, labels.roles.get((t, a), "tied"), unit_of[c]) for (t, a), c in axes)
+    tables = tuple(Axis(at.tensor, at.axis, at.role, unit_of[c], at.groups) for at, c in axes)
     boundary = np.array([reason.boundary for reason in reasons], dtype=np.bool_)
     inner = (number < 0) | ~boundary[number] if len(boundary) else np.ones(len(number), dtype=np.bool_)
     outputs = tuple((owner, unit_of[classes[vector]]) for owner, vector in written)
@@ -107,10 +108,19 @@ def assemble(
     return Assembly(
         graph,
         tuple(Guess(g.node, g.line, g.units[g.units >= 0]) for g in guesses if (g.units >= 0).any()),
-        tuple(c.node for c in findings.choices if np.isin(classes[c.labels], lone).any()),
+        tuple(dict.fromkeys(c.node for c in findings.choices if np.isin(classes[c.labels], lone).any())),
         results,
         unit_of[classes],
     )
+
+
+class Place(NamedTuple):
+    """An axis before its units are known."""
+
+    tensor: str
+    axis: int
+    role: str
+    groups: int = 1
 
 
 def _first_makers(written: list[tuple[str, Ints]]) -> tuple[Ints, dict[int, str]]:
@@ -164,12 +174,12 @@ def _units(groups: list[Ints], maker: Mapping[int, str], count: int) -> tuple[In
 
 
 def _sites(named: list[tuple[str, Ints]], tables: tuple[Axis, ...], units: int) -> tuple[Site, ...]:
-    """Find the slots of all sites in one pass over the axes."""
+    """Find the slots of all sites in one pass over the axes; those that differ by group have no index of their own."""
     whose = np.full(units, -1, dtype=np.int64)
     for k, (_, ids) in enumerate(named):
         whose[ids] = k
     slots: list[list[Slot]] = [[] for _ in named]
-    for table in tables:
+    for table in (table for table in tables if table.groups == 1):
         index = np.flatnonzero(table.units >= 0)
         site = whose[table.units[index]]
         order = np.argsort(site, kind="stable")

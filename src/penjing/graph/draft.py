@@ -9,11 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.types import Ints, Layer, Plan
 from penjing.graph.graph import Graph, is_gone
+from penjing.graph.surgery import what_stays
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,7 @@ class Draft:
         """The shapes that are left of parameters and buffers."""
         shapes = {name: list(shape) for name, shape in (*self.graph.shapes.items(), *self.graph.buffer_shapes.items())}
         for axis in self.graph.axes:
-            shapes[axis.tensor][axis.axis] -= int(is_gone(axis.units, self.gone).sum())
+            shapes[axis.tensor][axis.axis] -= int(is_gone(axis.units, self.gone).sum()) // axis.groups
         return shapes
 
     @cached_property
@@ -63,11 +65,12 @@ class Draft:
         zeroed = 0
         for entry in self.plan:
             if entry.rewrite == "weights":
-                left = np.zeros(self.graph.shapes[entry.site], dtype=np.bool_)
-                left.flat[np.setdiff1d(np.arange(entry.size), entry.kept)] = True
+                left = torch.ones(entry.size, dtype=torch.bool)
+                left[torch.from_numpy(entry.kept)] = False
+                left = left.view(self.graph.shapes[entry.site])
                 for axis in self.graph.axes:
                     if axis.tensor == entry.site:
-                        left = np.compress(~is_gone(axis.units, self.gone), left, axis=axis.axis)
+                        left = what_stays(left, axis, self.gone)
                 zeroed += int(left.sum())
         return self.parameters - zeroed
 

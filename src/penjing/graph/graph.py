@@ -24,12 +24,17 @@ def is_gone(units: Ints, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One axis of a parameter or buffer, and the unit of each index along it (-1: none)."""
+    """One axis of a parameter or buffer, and the unit of each index along it (-1: none).
+
+    Where ``groups`` exceeds one, the first axis of the tensor falls into so many groups, each with indices of its own
+    along this axis: ``units`` holds those of all groups, one after the other, and each loses equally many.
+    """
 
     tensor: str
     axis: int
     role: str
     units: Ints
+    groups: int = 1
 
 
 @dataclass(frozen=True, eq=False)

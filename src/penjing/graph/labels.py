@@ -54,13 +54,15 @@ class Edge:
 class Labels:
     """Hands out labels, and remembers ties between them, pins on them, and the axes of tensors they name.
 
-    ``cause`` is the operator at work, kept with each tie to explain it.
+    ``axes`` is kept by (tensor, axis); ``grouped`` by (tensor, groups) for kernels whose second axis counts inside
+    groups that may lose different channels. ``cause`` is the operator at work, kept with each tie to explain it.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.cause = ""
         self.axes: dict[tuple[str, int], Ints] = {}
+        self.grouped: dict[tuple[str, int], Ints] = {}
         self.roles: dict[tuple[str, int], str] = {}
         self._edges: list[Edge] = []
         self._pins: list[tuple[Ints, Reason]] = []
@@ -83,19 +85,19 @@ class Labels:
             self._edges.append(Edge(np.tile(first, len(table) - 1), table[1:].reshape(-1), self.cause, counted=True))
         return first
 
-    def balance(self, table: Ints) -> None:
-        """Tie the labels of ``[rows, columns]`` so that every row loses equally many.
+    def balance(self, table: Ints) -> bool:
+        """Tie the labels of ``[rows, columns]`` so that every row loses equally many; tell if columns are then one.
 
         What goes together already may lie unevenly over the rows; such classes are joined to others that make up for
         it, the nearest first, and no more than that takes. Of free labels these are those of a column.
         """
         classes = self.classes()[table]
         if (classes == classes[:1]).all():
-            return
+            return True
         found, first, number = np.unique(classes.T, return_index=True, return_inverse=True)
         if len(found) == classes.size:
             self.tie_rows(table)
-            return
+            return True
         counts = np.zeros((len(found), len(table)), dtype=np.int64)
         np.add.at(counts, (number.reshape(classes.T.shape), np.arange(len(table))), 1)
         label = table.T.reshape(-1)[first]
@@ -105,10 +107,13 @@ class Labels:
             total = counts[start]
             while total.min() != total.max():
                 sums = total + counts[waiting]
-                at = int(np.argmin(sums.max(1) - sums.min(1)))
+                missing = sums.max(1, keepdims=True) - sums
+                # Least missing in all, and of those in the fewest rows: what fills one row at a time closes sooner.
+                at = int(np.argmin(missing.sum(1) * (len(table) + 1) + (missing > 0).sum(1)))
                 total = sums[at]
                 edge = (label[[start]], label[[waiting.pop(at)]])
                 self._edges.append(Edge(*edge, self.cause, counted=True))
+        return False
 
     def pin(self, labels: Ints, reason: Reason) -> None:
         """Keep these labels, for this reason."""
@@ -130,6 +135,10 @@ class Labels:
         known = self.axes.setdefault((name, axis), labels)
         self.tie(known, labels)
         self.mark(name, axis, role)
+
+    def bind_groups(self, name: str, groups: int, labels: Ints) -> None:
+        """Say that the second axis of a grouped kernel carries these labels, those of all groups in a row."""
+        self.tie(self.grouped.setdefault((name, groups), labels), labels)
 
     def mark(self, name: str, axis: int, role: str) -> None:
         """Give an axis its role; ``out`` outranks ``in``, which outranks ``tied``."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from penjing.core.errors import PlanError
 from penjing.core.types import Kept
-from penjing.graph.graph import Graph, is_gone
+from penjing.graph.graph import Axis, Graph, is_gone
 
 
 def cut(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
@@ -22,23 +22,37 @@ def cut(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
     """
     gone = graph.gone(kept)
     places = _places(model)
+    changed = [axis for axis in graph.axes if is_gone(axis.units, gone).any()]
+    _check(changed, places)
     _renumber(graph, gone, places)
-    for table in graph.axes:
-        stays = ~is_gone(table.units, gone)
-        if stays.all():
-            continue
-        if table.tensor not in places:
-            raise PlanError(f"The model has no tensor {table.tensor!r}; trace the model that is to be cut.")
-        owner, attribute = places[table.tensor][0]
+    for axis in changed:
+        owner, attribute = places[axis.tensor][0]
         old = getattr(owner, attribute)
-        if old.shape[table.axis] != len(stays):
+        _replace(places[axis.tensor], old, what_stays(old.detach(), axis, gone))
+    _describe(model, graph, gone, places)
+
+
+def _check(axes: list[Axis], places: Mapping[str, list[tuple[nn.Module, str]]]) -> None:
+    """Refuse a model that is not the one that was traced, before anything of it is changed."""
+    for axis in axes:
+        if axis.tensor not in places:
+            raise PlanError(f"The model has no tensor {axis.tensor!r}; trace the model that is to be cut.")
+        owner, attribute = places[axis.tensor][0]
+        size, traced = getattr(owner, attribute).shape[axis.axis], len(axis.units) // axis.groups
+        if size != traced:
             raise PlanError(
-                f"{table.tensor} has {old.shape[table.axis]} entries on axis {table.axis}, {len(stays)} were traced; "
+                f"{axis.tensor} has {size} entries on axis {axis.axis}, {traced} were traced; "
                 "trace the model again before a second cut."
             )
-        index = torch.from_numpy(np.flatnonzero(stays)).to(old.device)
-        _replace(places[table.tensor], old, old.detach().index_select(table.axis, index))
-    _describe(model, graph, gone, places)
+
+
+def what_stays(tensor: torch.Tensor, axis: Axis, gone: NDArray[np.bool_]) -> torch.Tensor:
+    """Return a tensor without what is gone along one of its axes."""
+    stays = torch.from_numpy(~is_gone(axis.units, gone)).to(tensor.device)
+    if axis.groups == 1:
+        return tensor.index_select(axis.axis, stays.nonzero()[:, 0])
+    rows = zip(tensor.chunk(axis.groups), stays.view(axis.groups, -1), strict=True)
+    return torch.cat([part.index_select(axis.axis, of_group.nonzero()[:, 0]) for part, of_group in rows])
 
 
 def shell(model: nn.Module) -> nn.Module:

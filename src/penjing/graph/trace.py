@@ -33,7 +33,7 @@ ROUNDS = 12
 """How many readings of the user's code are tried before what is left unproved is pinned."""
 
 TRIES = 8
-"""How many other ways to tie are tried where everything collapsed into one unit."""
+"""For how many nodes other ways to tie are tried where everything collapsed into one unit."""
 
 
 def trace(

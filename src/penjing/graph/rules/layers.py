@@ -47,8 +47,8 @@ def convolution(call: Call) -> Result:
     """Read the input channels, write the output channels; groups decide which of them are bound to each other.
 
     With one input channel a group, or more groups than channels in one, whole groups go and the group count
-    follows. Otherwise the count stays, and equal offsets of all groups go together. A module can do either; in a
-    functional call the user's code decides, and the proof tells.
+    follows. Otherwise the count stays, and all groups lose equally many. A module can do either; in a functional call
+    the user's code decides, and the proof tells.
     """
     x: Tagged = call["input"]
     w: Tagged = call["weight"]
@@ -86,7 +86,7 @@ def convolution(call: Call) -> Result:
             follows = True
             ins, outs = _by_group(call, w, ins, groups, per_in, per_out, transposed)
         else:
-            outs = _by_offset(call, w, ins, groups, per_in, transposed)
+            outs = _by_offset(call, w, ins, groups, transposed)
     if bias is not None:
         call.couple(bias, 0, outs)
     call.read(0, -rank - 1, ins)
@@ -131,18 +131,25 @@ def _by_group(
     return ins, outs
 
 
-def _by_offset(call: Call, w: Tagged, ins: Ints | None, groups: int, per_in: int, transposed: bool) -> Ints | None:
-    """Tie equal offsets of all groups, on the input and on the output side; return output labels."""
-    offsets = None if ins is None else call.labels.tie_rows(ins.reshape(groups, per_in))
+def _by_offset(call: Call, w: Tagged, ins: Ints | None, groups: int, transposed: bool) -> Ints | None:
+    """Let all groups lose equally many inputs, and outputs at equal offsets; return output labels."""
     if transposed:
-        if ins is None:
-            call.couple(w, 0, None, "in")
-        else:
-            call.couple(w, 0, ins, "in")
+        if ins is not None:
+            call.labels.balance(ins.reshape(groups, -1))
+        call.couple(w, 0, ins, "in")
         outs = call.dim(w, 1)
         call.labels.mark(w.name, 1, "out")
         return None if outs is None else np.tile(outs, groups)
-    call.couple(w, 1, offsets, "in")
+    if ins is None:
+        call.couple(w, 1, None, "in")
+    else:
+        table = ins.reshape(groups, -1)
+        if not w.name or call.known(w, 1) is not None:
+            call.couple(w, 1, call.labels.tie_rows(table), "in")
+        elif call.labels.balance(table):
+            call.couple(w, 1, table[0], "in")
+        else:
+            call.labels.bind_groups(w.name, groups, ins)
     outs = call.dim(w, 0)
     call.labels.mark(w.name, 0, "out")
     if outs is not None:
