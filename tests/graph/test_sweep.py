@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nets.file_gap import gap_of_file
 from nets.hostile import HOSTILE
+from penjing.core.errors import PenjingError
 from penjing.core.types import Kept
 from penjing.graph.proof import difference, prove
 from penjing.graph.rules import table
@@ -48,7 +50,7 @@ STIFF = {
 def test_cut_hostile_network_is_sound(name: str) -> None:
     net = hostile(name)
     assert troubles(net, half(net.graph, seed=1)) == []
-    assert troubles(net, single(net.graph, seed=2)) == []
+    assert troubles(net, single(net.graph, seed=2), thorough=False) == []
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -69,7 +71,7 @@ def test_enough_is_free(name: str) -> None:
 @pytest.mark.parametrize("seed", SUITE)
 def test_cut_random_network_is_sound(seed: int) -> None:
     net = random_network(seed)
-    assert troubles(net, half(net.graph, seed)) == []
+    assert troubles(net, half(net.graph, seed), thorough=seed % 2 == 0) == []
     assert net.share_named >= ENOUGH, net.graph.notes
 
 
@@ -83,18 +85,26 @@ def test_cut_many_random_networks_is_sound(seed: int) -> None:
 
 
 EXPORTED = [name for name, case in HOSTILE.items() if case.named][::4][:20]
-
-
-def check_file(name: str, folder: Path) -> None:
-    from nets.file_gap import gap_of_file
-
-    net = hostile(name)
-    assert gap_of_file(net.small(half(net.graph, seed=3)), net.args, net.kwargs, folder / "cut.onnx") <= 1e-4
+PARITY = 1e-4
 
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_exported_cut_network_agrees(name: str, tmp_path: Path) -> None:
-    check_file(name, tmp_path)
+    net = hostile(name)
+    assert gap_of_file(net.small(half(net.graph, seed=3)), net.args, net.kwargs, tmp_path / "cut.onnx") <= PARITY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*HOSTILE, *SLOW])
+def test_every_exported_cut_network_agrees(name: str | int, tmp_path: Path) -> None:
+    net = hostile(name) if isinstance(name, str) else random_network(name)
+    try:
+        gap = gap_of_file(net.small(half(net.graph, seed=3)), net.args, net.kwargs, tmp_path / "cut.onnx")
+    except PenjingError:
+        with pytest.raises(PenjingError):
+            gap_of_file(net.model, net.args, net.kwargs, tmp_path / "whole.onnx")
+        pytest.skip("ONNX has no form of the whole network either")
+    assert gap <= PARITY
 
 
 # ----------------------------------------------------------------------------------- a second, independent oracle

@@ -302,6 +302,14 @@ def test_double_and_half_precision_are_proved() -> None:
         assert next(small.parameters()).dtype is dtype
 
 
+def test_a_random_forward_is_told_as_such() -> None:
+    graph = trace(Net(lambda x: x + torch.rand_like(x)), PICTURES)
+    assert not graph.sites and {note.units for note in graph.notes} == {8, 12}
+    assert {note.why for note in graph.notes} == {
+        "could not be proved: forward gives another result when it runs again, with nothing cut"
+    }
+
+
 def test_infinite_channels_that_go_do_no_harm() -> None:
     net = Net()
     with torch.no_grad():

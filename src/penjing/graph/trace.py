@@ -22,7 +22,7 @@ from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.program import export, line_of, plain
-from penjing.graph.proof import Certificate, try_out, two_thirds
+from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
 from penjing.graph.rules import layers, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.table import RULES, Around, Call, Findings
 from penjing.graph.surgery import cut, shell
@@ -31,6 +31,8 @@ __all__ = ["export", "plain", "rebased", "trace"]
 
 ROUNDS = 12
 """How many readings of the user's code are tried before what is left unproved is pinned."""
+
+UNSTEADY = "could not be proved: forward gives another result when it runs again, with nothing cut"
 
 TRIES = 8
 """For how many nodes other ways to tie are tried where everything collapsed into one unit."""
@@ -54,12 +56,14 @@ def trace(
         return found.graph
     for _ in range(ROUNDS):
         failures = try_out(model, found.graph)
+        if any(certificate.name == STEADY for certificate in failures.values()):
+            return found.graph.without_sites(failures, UNSTEADY)
         wrong = {node for site, certificate in failures.items() for node in network.blamed(found, site, certificate)}
         if not wrong:
             return _without(found.graph, failures)
         for node in wrong:
             levels[node] = levels.get(node, 0) + 1
-        found = network.interpret(levels)
+        found = _freest(network, levels)
     return _without(found.graph, try_out(model, found.graph))
 
 
