@@ -20,7 +20,7 @@ import torch
 from penjing import api, zoo
 from penjing.data import load
 from penjing.steps.prune import prune
-from penjing.steps.recover import recalibrate, train
+from penjing.steps.recover import recalibrate, reconstruct, train
 from rows import fill
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -43,7 +43,7 @@ def weights(epochs: int, keep: float, seed: int, lr: float, where: argparse.Name
 
 def recovery(epochs: int, lr: float) -> list[Any]:
     """Return the steps after a cut."""
-    closed: list[Any] = [recalibrate(images=CALIBRATION)]
+    closed: list[Any] = [reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)]
     return [*closed, train(epochs=epochs, lr=lr)] if epochs else closed
 
 

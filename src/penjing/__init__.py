@@ -16,7 +16,14 @@ _HOMES = {
     "PenjingError": "core.errors",
 }
 _PACKAGES = ("data", "zoo")
-_STEPS = {"check": "deliver", "export": "deliver", "prune": "prune", "recalibrate": "recover", "train": "recover"}
+_STEPS = {
+    "check": "deliver",
+    "export": "deliver",
+    "prune": "prune",
+    "recalibrate": "recover",
+    "reconstruct": "recover",
+    "train": "recover",
+}
 
 __all__ = [
     "PenjingError",
@@ -30,6 +37,7 @@ __all__ = [
     "inspect",
     "prune",
     "recalibrate",
+    "reconstruct",
     "run",
     "train",
     "zoo",

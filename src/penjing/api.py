@@ -77,7 +77,7 @@ def compress(
 
     Raises: Infeasible when the exported file misses the budget; PenjingError for everything a user can mend.
     """
-    steps: list[Any] = [prune(criterion=criterion, allocator=allocator), "recalibrate"]
+    steps: list[Any] = [prune(criterion=criterion, allocator=allocator), "reconstruct", "recalibrate"]
     if epochs:
         steps.append(train(epochs=epochs, lr=lr))
     return run(model, data, [*steps, "export", "check"], budget, references=references, **options)

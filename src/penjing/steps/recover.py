@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.registry import build, register
+from penjing.core.types import Kept
 from penjing.data.data import Data
+from penjing.graph.graph import Graph
+from penjing.graph.trace import trace
 from penjing.steps.state import Run, State
 from penjing.train.evaluate import evaluate
 from penjing.train.loop import fit
 from penjing.train.options import Recipe
 from penjing.train.recalibrate import recalibrate as recalibrate_norms
+from penjing.train.reconstruct import reconstruct as refit_layers
 
 
 def data_of(state: State, what: str) -> Data:
@@ -40,6 +46,52 @@ class recalibrate:  # noqa: N801  (registered under its own name)
             model = state.copy_model()
             recalibrate_norms(model, data_of(state, "recalibrate").calibration(self.images, run.seed, size=128))
         return state.with_model(model)
+
+
+@register("step")
+@dataclass(frozen=True)
+class reconstruct:  # noqa: N801  (registered under its own name)
+    """Refit every layer, in least squares on ``images`` unlabelled training pictures, to what the original computes.
+
+    No training: one regression a layer, in the order of execution (``penjing.train.reconstruct``). ``ridge`` holds
+    the weights to where the cut left them, as a share of the mean power of what a layer reads.
+    """
+
+    images: int = 1024
+    ridge: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        if not self.ridge >= 0:
+            raise PlanError(f"ridge is a share of what a layer reads, 0 or more; got {self.ridge}.")
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with a refitted model."""
+        with run.stage("reconstruct", f"{self.images} pictures") as said:
+            data = data_of(state, "reconstruct")
+            model = state.copy_model()
+            graph = trace(state.original, *state.example, proof=False)
+            batches = data.calibration(self.images, run.seed, size=128)
+            refitted = refit_layers(
+                state.original, model, graph, _still_there(state, graph), batches, ridge=self.ridge, seed=run.seed
+            )
+            said.append(f"{len(refitted)} of {len(graph.layers)} layers refitted")
+        return state.with_model(model)
+
+
+def _still_there(state: State, graph: Graph) -> dict[str, Kept]:
+    """Return what the cuts so far, one after the other, have left of each site of the original.
+
+    Raises: PlanError for a site that only an earlier cut made.
+    """
+    kept: dict[str, Kept] = {}
+    for plan in state.plans:
+        for name, units in plan.of_rewrite("channels").items():
+            kept[name] = kept.get(name, np.arange(graph.site(name).size))[units]
+    return kept
 
 
 @register("step")
