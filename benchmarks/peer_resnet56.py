@@ -91,7 +91,7 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
         for everywhere in (False, True):
             name = f"peer_choose_{criterion}_{'global' if everywhere else 'local'}"
             yield name, partial(row, criterion, everywhere, 0, 0.0, 0, False, where)
-    for lr in (0.01, 0.02, 0.05):
+    for lr in (0.005, 0.01, 0.02, 0.05):
         yield f"peer_choose_lr{lr}", partial(row, where.criterion, where.everywhere, 2, lr, 0, False, where)
     for seed in (0, 1):
         for epochs in (0, 2):

@@ -25,6 +25,8 @@ from rows import fill
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CALIBRATION = 1024
+STAGES = {0.2: (0.5, 0.3, 0.2), 0.1: (0.4, 0.2, 0.1)}
+"""Shares of weights left after each stage of a cut."""
 
 
 def channels(
@@ -36,9 +38,16 @@ def channels(
 
 
 def weights(epochs: int, keep: float, seed: int, lr: float, where: argparse.Namespace) -> dict[str, Any]:
-    """Zero single weights, recover without and then with training."""
-    step = prune(rewrite="weights", criterion="l1", normalise=False, allocator={"global": {"floor": 0.0}})
-    return run([step, *recovery(epochs, lr)], f"nonzero={keep}x", epochs, seed, where)
+    """Zero single weights in stages, each refitted before the next; recover without and then with training."""
+    steps: list[Any] = []
+    for share in STAGES[keep]:
+        budget = {"nonzero": f"{share}x"}
+        whole = {"global": {"floor": 0.0}}
+        cut = prune(rewrite="weights", criterion="l1", normalise=False, allocator=whole, budget=budget)
+        steps += [cut, reconstruct(images=CALIBRATION)]
+    training = [train(epochs=epochs, lr=lr)] if epochs else []
+    steps = [*steps, recalibrate(images=CALIBRATION), *training]
+    return run(steps, f"nonzero={keep}x", epochs, seed, where)
 
 
 def recovery(epochs: int, lr: float) -> list[Any]:
@@ -79,17 +88,17 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
     """Name every row and say how it is made."""
     for seed in (0, 1):
         for epochs in (0, 2, 12):
-            lr = 0.01
+            lr = 0.005
             yield (
                 f"channels_macs0.5x_{epochs}epochs_seed{seed}",
                 partial(channels, epochs, "macs=0.5x", seed, lr, where),
             )
     for epochs in (0, 2):
-        yield f"channels_latency0.75x_{epochs}epochs_seed0", partial(channels, epochs, "latency=0.75x", 0, 0.02, where)
+        yield f"channels_latency0.75x_{epochs}epochs_seed0", partial(channels, epochs, "latency=0.75x", 0, 0.005, where)
     for seed in (0, 1):
         for keep in (0.2, 0.1):
             for epochs in (0, 5):
-                yield f"weights_{keep}_{epochs}epochs_seed{seed}", partial(weights, epochs, keep, seed, 0.02, where)
+                yield f"weights_{keep}_{epochs}epochs_seed{seed}", partial(weights, epochs, keep, seed, 0.005, where)
 
 
 def main() -> None:

@@ -133,6 +133,19 @@ def test_single_weights_stay_zero_through_training(trained, folder):
     assert left <= 0.3 * total and result.results["rows"][1]["params"] == total
 
 
+def test_reconstruction_brings_a_cut_network_closer_and_follows_two_cuts(trained, folder):
+    halves = [prune(budget={"macs": "0.6x"}), prune(budget={"macs": "0.4x"})]
+    plain = penjing.run(trained, folder, [*halves, "recalibrate"])
+    refitted = penjing.run(trained, folder, [*halves, "reconstruct", "recalibrate"])
+    x = load(folder).example(64)
+    with torch.no_grad():
+        wrong = [float((r.model.eval()(x) - trained.eval()(x)).square().mean()) for r in (plain, refitted)]
+    assert wrong[1] < 0.5 * wrong[0]
+    assert "4 of 4 layers refitted" in refitted.results["stages"][3]["detail"]
+    with pytest.raises(PlanError, match="ridge is a share"):
+        penjing.run(trained, folder, [prune(), {"reconstruct": {"ridge": -1}}], "macs=0.5x")
+
+
 def test_include_and_exclude_choose_sites(trained, folder):
     result = api.run(trained, folder, [prune(criterion="l2", exclude=("stem",))], "macs=0.7x")
     assert [s["site"] for s in result.results["sites"] if s["after"] < s["before"]] == ["conv1"]

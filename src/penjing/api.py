@@ -63,7 +63,7 @@ def compress(
     budget: Mapping[str, Any] | str,
     *,
     epochs: int = 10,
-    lr: float = 0.02,
+    lr: float = 0.005,
     criterion: Any = "jacobian",
     allocator: Any = "greedy",
     references: Sequence[str] = (),

@@ -104,7 +104,7 @@ def compress(
     budget: Annotated[str, typer.Option(help="Such as latency=0.6x,params=300k,error=+0.5.")],
     weights: Weights = None,
     epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 for none.", min=0)] = 10,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.02,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.005,
     criterion: Annotated[str, typer.Option(help="What scores channels: see penjing list criteria.")] = "jacobian",
     allocator: Annotated[str, typer.Option(help="What shares the budget out: see penjing list allocators.")] = "greedy",
     out: Out = Path("penjing-run"),

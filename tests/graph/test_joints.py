@@ -1,3 +1,5 @@
+import copy
+
 import torch
 from torch import nn
 
@@ -59,6 +61,48 @@ def test_a_sum_with_itself_or_of_another_shape_is_none():
             return y + y.mean((2, 3), keepdim=True), y + y
 
     model, x = Odd().eval(), torch.randn(2, 3, 5, 5)
+    heard = []
+    with Joints(model, trace(model, (x,), proof=False), summed=lambda *what: heard.append(what)):
+        model(x)
+    assert not heard
+
+
+def test_a_sum_may_ask_for_the_layer_to_run_again_with_its_new_weights():
+    model, x = Net().eval(), torch.randn(2, 3, 5, 5)
+    graph = trace(model, (x,), proof=False)
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.b.weight.mul_(-2)
+        changed.c.bias.add_(1)
+    parameters = dict(changed.named_parameters())
+    heard = []
+
+    def summed(i, y, other):
+        name = graph.layers[i].weight.partition(".")[0]
+        for kind in ("weight", "bias"):
+            getattr(getattr(model, name), kind).copy_(parameters[f"{name}.{kind}"])
+        heard.append(i)
+        return True
+
+    with torch.no_grad(), Joints(model, graph, read=lambda i, x: heard.append("read"), summed=summed):
+        found = model(x)
+    assert heard == ["read", "read", 1, "read", 2], "running again is not heard"
+    with torch.no_grad():
+        torch.testing.assert_close(found, changed(x))
+
+
+def test_a_value_changed_in_place_is_followed_no_further():
+    class Bent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            y = self.a(x)
+            y.relu_()
+            return (y + x) + x
+
+    model, x = Bent().eval(), torch.randn(2, 3, 5, 5)
     heard = []
     with Joints(model, trace(model, (x,), proof=False), summed=lambda *what: heard.append(what)):
         model(x)

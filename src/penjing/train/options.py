@@ -19,9 +19,11 @@ class Recipe:
 
     ``lr`` is the peak of a linear warm-up (``warmup``: its fraction of all steps) and a cosine to zero. ``batch`` is
     the size over all devices together. ``weight_decay`` spares parameters of fewer than two dimensions (biases,
-    normalisation) unless ``decay_norm``. ``clip`` bounds the norm of the gradient. ``keep`` says whether the last
-    weights stay or those of the epoch with the best validation accuracy. ``precision`` "auto" is bf16-mixed where the
-    hardware computes in bf16. On a CPU a device is a process.
+    normalisation) unless ``decay_norm``. ``clip`` bounds the norm of the gradient. ``mixup`` is the alpha of the beta
+    distribution by which the pictures of a batch are blended, 0 for none (``penjing.train.blend``); terms see the
+    blend, so that a teacher tells what it makes of pictures it has not learned by heart. ``keep`` says whether the
+    last weights stay or those of the epoch with the best validation accuracy. ``precision`` "auto" is bf16-mixed where
+    the hardware computes in bf16. On a CPU a device is a process.
     """
 
     epochs: int = 40
@@ -34,6 +36,7 @@ class Recipe:
     batch: int = 128
     warmup: float = 0.05
     label_smoothing: float = 0.0
+    mixup: float = 0.0
     clip: float | None = None
     keep: Literal["last", "best"] = "last"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
@@ -67,6 +70,8 @@ def check(recipe: Recipe, samples: int, validated: bool) -> None:
         raise TrainError(f"lr must be a number above 0; got {recipe.lr}.")
     if not 0 <= recipe.warmup < 1:
         raise TrainError(f"warmup is a fraction of the steps, from 0 to below 1; got {recipe.warmup}.")
+    if not (math.isfinite(recipe.mixup) and recipe.mixup >= 0):
+        raise TrainError(f"mixup is the alpha of a beta distribution, 0 for none; got {recipe.mixup}.")
     if recipe.clip is not None and not recipe.clip > 0:
         raise TrainError(f"clip must be above 0; got {recipe.clip}. Leave it out for no clipping.")
     for name, known in (("optimizer", ("sgd", "adamw")), ("keep", ("last", "best"))):

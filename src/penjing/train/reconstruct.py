@@ -12,16 +12,22 @@ there were instead of none, a free intercept, the batch norm behind the layer as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from penjing.core import console
 from penjing.core.errors import TrainError
+from penjing.core.pausing import Pausing
 from penjing.core.random import torch_stream
 from penjing.core.types import Kept, Layer
 from penjing.graph.graph import Graph, is_gone
@@ -55,39 +61,73 @@ def reconstruct(
     ``graph`` is that of ``original``, and ``kept`` the units by site that ``compressed`` still has. A weight that is
     zero stays zero. ``ridge`` holds weights to where they were, as a share of the mean power of what the layer reads.
     A layer whose weight or batch norm serves twice, or whose output is no plain product of patches and weight
-    (a transposed convolution, a weight computed on the fly), is left as it is. Each layer costs a forward up to it.
+    (a transposed convolution, a weight computed on the fly), or that runs over positions of which some are gone, is
+    left as it is.
+
+    All batches run side by side, each stopping at every layer until it is refitted: one forward of either network in
+    all. In memory are the activations of all samples where they stopped, and the original's targets at all layers.
 
     Raises: TrainError when there is nothing to fit to, or a value is not finite; the model is then as it was.
     """
     if not batches:
         raise TrainError("Reconstruction needs unlabelled samples; got none.")
     gone = graph.gone(kept)
-    device = device_of(compressed)
     before = Snapshot([*compressed.parameters(), *compressed.buffers()])
     refitted = []
     try:
-        with modes_kept(original), modes_kept(compressed), torch.no_grad():
+        with ExitStack() as stack:
+            stack.enter_context(modes_kept(original))
+            stack.enter_context(modes_kept(compressed))
+            stack.enter_context(torch.no_grad())
             original.eval()
             compressed.eval()
             targets = _targets(original, graph, batches, seed)
-            for i, layer in console.track(list(enumerate(graph.layers)), "reconstructing"):
-                target = targets.pop(i, None)
-                place = _Place.find(compressed, graph, i, layer.shrunk(gone), target)
-                if target is None or place is None:
-                    continue
-                stays = torch.from_numpy(~is_gone(layer.out_units, gone)).nonzero()[:, 0]
-                moments = place.listen([x.to(device) for x in batches], target, stays)
-                if moments is not None:
-                    place.refit(moments, ridge)
-                    refitted.append(layer.name)
+            places = _places(compressed, graph, gone, targets)
+            works = [partial(_forward, compressed, graph, places, b, x) for b, x in enumerate(batches)]
+            forwards = [stack.enter_context(Pausing(work)) for work in works]
+            for _ in console.track(places, "reconstructing"):
+                heard = [told for forward in forwards if (told := forward.resume()) is not None]
+                if len(heard) == len(batches):
+                    place = places[heard[0].layer]
+                    place.refit(place.moments(heard), ridge)
+                    refitted.append(place.layer.name)
     except BaseException:
         before.restore()
         raise
     return refitted
 
 
-class _Stop(Exception):
-    """The forward has shown what it was run for."""
+@dataclass
+class _Heard:
+    """What one batch tells about one layer: ``read`` [rows, groups, in], and the other summand [rows, channels]."""
+
+    layer: int
+    read: Tensor
+    other: Tensor | None
+
+
+def _forward(
+    model: nn.Module, graph: Graph, places: Mapping[int, _Place], b: int, x: Tensor, tell: Callable[[_Heard], None]
+) -> None:
+    """Run one batch, and wait at every place until it has been refitted."""
+    patched: dict[int, Tensor] = {}
+
+    def read(i: int, x: Tensor) -> None:
+        if i in places:
+            target, layer = places[i].target, places[i].layer
+            patched[i] = patches(x, graph.reading_dims[i], layer, target.picks[b].to(x.device))
+            if not target.summed:
+                tell(_Heard(i, patched.pop(i), None))
+
+    def summed(i: int, y: Tensor, other: Tensor) -> bool:
+        if i not in patched:
+            return False
+        table = by_position(other, graph.writing_dims[i])
+        tell(_Heard(i, patched.pop(i), picked(table, places[i].target.picks[b].to(other.device))))
+        return True
+
+    with torch.no_grad(), Joints(model, graph, read=read, summed=summed):
+        model(x.to(device_of(model)))
 
 
 @dataclass
@@ -95,13 +135,15 @@ class _Target:
     """What the original has where a layer's output has been normalised and summed, at sampled positions.
 
     ``rows`` are [samples x positions, channels], ``picks`` the positions [samples, positions], one a batch. ``norm``
-    names the batch norm behind the layer, and ``summed`` says that a sum follows.
+    names the batch norm behind the layer, and ``summed`` says that a sum follows. ``plain`` says that weight times
+    patches is what the layer writes.
     """
 
     rows: list[Tensor] = field(default_factory=list)
     picks: list[Tensor] = field(default_factory=list)
     norm: str | None = None
     summed: bool = False
+    plain: bool = False
 
 
 def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: int) -> dict[int, _Target]:
@@ -111,6 +153,8 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
     norms = {id(module.running_mean): name for name, module in model.named_modules() if module in known}
     generator = torch_stream(seed, "reconstruct/positions")
 
+    read: dict[int, Tensor] = {}
+
     def wrote(i: int, y: Tensor) -> None:
         table = by_position(y, graph.writing_dims[i])
         draws = torch.rand(table.shape[:2], generator=generator)
@@ -118,6 +162,8 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
         target = targets.setdefault(i, _Target())
         target.picks.append(picks)
         target.rows.append(picked(table, picks))
+        if len(target.rows) == 1:
+            target.plain = _explained(model, graph, i, read[i], picks, target.rows[0])
 
     def moved(i: int, y: Tensor) -> None:
         table = by_position(y, graph.writing_dims[i])
@@ -133,89 +179,51 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
 
     device = device_of(model)
     for x in batches:
-        with Joints(model, graph, wrote=wrote, normed=normed, summed=summed):
+        with Joints(model, graph, read=read.__setitem__, wrote=wrote, normed=normed, summed=summed):
             model(x.to(device))
+        read.clear()
     return targets
+
+
+def _explained(model: nn.Module, graph: Graph, i: int, read: Tensor, picks: Tensor, wrote: Tensor) -> bool:
+    """Tell whether a layer has a weight of its own whose product with its patches, and the bias, is what it wrote."""
+    layer, parameters = graph.layers[i], dict(model.named_parameters(remove_duplicate=False))
+    weight, bias = parameters.get(layer.weight), parameters.get(layer.bias or "")
+    own = {layer.weight, layer.bias} - {None}
+    users = [other for other in graph.layers if own & {other.weight, other.bias}]
+    shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel)
+    if weight is None or weight.shape != shape or layer.transposed or len(users) > 1:
+        return False
+    if (layer.bias is None) != (bias is None):
+        return False
+    product = torch.einsum("ngi,gio->ngo", patches(read, graph.reading_dims[i], layer, picks), by_group(weight, layer))
+    product = product.flatten(1) if bias is None else product.flatten(1) + bias
+    return bool((product - wrote).abs().max() <= SAME * wrote.abs().max())
 
 
 @dataclass
 class _Place:
-    """A layer of the compressed network that can be refitted, and the batch norm behind it."""
+    """A layer of the compressed network that can be refitted, the batch norm behind it, and its target.
 
-    model: nn.Module
-    graph: Graph
-    index: int
+    ``stays`` are the channels of the original that the layer still writes.
+    """
+
     layer: Layer
+    target: _Target
+    stays: Tensor
     weight: nn.Parameter
     bias: nn.Parameter | None
     norm: _BatchNorm | None
 
-    @classmethod
-    def find(cls, model: nn.Module, graph: Graph, i: int, layer: Layer, target: _Target | None) -> _Place | None:
-        """Return the place, or None where the layer is of another form, or shares its parameters."""
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        weight, bias = parameters.get(layer.weight), parameters.get(layer.bias or "")
-        if target is None or weight is None or (layer.bias is None) != (bias is None) or layer.transposed:
-            return None
-        shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel)
-        alone = sum(other.weight == layer.weight or (bias is not None and other.bias == layer.bias)
-                    for other in graph.layers) == 1  # fmt: skip
-        if weight.shape != shape or not alone or not weight.is_floating_point():
-            return None
-        norm = dict(model.named_modules()).get(target.norm) if target.norm else None
-        return cls(model, graph, i, layer, weight, bias, norm)
-
-    def listen(self, batches: Sequence[Tensor], target: _Target, stays: Tensor) -> Moments | None:
-        """Run the model up to the layer, or the sum behind it, and gather what it reads and should write.
-
-        Returns None when the layer is not heard, or writes something else than its weight times its patches.
-        """
+    def moments(self, heard: Sequence[_Heard]) -> Moments:
+        """Gather what the layer reads and should write; the target is let go of."""
         moments = Moments()
-        for x, rows, picks in zip(batches, target.rows, target.picks, strict=True):
-            heard = self._run(x, picks.to(x.device), target.summed)
-            if "patches" not in heard or "written" not in heard or target.summed != ("other" in heard):
-                return None
-            patches, wanted = heard["patches"], rows.to(x.device)[:, stays.to(x.device)]
-            if not moments.rows and not self._explains(patches, heard["written"]):
-                return None
-            wanted = wanted - heard["other"] if target.summed else wanted
-            moments.add(patches.transpose(0, 1), wanted.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
+        for told, rows in zip(heard, self.target.rows, strict=True):
+            wanted = rows.to(told.read.device)[:, self.stays]
+            wanted = wanted if told.other is None else wanted - told.other
+            moments.add(told.read.transpose(0, 1), wanted.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
+        self.target.rows.clear()
         return moments
-
-    def _run(self, x: Tensor, picks: Tensor, summed: bool) -> dict[str, Tensor]:
-        heard: dict[str, Tensor] = {}
-
-        def read(i: int, x: Tensor) -> None:
-            if i == self.index:
-                heard["patches"] = patches(x, self.graph.reading_dims[i], self.layer, picks)
-
-        def wrote(i: int, y: Tensor) -> None:
-            if i == self.index:
-                heard["written"] = picked(by_position(y, self.graph.writing_dims[i]), picks)
-                if not summed:
-                    raise _Stop
-
-        def added(i: int, y: Tensor, other: Tensor) -> None:
-            if i == self.index:
-                heard["other"] = picked(by_position(other, self.graph.writing_dims[i]), picks)
-                raise _Stop
-
-        try:
-            with Joints(self.model, self.graph, read=read, wrote=wrote, summed=added):
-                self.model(x)
-        except _Stop:
-            pass
-        return heard
-
-    def _explains(self, patches: Tensor, written: Tensor) -> bool:
-        """Tell whether weight times patches, and the bias, are what the layer wrote."""
-        product = torch.einsum("ngi,gio->ngo", patches, self._by_group(self.weight)).flatten(1)
-        product = product if self.bias is None else product + self.bias
-        return bool((product - written).abs().max() <= SAME * written.abs().max())
-
-    def _by_group(self, weight: Tensor) -> Tensor:
-        """Return a weight as [groups, in, out]."""
-        return weight.detach().reshape(self.layer.groups, self.layer.out_channels // self.layer.groups, -1).mT
 
     def refit(self, moments: Moments, ridge: float) -> None:
         """Set the weight, and the bias or the batch norm behind it.
@@ -225,7 +233,7 @@ class _Place:
 
         Raises: TrainError when what was read or wanted is not finite.
         """
-        norm, old = self.norm, self._by_group(self.weight).double()
+        norm, old = self.norm, by_group(self.weight, self.layer).double()
         free = norm is not None or self.bias is not None
         covariance, cross = moments.covariances(free)
         read, wanted = moments.means(free)
@@ -262,6 +270,31 @@ class _Place:
         gain = scale * (var.clamp(min=0) + norm.eps).sqrt()
         norm.weight.copy_(torch.where(faint, norm.weight.view_as(gain), gain).flatten())
         norm.bias.copy_(torch.where(faint, norm.bias.view_as(gain), wanted).flatten())
+
+
+def _places(
+    model: nn.Module, graph: Graph, gone: NDArray[np.bool_], targets: Mapping[int, _Target]
+) -> dict[int, _Place]:
+    """Return the layers that can be refitted by their position in the graph."""
+    parameters, modules = dict(model.named_parameters(remove_duplicate=False)), dict(model.named_modules())
+    served = Counter(target.norm for target in targets.values())
+    places = {}
+    for i, target in sorted(targets.items()):
+        narrower = any(is_gone(span, gone).any() for span in graph.spans[i] if span is not None)
+        if not target.plain or narrower or (target.norm is not None and served[target.norm] > 1):
+            continue
+        layer = graph.layers[i].shrunk(gone)
+        weight, bias = parameters[layer.weight], parameters.get(layer.bias or "")
+        stays = torch.from_numpy(~is_gone(graph.layers[i].out_units, gone)).nonzero()[:, 0].to(weight.device)
+        norm = modules[target.norm] if target.norm is not None else None
+        assert norm is None or isinstance(norm, _BatchNorm)
+        places[i] = _Place(layer, target, stays, weight, bias, norm)
+    return places
+
+
+def by_group(weight: Tensor, layer: Layer) -> Tensor:
+    """Return a layer's weight as [groups, in, out]."""
+    return weight.detach().reshape(layer.groups, layer.out_channels // layer.groups, -1).mT
 
 
 def by_position(y: Tensor, dim: int) -> Tensor:

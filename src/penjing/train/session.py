@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -17,6 +18,7 @@ from penjing.core import console
 from penjing.core.errors import TrainError
 from penjing.core.outputs import first_tensor
 from penjing.core.types import Progress, Term
+from penjing.train.blend import Blend
 from penjing.train.evaluate import Metrics, class_count, class_scores, evaluate
 from penjing.train.options import Recipe, make_optimizer
 from penjing.train.recalibrate import batch_norms
@@ -150,15 +152,18 @@ class Session:
 
     def _step(self, step: int, x: Tensor, y: Tensor | None) -> Tensor:
         """Take one optimiser step; return the loss summed over this process's samples."""
+        blend = Blend.drawn(self.recipe.mixup, len(x), self.job.seed, step) if self.recipe.mixup else None
         own = slice(self.rank, None, self.world)
         layout = torch.channels_last if self.recipe.channels_last and x.ndim == 4 else torch.contiguous_format
-        inputs = x[own].to(self.device, non_blocking=True).contiguous(memory_format=layout)
+        inputs = x if blend is None else blend.of(x)
+        inputs = inputs[own].to(self.device, non_blocking=True).contiguous(memory_format=layout)
         labels = None if y is None else y[own].to(self.device, non_blocking=True)
+        others = None if y is None or blend is None else (y[blend.partner][own].to(self.device), blend.share)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr(step)
         with self.fabric.autocast():
             outputs = self.model(inputs)
-            loss = self._loss(step, inputs, outputs, labels)
+            loss = self._loss(step, inputs, outputs, labels, others)
         # The mean over the processes of losses weighted so is the mean over the whole batch, whatever the shares.
         self.fabric.backward(loss * (len(inputs) * self.world / len(x)))
         if self.world > 1:
@@ -171,12 +176,16 @@ class Session:
             term.after_step()
         return loss.detach() * len(inputs)
 
-    def _loss(self, step: int, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
+    def _loss(
+        self, step: int, x: Tensor, outputs: Any, y: Tensor | None, others: tuple[Tensor, float] | None = None
+    ) -> Tensor:
+        """Return the whole loss; ``others`` are the labels of what was blended in, and the share of ``y``."""
         loss = x.new_zeros(())
         if y is not None:
             scores = class_scores(outputs, len(x), self.classes) if step == 0 else first_tensor(outputs)
             share = math.prod(getattr(term, "task_weight", 1.0) for term in self.job.terms)
-            loss = share * F.cross_entropy(scores.float(), y, label_smoothing=self.recipe.label_smoothing)
+            task = partial(F.cross_entropy, scores.float(), label_smoothing=self.recipe.label_smoothing)
+            loss = share * (task(y) if others is None else others[1] * task(y) + (1 - others[1]) * task(others[0]))
         for term in self.job.terms:
             loss = loss + term(x, outputs, y)
         if not loss.requires_grad:
