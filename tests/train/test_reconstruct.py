@@ -12,8 +12,9 @@ from penjing.core.types import Layer
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
+from penjing.train.patches import patches
 from penjing.train.recalibrate import recalibrate
-from penjing.train.reconstruct import patches, reconstruct
+from penjing.train.reconstruct import reconstruct
 
 
 class Body(nn.Module):

@@ -20,7 +20,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -33,6 +32,7 @@ from penjing.core.types import Kept, Layer
 from penjing.graph.graph import Graph, is_gone
 from penjing.graph.joints import Joints
 from penjing.train.least_squares import Moments, solve
+from penjing.train.patches import by_group, by_position, patches, picked
 from penjing.train.recalibrate import batch_norms
 from penjing.train.state import Snapshot, device_of, modes_kept
 
@@ -161,13 +161,14 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
         picks = draws.argsort(1)[:, :POSITIONS].sort(1).values.to(y.device)
         target = targets.setdefault(i, _Target())
         target.picks.append(picks)
-        target.rows.append(picked(table, picks))
+        rows = picked(table, picks)
+        target.rows.append(rows.cpu())
         if len(target.rows) == 1:
-            target.plain = _explained(model, graph, i, read[i], picks, target.rows[0])
+            target.plain = _explained(model, graph, i, read[i], picks, rows)
 
     def moved(i: int, y: Tensor) -> None:
         table = by_position(y, graph.writing_dims[i])
-        targets[i].rows[-1] = picked(table, targets[i].picks[-1])
+        targets[i].rows[-1] = picked(table, targets[i].picks[-1]).cpu()
 
     def normed(i: int, y: Tensor, mean: Tensor | None) -> None:
         targets[i].norm = norms.get(id(mean))
@@ -290,42 +291,3 @@ def _places(
         assert norm is None or isinstance(norm, _BatchNorm)
         places[i] = _Place(layer, target, stays, weight, bias, norm)
     return places
-
-
-def by_group(weight: Tensor, layer: Layer) -> Tensor:
-    """Return a layer's weight as [groups, in, out]."""
-    return weight.detach().reshape(layer.groups, layer.out_channels // layer.groups, -1).mT
-
-
-def by_position(y: Tensor, dim: int) -> Tensor:
-    """Return an activation with channels along ``dim`` as [samples, positions, channels]."""
-    moved = y.movedim(dim, -1)
-    return moved.flatten(1, -2) if moved.dim() > 2 else moved.unsqueeze(1)
-
-
-def picked(table: Tensor, picks: Tensor) -> Tensor:
-    """Return a table's rows [samples, positions, channels] at ``picks`` [samples, n], as [samples * n, channels]."""
-    return table[torch.arange(len(table), device=table.device)[:, None], picks].flatten(0, 1)
-
-
-def patches(x: Tensor, dim: int, layer: Layer, picks: Tensor) -> Tensor:
-    """Return what a layer multiplies with its weight at the output positions ``picks`` [samples, n].
-
-    Shapes: [samples * n, groups, channels of a group times kernel].
-    """
-    if not layer.kernel:
-        rows = picked(by_position(x, dim), picks)
-        return rows.view(len(rows), layer.groups, -1)
-    x = F.pad(x, [p for padding in reversed(layer.padding) for p in (padding, padding)]).contiguous()
-    n, channels, *size = x.shape
-    by_sample, by_channel, *steps = x.stride()
-    spans = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel, strict=True)]
-    out = [(s - span) // t + 1 for s, span, t in zip(size, spans, layer.stride, strict=True)]
-    windows = x.as_strided(
-        (n, *out, channels, *layer.kernel),
-        (by_sample, *(s * t for s, t in zip(steps, layer.stride, strict=True)), by_channel,
-         *(s * d for s, d in zip(steps, layer.dilation, strict=True))),
-    )  # fmt: skip
-    places = torch.unravel_index(picks, out)
-    rows = windows[(torch.arange(n, device=x.device)[:, None], *places)].flatten(0, 1)
-    return rows.reshape(len(rows), layer.groups, -1)
