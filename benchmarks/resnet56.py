@@ -25,6 +25,7 @@ from rows import fill
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CALIBRATION = 1024
+MIXUP = 1.0
 STAGES = {0.2: (0.5, 0.3, 0.2), 0.1: (0.4, 0.2, 0.1)}
 """Shares of weights left after each stage of a cut."""
 
@@ -45,7 +46,7 @@ def weights(epochs: int, keep: float, seed: int, lr: float, where: argparse.Name
         whole = {"global": {"floor": 0.0}}
         cut = prune(rewrite="weights", criterion="l1", normalise=False, allocator=whole, budget=budget)
         steps += [cut, reconstruct(images=CALIBRATION)]
-    training = [train(epochs=epochs, lr=lr)] if epochs else []
+    training = [train(epochs=epochs, lr=lr, mixup=MIXUP)] if epochs else []
     steps = [*steps, recalibrate(images=CALIBRATION), *training]
     return run(steps, f"nonzero={keep}x", epochs, seed, where)
 
@@ -53,7 +54,7 @@ def weights(epochs: int, keep: float, seed: int, lr: float, where: argparse.Name
 def recovery(epochs: int, lr: float) -> list[Any]:
     """Return the steps after a cut."""
     closed: list[Any] = [reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)]
-    return [*closed, train(epochs=epochs, lr=lr)] if epochs else closed
+    return [*closed, train(epochs=epochs, lr=lr, mixup=MIXUP)] if epochs else closed
 
 
 def run(steps: list[Any], budget: str, epochs: int, seed: int, where: argparse.Namespace) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def run(steps: list[Any], budget: str, epochs: int, seed: int, where: argparse.N
         "budget": budget,
         "seed": seed,
         "epochs": epochs,
+        "training": result["trained"],
         "train pictures": len(data.train) if epochs else 0,
         "calibration pictures": CALIBRATION,
         "accuracy": ours["accuracy"],

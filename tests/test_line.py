@@ -15,6 +15,7 @@ from penjing.cli import app
 from penjing.core.errors import Infeasible, PlanError, RecipeError
 from penjing.data import load
 from penjing.graph.trace import plain
+from penjing.steps.price import Pricer
 from penjing.steps.prune import prune
 from tiny import TinyNet, pictures, tiny
 
@@ -109,6 +110,21 @@ def test_a_latency_budget_is_measured_on_the_file(folder):
 def test_a_size_budget_is_held_against_the_file(trained, folder):
     result = penjing.compress(trained, folder, "size=0.6x", epochs=0)
     assert result.results["rows"][1]["size"] <= 0.6 * result.results["rows"][0]["size"]
+
+
+def test_a_plan_that_leaves_a_measured_bound_unused_is_corrected(folder, monkeypatch):
+    begin = Pricer.__init__
+
+    def pessimistic(self, *args):
+        begin(self, *args)
+        self.factors["size"] = 2.0
+
+    monkeypatch.setattr(Pricer, "__init__", pessimistic)
+    result = penjing.compress(TinyNet(width=64), folder, "size=0.6x", epochs=0)
+    (line,) = result.results["budget"]
+    first, *_, last = [r["measured"]["size"] / line["limit"] for r in result.results["rounds"]]
+    assert first < 0.75 and last > 0.9
+    assert 0.9 < line["measured"] / line["limit"] <= 1
 
 
 def test_an_error_budget_seeks_the_fewest_macs_that_keep_it(trained, folder):

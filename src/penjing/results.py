@@ -26,7 +26,7 @@ from penjing.steps.price import cheap_costs, original_of
 from penjing.steps.state import Run, State
 from penjing.train.evaluate import evaluate
 
-FIELDS = ("budget", "sites", "pinned", "certificates", "training", "stages", "rounds", "diagnostics")
+FIELDS = ("budget", "sites", "pinned", "certificates", "training", "trained", "stages", "rounds", "diagnostics")
 
 
 def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, str]] = ()) -> dict[str, Any]:
