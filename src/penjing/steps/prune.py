@@ -20,7 +20,7 @@ from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
 from penjing.graph.trace import trace
-from penjing.steps.price import Pricer, step_of
+from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of
 from penjing.steps.recover import data_of
 from penjing.steps.state import Run, State
 from penjing.train.evaluate import evaluate
@@ -47,11 +47,11 @@ class prune:  # noqa: N801  (registered under its own name)
     ``criterion`` scores units, ``allocator`` decides how many of each site stay, ``rewrite`` says what a unit is.
     ``include`` and ``exclude`` are patterns of site names. ``images`` calibration pictures feed criteria that need
     data. ``step`` fixes the multiple that widths are rounded to; by default it is 4 (finer for the last units, so
-    that the bound is hit), or learned from the target when latency is bounded. Where a bound must be measured
-    (latency, size), the cut network is exported and measured, and the plan corrected, up to ``rounds`` times, before
-    any training. ``normalise`` divides scores by their site's mean; by default where the criterion says that they
-    are not comparable across sites. Where the error alone is bounded, the step seeks the fewest MACs that keep it on
-    validation without training. ``budget`` replaces the run's for this step.
+    that the bound is hit), or, when latency is bounded, the better of 4 and what the target teaches. Where a bound
+    must be measured (latency, size), the cut network is exported and measured, and the plan corrected, up to
+    ``rounds`` times, before any training. ``normalise`` divides scores by their site's mean; by default where the
+    criterion says that they are not comparable across sites. Where the error alone is bounded, the step seeks the
+    fewest MACs that keep it on validation without training. ``budget`` replaces the run's for this step.
     """
 
     criterion: Any = "jacobian"
@@ -218,14 +218,43 @@ class prune:  # noqa: N801  (registered under its own name)
         run: Run,
     ) -> tuple[Plan, nn.Module]:
         """Choose and apply a plan whose proof holds; a site that fails its own is taken out of ``sites``."""
-        allocator = build("allocator", self.allocator)
-        finer = self.step is None and not pricer.wants("latency")
         while True:
-            plan = allocator(Problem(self.rewrite, sites, scores, bounds, pricer, run.seed, finer))
+            plan = self._choose(sites, scores, bounds, pricer, run)
             model, failed = self._apply(graph, plan, state, run)
             if not failed:
                 return plan, model
             sites[:] = [site for site in sites if site.name not in failed]
+
+    def _choose(
+        self, sites: list[Site], scores: Mapping[str, Floats], bounds: Sequence[Bound], pricer: Pricer, run: Run
+    ) -> Plan:
+        """Let the allocator choose; under a latency bound in the target's steps and in fine ones, and take the better.
+
+        Coarse steps carry greedy across the treads of a staircase; where the target has none at these widths, fine
+        ones give up less. Better is what loses less score.
+
+        Raises: Infeasible when no step meets the bounds.
+        """
+        allocator = build("allocator", self.allocator)
+        by_latency = self.step is None and pricer.wants("latency")
+        steps = dict.fromkeys([max(site.step for site in sites), *([ARITHMETIC_STEP] if by_latency else [])])
+        plans: list[Plan] = []
+        refused: Infeasible | None = None
+        for step in steps:
+            stepped = [replace(site, step=min(step, site.step)) for site in sites]
+            finer = self.step is None and not by_latency
+            try:
+                plans.append(allocator(Problem(self.rewrite, stepped, scores, bounds, pricer, run.seed, finer)))
+            except Infeasible as error:
+                refused = error
+        if not plans:
+            assert refused is not None
+            raise refused
+
+        def lost(plan: Plan) -> float:
+            return sum(float(scores[e.site].sum() - scores[e.site][e.kept].sum()) for e in plan)
+
+        return min(plans, key=lost)
 
     def _apply(self, graph: Graph, plan: Plan, state: State, run: Run) -> tuple[nn.Module, list[str]]:
         """Apply a plan to a copy and prove it; return the sites whose own cut fails its proof."""
