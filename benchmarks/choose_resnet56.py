@@ -31,7 +31,11 @@ from penjing.train.evaluate import evaluate
 from resnet56 import CALIBRATION, NORMAL
 from rows import fill
 
-CHOICES = [(0.002, 0.0), (0.005, 0.0), (0.01, 0.0), (0.02, 0.0), (0.005, 1.0), (0.01, 1.0), (0.02, 1.0)]
+CHOICES = [
+    *((2, lr, mixup) for lr, mixup in ((0.002, 0.0), (0.005, 0.0), (0.01, 0.0), (0.005, 1.0), (0.01, 1.0), (0.02, 1.0))),
+    *((12, lr, 1.0) for lr in (0.005, 0.01, 0.02)),
+]
+"""Epochs, learning rate, mixup."""
 
 
 @torch.no_grad()
@@ -46,8 +50,8 @@ def following(original: nn.Module, model: nn.Module, x: Tensor) -> dict[str, flo
     return {"kl": divergence / len(x), "alike": 100 * alike / len(x)}
 
 
-def row(lr: float, mixup: float, where: argparse.Namespace) -> dict[str, Any]:
-    """Cut to half the MACs, refit, train two epochs, and compare on validation."""
+def row(epochs: int, lr: float, mixup: float, where: argparse.Namespace) -> dict[str, Any]:
+    """Cut to half the MACs, refit, train, and compare on validation."""
     original = plain(zoo.build("resnet56", where.weights))
     data = load(where.data, seed=0, val=5000, **NORMAL)
     whole = torch.cat([x for x, _ in data.val.batches(500)])
@@ -59,9 +63,10 @@ def row(lr: float, mixup: float, where: argparse.Namespace) -> dict[str, Any]:
         for step in (prune(images=CALIBRATION), reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)):
             state = step(state, run)
         before = following(original, state.model, blended)
-        state = train(epochs=2, lr=lr, mixup=mixup)(state, run)
+        state = train(epochs=epochs, lr=lr, mixup=mixup)(state, run)
         run.close()
     return {
+        "epochs": epochs,
         "lr": lr,
         "mixup": mixup,
         "one-shot": before,
@@ -73,8 +78,8 @@ def row(lr: float, mixup: float, where: argparse.Namespace) -> dict[str, Any]:
 
 def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Name every row and say how it is made."""
-    for lr, mixup in CHOICES:
-        yield f"choose_lr{lr}_mixup{mixup}", partial(row, lr, mixup, where)
+    for epochs, lr, mixup in CHOICES:
+        yield f"choose_{epochs}epochs_lr{lr}_mixup{mixup}", partial(row, epochs, lr, mixup, where)
 
 
 def main() -> None:
