@@ -32,7 +32,8 @@ from resnet56 import CALIBRATION, NORMAL
 from rows import fill
 
 CHOICES = [
-    *((2, lr, mixup) for lr, mixup in ((0.002, 0.0), (0.005, 0.0), (0.01, 0.0), (0.005, 1.0), (0.01, 1.0), (0.02, 1.0))),
+    *((2, lr, 0.0) for lr in (0.002, 0.005, 0.01)),
+    *((2, lr, 1.0) for lr in (0.005, 0.01, 0.02)),
     *((12, lr, 1.0) for lr in (0.005, 0.01, 0.02)),
 ]
 """Epochs, learning rate, mixup."""
