@@ -15,6 +15,7 @@ import argparse
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def row(criterion: str, everywhere: bool, epochs: int, lr: float, seed: int, tes
     macs, params = torch_pruning.utils.count_ops_and_params(small, torch.randn(1, 3, 32, 32))
     facts |= {"macs": macs / 125_485_696, "params": params / 853_018, "test reads": int(test)}
     return facts | {
-        "peer": f"torch-pruning {torch_pruning.__version__}",
+        "peer": f"torch-pruning {version('torch-pruning')}",
         "train pictures": len(data.train) * bool(epochs),
     }
 

@@ -130,12 +130,16 @@ class prune:  # noqa: N801  (registered under its own name)
         return scores
 
     def _lowest(self, sites: list[Site], pricer: Pricer, run: Run) -> str:
-        """Tell, before anything is decided, what the smallest plan would cost."""
-        fewest = Plan.of(self.rewrite, {site.name: np.arange(site.fewest) for site in sites}, sites)
-        costs = pricer(fewest)
-        run.note("lowest", costs)
-        shares = (f"{name} {value / pricer.original.costs[name]:.3g}x" for name, value in costs.items())
-        return f"lowest reachable in steps of {max(site.step for site in sites)}: {', '.join(shares)}"
+        """Tell, before anything is decided, what the smallest plan would cost, for every step that may be taken."""
+        told = []
+        for stepped in self._stepped(sites, pricer):
+            fewest = Plan.of(self.rewrite, {site.name: np.arange(site.fewest) for site in stepped}, stepped)
+            costs = pricer(fewest)
+            step = max(site.step for site in stepped)
+            run.note("lowest", {"step": step} | costs)
+            shares = (f"{name} {value / pricer.original.costs[name]:.3g}x" for name, value in costs.items())
+            told.append(f"{', '.join(shares)} in steps of {step}")
+        return f"lowest reachable: {'; '.join(told)}"
 
     def _within_error(
         self, graph: Graph, sites: list[Site], scores: Mapping[str, Floats], pricer: Pricer, state: State, run: Run
@@ -236,13 +240,10 @@ class prune:  # noqa: N801  (registered under its own name)
         Raises: Infeasible when no step meets the bounds.
         """
         allocator = build("allocator", self.allocator)
-        by_latency = self.step is None and pricer.wants("latency")
-        steps = dict.fromkeys([max(site.step for site in sites), *([ARITHMETIC_STEP] if by_latency else [])])
+        finer = self.step is None and not pricer.wants("latency")
         plans: list[Plan] = []
         refused: Infeasible | None = None
-        for step in steps:
-            stepped = [replace(site, step=min(step, site.step)) for site in sites]
-            finer = self.step is None and not by_latency
+        for stepped in self._stepped(sites, pricer):
             try:
                 plans.append(allocator(Problem(self.rewrite, stepped, scores, bounds, pricer, run.seed, finer)))
             except Infeasible as error:
@@ -255,6 +256,13 @@ class prune:  # noqa: N801  (registered under its own name)
             return sum(float(scores[e.site].sum() - scores[e.site][e.kept].sum()) for e in plan)
 
         return min(plans, key=lost)
+
+    def _stepped(self, sites: list[Site], pricer: Pricer) -> list[list[Site]]:
+        """Return the sites as they are and, where latency is bounded and no step is asked for, in fine steps too."""
+        coarse = max(site.step for site in sites) > ARITHMETIC_STEP
+        if self.step is not None or not coarse or not pricer.wants("latency"):
+            return [sites]
+        return [sites, [replace(site, step=min(ARITHMETIC_STEP, site.step)) for site in sites]]
 
     def _apply(self, graph: Graph, plan: Plan, state: State, run: Run) -> tuple[nn.Module, list[str]]:
         """Apply a plan to a copy and prove it; return the sites whose own cut fails its proof."""
