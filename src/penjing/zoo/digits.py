@@ -36,10 +36,10 @@ class DigitsBlock(nn.Module):
 
 
 class DigitsNet(nn.Module):
-    """Classify 8 x 8 grey digits with three plain convolutions around one residual block.
+    """Classify 8 x 8 grey digits with three plain convolutions around two residual blocks.
 
-    It never leaves the full 8 x 8 resolution: 33.1 M MACs from 0.52 M parameters, enough work for a
-    latency budget to be measurable (about half a millisecond on one core) in a file of 2 MB.
+    It never leaves the full 8 x 8 resolution: 51.9 M MACs from 0.81 M parameters, enough work for a
+    latency budget to be measurable (about half a millisecond on one core) in a file of 3 MB.
 
     Shapes: x [n, 1, 8, 8] → logits [n, num_classes].
     """
@@ -50,7 +50,8 @@ class DigitsNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = nn.Conv2d(64, 128, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(128)
-        self.block = DigitsBlock(128)
+        self.block1 = DigitsBlock(128)
+        self.block2 = DigitsBlock(128)
         self.conv3 = nn.Conv2d(128, 128, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(128)
         self.linear = nn.Linear(128, num_classes)
@@ -60,13 +61,13 @@ class DigitsNet(nn.Module):
         """Return the logits."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(self.block(x))))
+        x = F.relu(self.bn3(self.conv3(self.block2(self.block1(x)))))
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return logits
 
 
 def digits_net(num_classes: int = 10, pretrained: bool = False) -> DigitsNet:
-    """Build the digits network (519,114 parameters), with the embedded weights if ``pretrained``.
+    """Build the digits network (814,538 parameters), with the embedded weights if ``pretrained``.
 
     Raises: RecipeError when the weights do not fit ``num_classes`` or are absent from the installation.
     """
