@@ -27,7 +27,7 @@ from penjing.graph.trace import plain
 from penjing.steps.prune import prune
 from penjing.steps.recover import recalibrate, reconstruct, train
 from penjing.steps.state import Run, State
-from penjing.train.evaluate import evaluate
+from penjing.training.evaluate import evaluate
 from resnet56 import CALIBRATION, NORMAL
 from rows import fill
 

@@ -24,9 +24,9 @@ from torch import nn
 
 from penjing import zoo
 from penjing.data import load
-from penjing.train.evaluate import evaluate
-from penjing.train.loop import Recipe, fit
-from penjing.train.recalibrate import recalibrate
+from penjing.training.evaluate import evaluate
+from penjing.training.loop import Options, fit
+from penjing.training.recalibrate import recalibrate
 from resnet56 import CALIBRATION, NORMAL
 from rows import fill
 
@@ -72,7 +72,7 @@ def row(criterion: str, everywhere: bool, epochs: int, lr: float, seed: int, tes
     recalibrate(small, data.calibration(CALIBRATION, seed, size=128))
     facts: dict[str, Any] = {"criterion": criterion, "global": everywhere, "epochs": epochs, "lr": lr, "seed": seed}
     if epochs:
-        fit(small, data.train, data.val, Recipe(epochs=epochs, lr=lr), seed=seed)
+        fit(small, data.train, data.val, Options(epochs=epochs, lr=lr), seed=seed)
     facts["validation"] = evaluate(small, data.val).accuracy
     if test:
         facts["accuracy"] = evaluate(small, data.test).accuracy

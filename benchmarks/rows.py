@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core.errors import PenjingError
-from penjing.export.files import write_whole
-from penjing.export.measure import cpu_name
+from penjing.exporting.files import write_whole
+from penjing.exporting.measure import cpu_name
 
 
 def machine() -> dict[str, Any]:

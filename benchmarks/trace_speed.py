@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from networks import densenet121
 from penjing.core.types import Kept
-from penjing.export.files import write_whole
+from penjing.exporting.files import write_whole
 from penjing.graph.evidence import Evidence
 from penjing.graph.proof import prove
 from penjing.graph.surgery import cut

@@ -26,9 +26,9 @@ from safetensors.torch import save
 import penjing
 from penjing.core import console
 from penjing.data import load
-from penjing.train.evaluate import evaluate
-from penjing.train.loop import Recipe, fit
-from penjing.train.state import chance
+from penjing.training.evaluate import evaluate
+from penjing.training.loop import Options, fit
+from penjing.training.state import chance
 from penjing.zoo.digits import DigitsNet, digits_net
 
 
@@ -37,7 +37,7 @@ def train(split: int, epochs: int) -> tuple[DigitsNet, dict[str, Any]]:
     data = load("digits", seed=split)
     with chance(split, "initial weights", torch.device("cpu")):
         model = digits_net()
-    recipe = Recipe(epochs=epochs, lr=0.1, batch=64, precision="32-true")
+    recipe = Options(epochs=epochs, lr=0.1, batch=64, precision="32-true")
     start = time.perf_counter()
     history = fit(model, data.train, data.val, recipe, seed=split)
     seconds = time.perf_counter() - start

@@ -28,11 +28,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(folder):
     """The tiny network, trained for a moment."""
-    from penjing.train.loop import fit
-    from penjing.train.options import Recipe
+    from penjing.training.loop import fit
+    from penjing.training.options import Options
 
     model, data = tiny(), load(folder)
-    fit(model, data.train, data.val, Recipe(epochs=12, lr=0.1, batch=32, precision="32-true"))
+    fit(model, data.train, data.val, Options(epochs=12, lr=0.1, batch=32, precision="32-true"))
     return model
 
 

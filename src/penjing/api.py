@@ -22,9 +22,9 @@ from penjing.core.registry import build
 from penjing.costs.units import show
 from penjing.data.data import Data
 from penjing.data.load import load as load_data
-from penjing.export.files import write_whole
-from penjing.export.measure import measure, ratio
-from penjing.export.session import evaluate_onnx, file_bytes
+from penjing.exporting.files import write_whole
+from penjing.exporting.measure import measure, ratio
+from penjing.exporting.session import evaluate_onnx, file_bytes
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 from penjing.report.build import write_report

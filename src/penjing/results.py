@@ -17,14 +17,14 @@ import penjing
 from penjing.core.registry import build
 from penjing.core.types import Plan
 from penjing.data.data import Data
-from penjing.export.measure import Timing, cpu_name, measure, ratio
-from penjing.export.onnx import export_onnx
-from penjing.export.session import file_bytes
+from penjing.exporting.measure import Timing, cpu_name, measure, ratio
+from penjing.exporting.onnx import export_onnx
+from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.trace import trace
 from penjing.steps.price import cheap_costs, original_of
 from penjing.steps.state import Run, State
-from penjing.train.evaluate import evaluate
+from penjing.training.evaluate import evaluate
 
 FIELDS = ("budget", "sites", "pinned", "certificates", "training", "trained", "stages", "rounds", "diagnostics")
 

@@ -7,7 +7,7 @@ from torch import nn
 from penjing.core.registry import build, entries
 from penjing.core.types import Cost
 from penjing.costs.counts import macs, memory, nonzero, params, size
-from penjing.export.onnx import export_onnx
+from penjing.exporting.onnx import export_onnx
 
 from .drafts import FakeDraft, conv, linear
 

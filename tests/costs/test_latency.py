@@ -8,8 +8,8 @@ from torch import nn
 
 from penjing.costs import latency as module
 from penjing.costs.latency import latency
-from penjing.export.measure import Timing, summary
-from penjing.export.session import fixed_batch, session
+from penjing.exporting.measure import Timing, summary
+from penjing.exporting.session import fixed_batch, session
 
 from .drafts import FakeDraft
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from penjing.core.types import Layer
 from penjing.costs.probe import Shape, build, time_shape
-from penjing.export.session import fixed_batch, random_feeds, run, session
+from penjing.exporting.session import fixed_batch, random_feeds, run, session
 
 from .drafts import conv, layer, linear
 

@@ -8,7 +8,7 @@ from penjing.core.types import Cost
 from penjing.costs import table as module
 from penjing.costs.probe import Shape
 from penjing.costs.table import LayerTable
-from penjing.export.measure import summary
+from penjing.exporting.measure import summary
 
 from .drafts import FakeDraft, conv, linear
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from penjing.export.onnx import export_onnx
-from penjing.export.verify import parity
+from penjing.exporting.onnx import export_onnx
+from penjing.exporting.verify import parity
 
 
 def gap_of_file(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 from penjing.core.errors import RecipeError
 from penjing.core.registry import register
 from penjing.core.types import Draft
-from penjing.train.evaluate import evaluate
-from penjing.train.recalibrate import recalibrate as refresh
+from penjing.training.evaluate import evaluate
+from penjing.training.recalibrate import recalibrate as refresh
 
 
 @register("cost")

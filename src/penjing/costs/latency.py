@@ -8,9 +8,9 @@ from pathlib import Path
 
 from penjing.core.registry import register
 from penjing.core.types import Draft
-from penjing.export.inputs import with_batch
-from penjing.export.measure import measure
-from penjing.export.onnx import export_onnx
+from penjing.exporting.inputs import with_batch
+from penjing.exporting.measure import measure
+from penjing.exporting.onnx import export_onnx
 
 SECONDS = 5.0
 """Time for one measurement."""

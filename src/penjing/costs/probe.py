@@ -19,8 +19,8 @@ import numpy as np
 
 from penjing.core.random import stream
 from penjing.core.types import Layer
-from penjing.export.measure import clock_for, timed
-from penjing.export.session import fixed_batch, random_feeds, session
+from penjing.exporting.measure import clock_for, timed
+from penjing.exporting.session import fixed_batch, random_feeds, session
 
 GROUP_MS = 0.5
 """Short groups and their minimum: least disturbed on a shared machine (0.1 to 2 % between repeats)."""

@@ -14,8 +14,8 @@ from typing import Any
 from penjing.core.errors import PenjingError
 from penjing.core.types import Draft, Layer
 from penjing.costs.probe import Shape, time_shape
-from penjing.export.files import write_whole
-from penjing.export.measure import Timing, cpu_name, runtime_name
+from penjing.exporting.files import write_whole
+from penjing.exporting.measure import Timing, cpu_name, runtime_name
 
 Timer = Callable[[Shape, int, int], float]
 """Returns the milliseconds of a layer's shape on so many threads for so many samples."""

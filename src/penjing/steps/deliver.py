@@ -9,16 +9,16 @@ from penjing.core.errors import Infeasible
 from penjing.core.registry import build, register
 from penjing.core.types import Plan
 from penjing.costs.units import resolve
-from penjing.export.measure import measure, ratio
-from penjing.export.onnx import export_onnx
-from penjing.export.session import file_bytes
-from penjing.export.verify import check_parity
+from penjing.exporting.measure import measure, ratio
+from penjing.exporting.onnx import export_onnx
+from penjing.exporting.session import file_bytes
+from penjing.exporting.verify import check_parity
 from penjing.graph.draft import Draft
 from penjing.graph.trace import trace
 from penjing.steps.price import asked, cheap_costs, original_of, units
 from penjing.steps.recover import data_of
 from penjing.steps.state import Run, State
-from penjing.train.evaluate import evaluate
+from penjing.training.evaluate import evaluate
 
 
 @register("step")

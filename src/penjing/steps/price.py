@@ -14,9 +14,9 @@ from penjing.core.types import Bound, Cost, Plan
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
 from penjing.costs.units import Asked, parse_budget, resolve, show
-from penjing.export.measure import Timing, measure, ratio
-from penjing.export.onnx import export_onnx
-from penjing.export.session import file_bytes
+from penjing.exporting.measure import Timing, measure, ratio
+from penjing.exporting.onnx import export_onnx
+from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace

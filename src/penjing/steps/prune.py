@@ -23,8 +23,8 @@ from penjing.graph.trace import trace
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of
 from penjing.steps.recover import data_of
 from penjing.steps.state import Run, State
-from penjing.train.evaluate import evaluate
-from penjing.train.recalibrate import recalibrate
+from penjing.training.evaluate import evaluate
+from penjing.training.recalibrate import recalibrate
 
 NORMS = ("l1", "l2", "fpgm")
 """Criteria that see nothing in a layer whose filters are all of one size; the report names such layers."""

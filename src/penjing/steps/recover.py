@@ -16,11 +16,11 @@ from penjing.data.data import Data
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.state import Run, State
-from penjing.train.evaluate import evaluate
-from penjing.train.loop import fit
-from penjing.train.options import Recipe
-from penjing.train.recalibrate import recalibrate as recalibrate_norms
-from penjing.train.reconstruct import reconstruct as refit_layers
+from penjing.training.evaluate import evaluate
+from penjing.training.loop import fit
+from penjing.training.options import Options
+from penjing.training.recalibrate import recalibrate as recalibrate_norms
+from penjing.training.reconstruct import reconstruct as refit_layers
 
 
 def data_of(state: State, what: str) -> Data:
@@ -53,7 +53,7 @@ class recalibrate:  # noqa: N801  (registered under its own name)
 class reconstruct:  # noqa: N801  (registered under its own name)
     """Refit every layer, in least squares on ``images`` unlabelled training pictures, to what the original computes.
 
-    No training: one regression a layer, in the order of execution (``penjing.train.reconstruct``). ``ridge`` holds
+    No training: one regression a layer, in the order of execution (``penjing.training.reconstruct``). ``ridge`` holds
     the weights to where the cut left them, as a share of the mean power of what a layer reads.
     """
 
@@ -96,10 +96,10 @@ def _still_there(state: State, graph: Graph) -> dict[str, Kept]:
 
 @register("step")
 @dataclass(frozen=True)
-class train(Recipe):  # noqa: N801  (registered under its own name)
+class train(Options):  # noqa: N801  (registered under its own name)
     """Fine-tune on the training split, by default taught by the original network's soft targets.
 
-    Options are those of ``penjing.train.options.Recipe``. Zeros left by the rewrite ``weights`` are held. Validation
+    Options are those of ``penjing.training.options.Options``. Zeros left by the rewrite ``weights`` are held. Validation
     accuracy is told after each epoch; test is never read.
     """
 
@@ -112,7 +112,7 @@ class train(Recipe):  # noqa: N801  (registered under its own name)
         terms = [build("term", term) for term in self.terms]
         if any("weights" in plan.rewrites() for plan in state.plans):
             terms.append(build("term", "hold_zeros"))
-        recipe = Recipe(**{f.name: getattr(self, f.name) for f in fields(Recipe)})
+        recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
         with run.stage("train", f"{self.epochs} epochs") as said:
             model = state.copy_model()
             history = fit(

@@ -1,0 +1,174 @@
+"""Time models side by side, so that what disturbs one disturbs the other.
+
+The models take turns, A B A B, in an order that rotates. One sample is a group of runs that lasts some milliseconds,
+after one run that is not counted: each model is timed with warm caches.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from penjing.core.errors import PenjingError
+from penjing.exporting.session import random_feeds, session
+
+GROUP_MS = 5.0
+"""How long one sample lasts at least."""
+
+FEWEST_ROUNDS = 5
+"""Rounds that are run even when the time is up."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The latency of one model: median, 10 % and 90 % quantile, and least, of ``samples``, one a round.
+
+    Units: ms.
+
+    ``clock`` is ``"cpu"`` or ``"wall"``: on one thread the processor time is counted, which is what the wall clock
+    shows where no neighbour takes the core; on several threads the wall clock itself.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    best_ms: float
+    samples: tuple[float, ...]
+    threads: int
+    batch: int
+    clock: str
+    runtime: str
+    cpu: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one model takes: the median over the rounds, with the 10 % and 90 % quantile."""
+
+    median: float
+    low: float
+    high: float
+
+
+def measure(
+    paths: Mapping[str, str | os.PathLike[str]],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    rounds: int = 40,
+    warmup: int = 3,
+    budget_seconds: float = 20.0,
+) -> dict[str, Timing]:
+    """Measure the latency of ONNX files on ONNX Runtime, all under the same conditions.
+
+    Stops after ``rounds`` or ``budget_seconds``, whichever comes first, but not before 5 rounds.
+
+    Raises: PenjingError for a file that cannot be opened or does not take this batch.
+    """
+    runs: dict[str, Callable[[], object]] = {}
+    for name, path in paths.items():
+        running = session(path, threads)
+        runs[name] = partial(running.run, None, random_feeds(running, batch))
+    clock = clock_for(threads)
+    samples = interleave(runs, rounds=rounds, warmup=warmup, budget_seconds=budget_seconds, clock=clock)
+    kind, runtime, cpu = "cpu" if threads == 1 else "wall", runtime_name(), cpu_name()
+    return {name: summary(taken, threads, batch, kind, runtime, cpu) for name, taken in samples.items()}
+
+
+def ratio(a: Timing, b: Timing) -> Ratio:
+    """Return how many times as long ``a`` takes as ``b``; both must come from one call of ``measure``.
+
+    Rounds are compared one by one, so that slow minutes of the machine cancel.
+
+    Raises: PenjingError when the two were not measured together.
+    """
+    if (len(a.samples), a.threads, a.batch) != (len(b.samples), b.threads, b.batch):
+        raise PenjingError("These two latencies were not measured together; give both files to one measurement.")
+    pairs = np.array(a.samples) / np.array(b.samples)
+    low, median, high = np.percentile(pairs, [10, 50, 90])
+    return Ratio(float(median), float(low), float(high))
+
+
+def interleave(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int,
+    budget_seconds: float,
+    clock: Clock,
+    wall: Clock = time.perf_counter,
+    group_ms: float = GROUP_MS,
+) -> dict[str, list[float]]:
+    """Time functions in turns and return milliseconds a run, one number a round.
+
+    Raises: PenjingError for less than one round or nothing to run.
+    """
+    if rounds < 1 or not runs:
+        raise PenjingError(f"Nothing to measure: {len(runs)} models, {rounds} rounds.")
+    names, start = list(runs), wall()
+    sizes = {}
+    for name, once in runs.items():
+        for _ in range(max(warmup, 1)):
+            once()
+        sizes[name] = max(1, math.ceil(group_ms / max(timed(once, 1, clock), 1e-4)))
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for done in range(rounds):
+        if done >= FEWEST_ROUNDS and wall() - start > budget_seconds:
+            break
+        first = done % len(names)
+        for name in names[first:] + names[:first]:
+            runs[name]()
+            samples[name].append(timed(runs[name], sizes[name], clock))
+    return samples
+
+
+def timed(once: Callable[[], object], times: int, clock: Clock) -> float:
+    """Return the milliseconds one run takes, over so many runs in a row."""
+    start = clock()
+    for _ in range(times):
+        once()
+    return (clock() - start) / times * 1e3
+
+
+def summary(samples: list[float], threads: int, batch: int, clock: str, runtime: str, cpu: str) -> Timing:
+    """Condense the samples of one model."""
+    low, median, high = (float(value) for value in np.percentile(samples, [10, 50, 90]))
+    return Timing(median, low, high, min(samples), tuple(samples), threads, batch, clock, runtime, cpu)
+
+
+def clock_for(threads: int) -> Clock:
+    """Return the processor time of this thread for one thread, the wall clock for more.
+
+    On a machine whose two cores were shared with three busy neighbours, the wall clock doubled the median; processor
+    time rose by 5 %.
+    """
+    return time.thread_time if threads == 1 else time.perf_counter
+
+
+def runtime_name() -> str:
+    """Return the runtime and its version."""
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def cpu_name() -> str:
+    """Return the name of the processor, as far as the system tells, and its widest vector unit."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(errors="replace") if info.is_file() else ""
+    facts = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    wide = next((flag for flag in ("avx512f", "avx2", "avx") if flag in flags), "")
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({wide})" if wide else name

@@ -1,0 +1,133 @@
+"""Prove that the exported file computes what the model computes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as tree
+
+from penjing.core.errors import ParityError
+from penjing.exporting.blame import run_error
+from penjing.exporting.inputs import with_batch
+from penjing.exporting.modes import evaluating
+from penjing.exporting.session import as_feeds, fixed_batch, run, samples_in, session
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far apart two forms of one model are.
+
+    ``absolute`` is the largest difference of any output, ``relative`` the same over that output's largest value.
+    ``agree`` is the share of samples whose largest score is in the same place, None without scores. ``samples``
+    counts what was compared.
+    """
+
+    relative: float
+    absolute: float
+    samples: int
+    agree: float | None
+
+
+def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any]) -> Parity:
+    """Compare a model in evaluation mode with its file, on real inputs.
+
+    A batch is the input tensor, a sequence of inputs (what the file does not read, such as labels, is left out), or
+    a mapping by name. Each is compared as it comes and, where the file's batch is open, the first sample of the first
+    also alone. The model's modes are restored.
+
+    Raises: ParityError when the outputs differ in number or shape, or there is nothing to compare.
+    """
+    running = session(path)
+    pairs: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
+    samples = 0
+    with evaluating(model):
+        for inputs in batches if fixed_batch(running) else _with_a_single(batches):
+            feeds = as_feeds(running, inputs)
+            ours, theirs = _outputs(model, inputs, len(feeds)), run(running, feeds)
+            if [a.shape for a in ours] != [b.shape for b in theirs]:
+                raise ParityError(
+                    f"{os.fspath(path)} returns {[list(b.shape) for b in theirs]} where the model returns "
+                    f"{[list(a.shape) for a in ours]}; is it the file of another model?"
+                )
+            pairs.append(list(zip(ours, theirs, strict=True)))
+            samples += samples_in(feeds)
+    if not samples:
+        raise ParityError("There is nothing to compare: no batch with samples was given.")
+    differences = [_difference(list(pair)) for pair in zip(*pairs, strict=True)]
+    # NumPy's maximum, unlike Python's, is not a number when one value is none.
+    absolute, relative = np.max(differences, axis=0).tolist()
+    return Parity(relative, absolute, samples, _agreement([pair[0] for pair in pairs]))
+
+
+def check_parity(
+    model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any], tolerance: float = 1e-4
+) -> Parity:
+    """Return the parity of a model and its file.
+
+    Raises: ParityError when the relative difference is above ``tolerance``, or not a number.
+    """
+    found = parity(model, path, batches)
+    if not found.relative <= tolerance:
+        same = "" if found.agree is None else f"; {found.agree:.1%} of the answers agree"
+        raise ParityError(
+            f"{os.fspath(path)} differs from the model by {found.relative:.2g} of its largest output on "
+            f"{found.samples} samples, {tolerance:g} is allowed{same}. Export again from this very model; "
+            "if that does not help, look for random operations or decisions on tensor values in its forward."
+        )
+    return found
+
+
+def _with_a_single(batches: Iterable[Any]) -> Iterator[Any]:
+    for i, inputs in enumerate(batches):
+        if i == 0:
+            (single,), _ = with_batch(((_tensors(inputs),), {}), 1)
+            yield single
+        yield inputs
+
+
+def _outputs(model: nn.Module, inputs: Any, count: int) -> list[NDArray[Any]]:
+    """Run the model on as many tensors as the file reads, and the numbers between them."""
+    inputs = _tensors(inputs, next((t.device for t in (*model.parameters(), *model.buffers())), None))
+    try:
+        if isinstance(inputs, Mapping):
+            result = model(**inputs)
+        else:
+            result = model(*_first(inputs, count) if isinstance(inputs, Sequence) else [inputs])
+    except Exception as error:
+        raise run_error(model, "the inputs to compare on", error) from error
+    return [leaf.cpu().numpy() for leaf in tree.tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+def _first(inputs: Sequence[Any], count: int) -> list[Any]:
+    """Return what comes before tensor number ``count``, counted from 0."""
+    at = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+    return list(inputs[: at[count]] if count < len(at) else inputs)
+
+
+def _tensors(inputs: Any, device: torch.device | None = None) -> Any:
+    arrays = (Tensor, np.ndarray)
+    return tree.tree_map(lambda x: torch.as_tensor(x, device=device) if isinstance(x, arrays) else x, inputs)
+
+
+def _difference(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float, float]:
+    """Return the absolute and relative difference of one output over all batches."""
+    gaps = [np.abs(a.astype(np.float64) - b.astype(np.float64)) for a, b in pairs if a.size]
+    if not gaps or not (absolute := float(np.max([gap.max() for gap in gaps]))):
+        return 0.0, 0.0
+    largest = float(np.max([np.abs(a).max() for a, _ in pairs if a.size]))
+    return absolute, absolute / largest if largest else math.inf
+
+
+def _agreement(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:
+    if any(a.ndim < 2 or a.shape[1] < 2 for a, _ in pairs):
+        return None
+    same = [(a.argmax(axis=1) == b.argmax(axis=1)).ravel() for a, b in pairs]
+    return float(np.concatenate(same).mean())

@@ -1,0 +1,112 @@
+"""How to train, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from penjing.core.errors import TrainError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train.
+
+    ``lr`` is the peak of a linear warm-up (``warmup``: its fraction of all steps) and a cosine to zero. ``batch`` is
+    the size over all devices together. ``weight_decay`` spares parameters of fewer than two dimensions (biases,
+    normalisation) unless ``decay_norm``. ``clip`` bounds the norm of the gradient. ``mixup`` is the alpha of the beta
+    distribution by which the pictures of a batch are blended, 0 for none (``penjing.training.blend``); terms see the
+    blend, so that a teacher tells what it makes of pictures it has not learned by heart. ``keep`` says whether the
+    last weights stay or those of the epoch with the best validation accuracy. ``precision`` "auto" is bf16-mixed where
+    the hardware computes in bf16. On a CPU a device is a process.
+    """
+
+    epochs: int = 40
+    lr: float = 0.02
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    decay_norm: bool = False
+    batch: int = 128
+    warmup: float = 0.05
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    clip: float | None = None
+    keep: Literal["last", "best"] = "last"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: bool = True
+    devices: int = 1
+
+    @property
+    def least(self) -> int:
+        """The smallest batch trained on: two samples a device, since batch norm has no variance of one."""
+        return 2 * self.devices
+
+    def steps(self, samples: int) -> int:
+        """Return the optimiser steps of one epoch of this many samples.
+
+        >>> Options(batch=128).steps(1025), Options(batch=128).steps(1026)
+        (8, 9)
+        """
+        whole, rest = divmod(samples, self.batch)
+        return whole + (rest >= self.least)
+
+
+def check(recipe: Options, samples: int, validated: bool) -> None:
+    """Refuse a recipe that cannot work on this many samples.
+
+    Raises: TrainError naming the option.
+    """
+    for name, least in (("epochs", 1), ("devices", 1), ("batch", recipe.least)):
+        if getattr(recipe, name) < least:
+            raise TrainError(f"{name} must be at least {least}; got {getattr(recipe, name)}.")
+    if not (math.isfinite(recipe.lr) and recipe.lr > 0):
+        raise TrainError(f"lr must be a number above 0; got {recipe.lr}.")
+    if not 0 <= recipe.warmup < 1:
+        raise TrainError(f"warmup is a fraction of the steps, from 0 to below 1; got {recipe.warmup}.")
+    if not (math.isfinite(recipe.mixup) and recipe.mixup >= 0):
+        raise TrainError(f"mixup is the alpha of a beta distribution, 0 for none; got {recipe.mixup}.")
+    if recipe.clip is not None and not recipe.clip > 0:
+        raise TrainError(f"clip must be above 0; got {recipe.clip}. Leave it out for no clipping.")
+    for name, known in (("optimizer", ("sgd", "adamw")), ("keep", ("last", "best"))):
+        if getattr(recipe, name) not in known:
+            raise TrainError(f"{name} is {' or '.join(known)}, not {getattr(recipe, name)!r}.")
+    if recipe.keep == "best" and not validated:
+        raise TrainError("keep is best, but there is no validation split to choose the best epoch on.")
+    if recipe.steps(samples) == 0:
+        raise TrainError(
+            f"There is nothing to train on: {samples} samples, and a batch needs at least {recipe.least} "
+            f"for {recipe.devices} device(s)."
+        )
+
+
+def make_optimizer(recipe: Options, model: nn.Module, extras: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimiser of everything that requires a gradient; the terms' own parameters never decay.
+
+    Raises: TrainError when there is nothing to train.
+    """
+    foreign = {id(parameter) for parameter in extras}
+    decayed: list[nn.Parameter] = []
+    free = [parameter for parameter in extras if parameter.requires_grad]
+    for parameter in model.parameters():
+        if parameter.requires_grad and id(parameter) not in foreign:
+            (decayed if parameter.ndim >= 2 or recipe.decay_norm else free).append(parameter)
+    if not decayed and not free:
+        raise TrainError("There is nothing to train: no parameter of the model has requires_grad set.")
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    if recipe.optimizer == "adamw":
+        betas = (recipe.momentum, 0.999)
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+    )

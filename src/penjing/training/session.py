@@ -1,0 +1,276 @@
+"""One process's part of a training run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penjing.core import console
+from penjing.core.errors import TrainError
+from penjing.core.outputs import first_tensor
+from penjing.core.types import Progress, Term
+from penjing.training.blend import Blend
+from penjing.training.evaluate import Metrics, class_count, class_scores, evaluate
+from penjing.training.options import Options, make_optimizer
+from penjing.training.recalibrate import batch_norms
+from penjing.training.schedule import learning_rate
+from penjing.training.state import Snapshot, chance, tensors_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from penjing.data.splits import Split
+
+LOOK = 16
+"""Every how many steps the loss is read: reading waits for the device, so it is not done at each step."""
+
+Row: TypeAlias = dict[str, float | int | None]
+"""One epoch: ``epoch`` from 1, ``lr`` of its last step, mean training ``loss`` with all terms, ``val_accuracy`` in %,
+``val_loss`` in nats, ``seconds`` with validation."""
+
+Advance: TypeAlias = Callable[[int, str], None]
+
+
+@dataclass
+class Job:
+    """What every process needs to know."""
+
+    model: nn.Module
+    train: Split
+    val: Split | None
+    recipe: Options
+    terms: tuple[Term, ...]
+    extras: list[nn.Parameter]
+    seed: int
+    progress: Progress | None = None
+    on_epoch: Callable[[Row], None] | None = None
+
+
+class _Diverged(Exception):
+    """Something is not finite; ``step`` is counted from the start of training."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(what)
+        self.step = step
+
+
+class Session:
+    """The loop itself. With several processes each takes its stride of every batch, and all keep equal weights.
+
+    Fabric opens the processes, casts and scales; the model is not wrapped in DistributedDataParallel, which would
+    know neither the parameters that terms bring along nor a last batch that gives the processes unequal shares, and
+    refuses parameters without a gradient.
+    """
+
+    def __init__(self, fabric: Fabric, job: Job) -> None:
+        self.fabric, self.job, self.recipe, self.model = fabric, job, job.recipe, job.model
+        self.rank, self.world, self.device = fabric.global_rank, fabric.world_size, fabric.device
+        self.model.to(self.device)
+        for extra in job.extras:
+            extra.data = extra.data.to(self.device)
+        self.tensors = tensors_of(self.model, job.extras)
+        for tensor in self.tensors:
+            # A spawned process gets the caller's own memory and would write into it along with all the others.
+            if self.world > 1 and tensor.device.type == "cpu" and tensor.is_shared():
+                tensor.data = tensor.data.clone()
+        self.optimizer = make_optimizer(self.recipe, self.model, job.extras)
+        self.trained: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.stepper: Any = fabric.setup_optimizers(self.optimizer)
+        self.classes = class_count(job.train)
+        self.steps = self.recipe.steps(len(job.train))
+        self.good = Snapshot(self.tensors)
+
+    def run(self) -> dict[str, Any]:
+        """Train all epochs; return the ``rows`` and the epoch ``kept``.
+
+        Raises: TrainError, with the weights as they were at the start of the epoch.
+        """
+        rows: list[Row] = []
+        best, best_weights, kept = (-1.0, 0.0), None, self.recipe.epochs
+        with chance(self.job.seed, f"train/{self.rank}", self.device), self._progress() as advance:
+            for epoch in range(self.recipe.epochs):
+                start = time.perf_counter()
+                try:
+                    loss = self._epoch(epoch, advance)
+                    metrics = self._validate((epoch + 1) * self.steps - 1)
+                except _Diverged as diverged:
+                    self.good.restore()
+                    raise TrainError(self._advice(epoch, diverged)) from None
+                except TrainError:
+                    self.good.restore()
+                    raise
+                self.good.take()
+                if self.recipe.keep == "best" and metrics and (metrics.correct, -metrics.loss) > best:
+                    best, kept = (metrics.correct, -metrics.loss), epoch + 1
+                    best_weights = best_weights or Snapshot(self.tensors)
+                    best_weights.take()
+                rows.append(
+                    {
+                        "epoch": epoch + 1,
+                        "lr": self._lr((epoch + 1) * self.steps - 1),
+                        "loss": loss,
+                        "val_accuracy": metrics.accuracy if metrics else None,
+                        "val_loss": metrics.loss if metrics else None,
+                        "seconds": time.perf_counter() - start,
+                    }
+                )
+                if self.job.on_epoch is not None:
+                    self.job.on_epoch(dict(rows[-1]))
+        if best_weights is not None:
+            best_weights.restore()
+        return {"rows": rows, "kept": kept}
+
+    def _epoch(self, epoch: int, advance: Advance) -> float:
+        """Train one epoch and return the mean loss of its samples."""
+        self.model.train()
+        step, total, seen = epoch * self.steps, 0.0, 0
+        unread: list[Tensor] = []
+        for x, y in self.job.train.batches(self.recipe.batch, seed=self.job.seed, epoch=epoch, augment=True):
+            if len(x) < self.recipe.least:
+                continue
+            unread.append(self._step(step, x, y))
+            step, seen = step + 1, seen + len(x)
+            if len(unread) == LOOK or step == (epoch + 1) * self.steps:
+                total += self._read(unread, step)
+                advance(len(unread), f"epoch {epoch + 1}/{self.recipe.epochs}, loss {total / seen:.4f}")
+                unread.clear()
+        if step != (epoch + 1) * self.steps:
+            raise TrainError(
+                f"Epoch {epoch + 1} had {step - epoch * self.steps} batches, not {self.steps}: the training split "
+                f"has {len(self.job.train)} samples and must give them in batches of {self.recipe.batch}."
+            )
+        return total / seen
+
+    def _step(self, step: int, x: Tensor, y: Tensor | None) -> Tensor:
+        """Take one optimiser step; return the loss summed over this process's samples."""
+        blend = Blend.drawn(self.recipe.mixup, len(x), self.job.seed, step) if self.recipe.mixup else None
+        own = slice(self.rank, None, self.world)
+        layout = torch.channels_last if self.recipe.channels_last and x.ndim == 4 else torch.contiguous_format
+        inputs = x if blend is None else blend.of(x)
+        inputs = inputs[own].to(self.device, non_blocking=True).contiguous(memory_format=layout)
+        labels = None if y is None else y[own].to(self.device, non_blocking=True)
+        others = None if y is None or blend is None else (y[blend.partner][own].to(self.device), blend.share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr(step)
+        with self.fabric.autocast():
+            outputs = self.model(inputs)
+            loss = self._loss(step, inputs, outputs, labels, others)
+        # The mean over the processes of losses weighted so is the mean over the whole batch, whatever the shares.
+        self.fabric.backward(loss * (len(inputs) * self.world / len(x)))
+        if self.world > 1:
+            self._average_gradients()
+        if self.recipe.clip is not None:
+            self.fabric.clip_gradients(self.model, self.stepper, max_norm=self.recipe.clip, error_if_nonfinite=False)
+        self.stepper.step()
+        self.optimizer.zero_grad()
+        for term in self.job.terms:
+            term.after_step()
+        return loss.detach() * len(inputs)
+
+    def _loss(
+        self, step: int, x: Tensor, outputs: Any, y: Tensor | None, others: tuple[Tensor, float] | None = None
+    ) -> Tensor:
+        """Return the whole loss; ``others`` are the labels of what was blended in, and the share of ``y``."""
+        loss = x.new_zeros(())
+        if y is not None:
+            scores = class_scores(outputs, len(x), self.classes) if step == 0 else first_tensor(outputs)
+            share = math.prod(getattr(term, "task_weight", 1.0) for term in self.job.terms)
+            task = partial(F.cross_entropy, scores.float(), label_smoothing=self.recipe.label_smoothing)
+            loss = share * (task(y) if others is None else others[1] * task(y) + (1 - others[1]) * task(others[0]))
+        for term in self.job.terms:
+            loss = loss + term(x, outputs, y)
+        if not loss.requires_grad:
+            raise TrainError(
+                "There is nothing to learn from: the batch has no labels, and no term gives the model a gradient."
+            )
+        return loss
+
+    def _lr(self, step: int) -> float:
+        return learning_rate(step, self.steps * self.recipe.epochs, self.recipe.lr, self.recipe.warmup)
+
+    def _average_gradients(self) -> None:
+        """Replace every gradient by its mean over the processes; one that none of them has stays None."""
+        has = torch.tensor([float(p.grad is not None) for p in self.trained], device=self.device)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
+        flat = self.fabric.all_reduce(torch.cat([has, *(part.reshape(-1) for part in parts)]), reduce_op="mean")
+        assert isinstance(flat, Tensor)
+        sizes = [len(has), *(part.numel() for part in parts)]
+        has, *means = torch.split(flat, sizes)
+        for parameter, part, mean, share in zip(self.trained, parts, means, has.tolist(), strict=True):
+            parameter.grad = part.copy_(mean.view(part.shape)) if share else None
+
+    def _read(self, losses: list[Tensor], end: int) -> float:
+        """Return the sum of the losses of the steps before ``end`` over all processes.
+
+        Raises: _Diverged at the first that is not finite, in every process alike.
+        """
+        values = self._summed(torch.stack(losses).double()).tolist()
+        for step, value in enumerate(values, end - len(values)):
+            if not math.isfinite(value):
+                raise _Diverged(step, f"the loss became {value}")
+        return math.fsum(values)
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        if self.world == 1:
+            return tensor
+        result = self.fabric.all_reduce(tensor, reduce_op="sum")
+        assert isinstance(result, Tensor)
+        return result
+
+    @torch.no_grad()
+    def _validate(self, step: int) -> Metrics | None:
+        """Check that the epoch left finite weights, and measure them in the first process.
+
+        Raises: _Diverged, in every process alike.
+        """
+        if self.world > 1:
+            for norm in batch_norms(self.model):
+                for statistic in (norm.running_mean, norm.running_var):
+                    self.fabric.all_reduce(statistic, reduce_op="mean")
+        broken = not bool(torch.stack([torch.isfinite(tensor).all() for tensor in self.trained]).all())
+        metrics = None
+        if self.rank == 0 and self.job.val is not None and len(self.job.val) and not broken:
+            metrics = evaluate(self.model, self.job.val, batch=max(self.recipe.batch, 256))
+            broken = not math.isfinite(metrics.loss)
+        if float(self._summed(torch.tensor(float(broken), device=self.device))):
+            raise _Diverged(step, "weights or the validation loss stopped being finite")
+        return metrics
+
+    def _advice(self, epoch: int, diverged: _Diverged) -> str:
+        lr = self._lr(diverged.step)
+        cause = (
+            "It was the first batch: look for NaN or infinity in the data and the weights"
+            if diverged.step == 0
+            else f"Try lr={self.recipe.lr / 10:g}, a longer warmup than {self.recipe.warmup:g}, or clip=1.0"
+        )
+        return (
+            f"Training diverged in epoch {epoch + 1} at step {diverged.step + 1} of "
+            f"{self.steps * self.recipe.epochs}, learning rate {lr:.3g}: {diverged}. The model is back at the start "
+            f"of this epoch. {cause}."
+        )
+
+    @contextlib.contextmanager
+    def _progress(self) -> Iterator[Advance]:
+        total, done = self.steps * self.recipe.epochs, 0
+        report = self.job.progress
+
+        def tell(more: int, text: str) -> None:
+            nonlocal done
+            done += more
+            if report is not None:
+                report(done, total, text)
+
+        if self.rank or report is not None:
+            yield tell
+        else:
+            with console.bar("training", total) as bar:
+                yield bar
