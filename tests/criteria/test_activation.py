@@ -262,11 +262,10 @@ def test_hrank_is_stable_between_disjoint_batches_of_a_trained_network() -> None
     from penjing.data import digits
     from penjing.zoo.digits import digits_net
 
-    x = digits().calibration(192, 0)
-    pictures = torch.cat(list(x))[:192]
+    pictures = torch.cat(digits().calibration(600, 0))
     model = digits_net(pretrained=True)
-    given = evidence(model, batches(pictures[:96], None, 96), pictures[:2])
-    other = again(given, batches(pictures[96:], None, 96))
+    given = evidence(model, batches(pictures[:300], None, 300), pictures[:2])
+    other = again(given, batches(pictures[300:], None, 300))
     # The last convolution is left out: its maps are pooled to single numbers before anything reads them.
     for name in ("conv1", "conv2", "block1.conv1"):
         first, second = score("hrank", given, name), score("hrank", other, name)

@@ -99,8 +99,8 @@ def _still_there(state: State, graph: Graph) -> dict[str, Kept]:
 class train(Options):  # noqa: N801  (registered under its own name)
     """Fine-tune on the training split, by default taught by the original network's soft targets.
 
-    Options are those of ``penjing.training.options.Options``. Zeros left by the rewrite ``weights`` are held. Validation
-    accuracy is told after each epoch; test is never read.
+    Options are those of ``penjing.training.options.Options``. Zeros left by the rewrite ``weights`` are held.
+    Validation accuracy is told after each epoch; test is never read.
     """
 
     epochs: int = 10
