@@ -170,7 +170,7 @@ def test_include_and_exclude_choose_sites(trained, folder):
 
 
 def test_a_site_that_fails_its_proof_stays_whole_and_the_rest_goes_on(trained, folder, monkeypatch):
-    from penjing.steps import prune as module
+    from penjing.steps import choose as module
 
     honest = module.prove
 

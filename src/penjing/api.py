@@ -9,57 +9,70 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from penjing.core import console
-from penjing.core.errors import PlanError, RecipeError
+from penjing.core.errors import Missed, PlanError
 from penjing.core.registry import build
 from penjing.costs.units import show
 from penjing.data.data import Data
-from penjing.data.load import load as load_data
+from penjing.data.load import as_data
 from penjing.exporting.files import write_whole
 from penjing.exporting.measure import measure, ratio
 from penjing.exporting.session import evaluate_onnx, file_bytes
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
+from penjing.publish import REPORT, RESULTS, aside, publish
+from penjing.references import make, refuse_impossible
 from penjing.report.build import write_report
 from penjing.results import gather
+from penjing.steps.order import ordered
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
 from penjing.steps.recover import train
 from penjing.steps.state import Run, State
-
-REFERENCES = ("random", "scratch")
+from penjing.training.probe import probe
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a run returns: the smaller ``model``, and ``results``, plain data that tells everything about it.
 
-    ``folder`` holds ``model.onnx``, ``report.html`` and ``results.json``; a temporary one goes with the result.
+    ``folder`` holds ``report.html``, ``results.json`` and the exported ``files``, by name, in order; a temporary one
+    goes with the result.
     """
 
     model: nn.Module
     results: Mapping[str, Any]
     folder: Path
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def export(self, path: str | Path) -> Path:
-        """Copy the measured ONNX file."""
-        return Path(shutil.copyfile(self.folder / "model.onnx", path))
+        """Copy the ONNX file exported last.
+
+        Raises: PlanError when the steps exported none; PenjingError when it cannot be written.
+        """
+        if not self.files:
+            raise PlanError("This run exported nothing; put the step export at the end of its steps.")
+        return write_whole(path, list(self.files.values())[-1].read_bytes())
 
     def report(self, path: str | Path) -> Path:
-        """Copy the report."""
-        return Path(shutil.copyfile(self.folder / "report.html", path))
+        """Copy the report.
+
+        Raises: PenjingError when it cannot be written.
+        """
+        return write_whole(path, (self.folder / REPORT).read_bytes())
 
 
 def compress(
     model: nn.Module,
-    data: Data | str | Path,
+    data: Any,
     budget: Mapping[str, Any] | str,
     *,
     epochs: int = 10,
@@ -75,7 +88,8 @@ def compress(
     ``epochs`` of fine-tuning, taught by the original, follow the cut; zero leaves it at closed-form recovery.
     Further options are those of ``run``.
 
-    Raises: Infeasible when the exported file misses the budget; PenjingError for everything a user can mend.
+    Raises: Infeasible when nothing reaches the budget, Missed when the exported file misses it; PenjingError for
+    everything a user can mend.
     """
     steps: list[Any] = [prune(criterion=criterion, allocator=allocator), "reconstruct", "recalibrate"]
     if epochs:
@@ -85,12 +99,12 @@ def compress(
 
 def run(
     model: nn.Module,
-    data: Data | str | Path | None,
+    data: Any,
     steps: Sequence[Any],
-    budget: Mapping[str, Any] | str = (),  # type: ignore[assignment]
+    budget: Mapping[str, Any] | str | None = None,
     *,
     folder: str | Path | None = None,
-    example: tuple[Any, ...] | None = None,
+    example: Any = None,
     seed: int = 0,
     threads: int = 1,
     batch: int = 1,
@@ -100,110 +114,102 @@ def run(
 ) -> Result:
     """Run steps on a copy of ``model`` and report; the model given is not touched.
 
-    ``folder`` receives the results (a temporary one by default); ``example`` is an input batch of two, taken from the
-    data by default; ``threads`` and ``batch`` say how latency is measured. ``references`` adds rows to the table:
-    ``"random"`` (the same widths, units chosen at random, the same recovery) and ``"scratch"`` (the same widths,
-    trained from new weights for as many epochs as the steps train).
+    ``data`` is what ``penjing.data.load`` takes, a ``Data``, (train, test) or (train, val, test) as datasets or
+    loaders, or None. ``folder`` receives the results (a temporary one by default) once all are there, also those of a
+    file that misses its budget; a run that ends earlier leaves the folder as it was. ``example`` is an input batch of
+    two, taken from the data by default; ``threads`` and ``batch`` say how latency is measured. ``references`` adds
+    rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery) and ``"scratch"``
+    (the same widths, trained from new weights for as many epochs as the steps train).
 
-    Raises: PenjingError for everything a user can mend.
+    Raises: Missed when the exported file misses the budget; PenjingError for everything a user can mend.
     """
-    asked(budget)
-    for name in references:
-        if name not in REFERENCES:
-            raise RecipeError(f"There is no reference {name!r}; known are {', '.join(REFERENCES)}.")
-    if isinstance(data, str | Path):
-        data = load_data(data, seed=seed)
-    if example is None and data is None:
-        raise PlanError("There is neither data nor an example input; pass one of them.")
-    inputs = example if example is not None else (data.example(2),) if data is not None else ()
-    place = _folder(folder)
-    original = plain(model)
-    state = State(copy.deepcopy(original), original, data, (inputs, {}))
-    wanted = {name: one.text for name, one in asked(budget).items()}
-    book = Run(place, wanted, seed, threads, batch, command, recipe)
+    if not isinstance(model, nn.Module):
+        raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
+    wanted = {name: one.text for name, one in asked(budget).items()} if budget is not None else {}
+    todo = ordered(steps)
+    data = None if data is None else as_data(data, seed=seed)
+    original = plain(model).cpu()
+    refuse_impossible(references, original, data, todo)
+    inputs = _inputs(example, data)
+    if data is not None:
+        probe(original, data)
+    if data is None or example is not None:
+        probe(original, inputs)
+    place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
-        state = _through([build("step", step) for step in steps], state, book)
-        beside = [_reference(name, state, book, [build("step", step) for step in steps]) for name in references]
-        results = gather(state, book, beside)
-        write_whole(place / "results.json", json.dumps(results, indent=1, default=float).encode())
-        write_report(results, place / "report.html")
-    finally:
-        book.close()
-    result = Result(state.model, results, place)
+        with aside(place) as hidden:
+            book = Run(hidden, wanted, seed, threads, batch, command, recipe)
+            book.note("remarks", *_remarks(original, inputs))
+            book.note("reads before", 0 if data is None else data.test_reads)
+            try:
+                state, missed = _through(todo, State(copy.deepcopy(original), original, data, (inputs, {})), book)
+                beside = [] if missed else [make(name, state, book, todo) for name in references]
+                results = gather(state, book, beside)
+            finally:
+                book.close()
+            write_whole(hidden / RESULTS, json.dumps(results, indent=1, default=float).encode())
+            write_report(results, hidden / REPORT)
+            publish(hidden, place)
+        if missed is not None:
+            where = "" if folder is None else f" What was reached lies in {place}."
+            raise Missed(f"{missed}{where}", missed.best)
+    except BaseException:
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    result = Result(state.model, results, place, {name: place / path.name for name, path in state.files.items()})
     if folder is None:
         weakref.finalize(result, shutil.rmtree, place, ignore_errors=True)
     return result
 
 
-def _folder(folder: str | Path | None) -> Path:
-    """Make the folder for the results.
+def _kind(thing: Any) -> str:
+    return f"a class, {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"
 
-    Raises: PlanError when it cannot be made.
+
+def _inputs(example: Any, data: Data | None) -> tuple[Any, ...]:
+    """Return the example input as positional arguments.
+
+    Raises: PlanError when there is none.
     """
-    if folder is None:
-        return Path(tempfile.mkdtemp(prefix="penjing-"))
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PlanError(f"The folder {folder} cannot be made: {error.strerror}. Choose another with --out.") from None
-    return Path(folder)
+    if example is None and data is None:
+        raise PlanError("There is neither data nor an example input; pass one of them.")
+    if example is None:
+        assert data is not None
+        return (data.example(2),)
+    return tuple(example) if isinstance(example, list | tuple) else (example,)
 
 
-def _through(steps: Sequence[Any], state: State, book: Run) -> State:
-    """Take the state through the steps, with the validation accuracy before and after."""
+def _remarks(original: nn.Module, inputs: tuple[Any, ...]) -> list[str]:
+    with torch.no_grad():
+        outputs = original(*inputs)
+    count = len([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)])
+    if count < 2:
+        return []
+    return [f"The model returns {count} tensors: the logits alone are trained and judged, all are exported and proved."]
+
+
+def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Missed | None]:
+    """Take the state through the steps, with the validation accuracy before and after; stop at a missed budget."""
     before_and_after = [build("step", "evaluate")] if state.data is not None else []
-    for step in [*before_and_after, *steps, *before_and_after]:
+    missed = None
+    for step in [*before_and_after, *steps]:
+        try:
+            state = step(state, book)
+        except Missed as error:
+            missed = error
+            break
+    for step in before_and_after:
         state = step(state, book)
-    return state
+    return state, missed
 
 
-def _reference(name: str, state: State, book: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
-    """Make a network of the result's widths by other means, with the same recovery."""
-    aside = Run(book.folder, {}, book.seed + 1, book.threads, book.batch)
-    fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example)
-    with console.quiet():
-        if name == "random":
-            for step in steps:
-                if isinstance(step, prune):
-                    fresh = _at_random(step, fresh, state, aside)
-                elif type(step).__name__ not in ("export", "check"):
-                    fresh = step(fresh, aside)
-            return "cut at random, same widths", fresh.model, "same recovery"
-        small = copy.deepcopy(state.model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(book.seed)
-            for module in small.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()  # type: ignore[operator]
-        trained = [step for step in steps if isinstance(step, train)]
-        epochs = sum(step.epochs for step in trained)
-        again = train(epochs=max(epochs, 1), lr=0.1, terms=())
-        fresh = again(fresh.with_model(small), aside)
-    return "from scratch, same widths", fresh.model, f"{max(epochs, 1)} epochs"
-
-
-def _at_random(step: prune, fresh: State, state: State, aside: Run) -> State:
-    """Keep as many units of each site as the result does, chosen at random."""
-    from penjing.core.random import stream
-    from penjing.core.types import Plan
-
-    graph = trace(fresh.model, *fresh.example, proof=False)
-    rng = stream(aside.seed, "reference/random")
-    last = state.plans[0]
-    chosen = {e.site: rng.permutation(e.size)[: len(e.kept)] for e in last if e.rewrite == step.rewrite}
-    rewrite = build("rewrite", step.rewrite)
-    plan = Plan.of(step.rewrite, chosen, rewrite.find(graph))
-    model = fresh.copy_model()
-    rewrite.apply(model, graph, plan.of_rewrite(step.rewrite))
-    return fresh.with_model(model, plan)
-
-
-def inspect(model: nn.Module, example: tuple[Any, ...]) -> Graph:
+def inspect(model: nn.Module, example: Any) -> Graph:
     """Trace a model and return its graph: layers, sites, and what is pinned and why; the model is not touched.
 
     Raises: TraceError when it cannot be traced.
     """
-    return trace(plain(model), tuple(example))
+    return trace(plain(model).cpu(), _inputs(example, None))
 
 
 def describe(graph: Graph) -> dict[str, Any]:
@@ -257,12 +263,11 @@ def bench(
 
     Raises: PenjingError for a file that cannot be opened.
     """
-    paths = {str(file): file for file in files}
+    paths = {str(i): file for i, file in enumerate(files)}
     timings = measure(paths, threads=threads, batch=batch, rounds=rounds)
-    first = timings[str(files[0])]
     rows = []
-    for name, timing in timings.items():
-        faster = ratio(first, timing)
+    for key, timing in timings.items():
+        name, faster = str(paths[key]), ratio(timings["0"], timing)
         row = {"file": name, "bytes": file_bytes(name), "median_ms": timing.median_ms, "low_ms": timing.low_ms,
                "high_ms": timing.high_ms, "speed-up": faster.median, "speed-up low": faster.low,
                "speed-up high": faster.high, "threads": threads, "batch": batch, "clock": timing.clock,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="penjing",
     help="A trained CNN and a hardware budget go in; a smaller, proved, re-measured, exported CNN comes out.",
-    epilog="Exit codes: 0 done, 1 budget missed, 2 wrong input, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 budget missed, 2 wrong input, 3 an error of penjing's own, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,6 +56,12 @@ def _errors() -> Iterator[None]:
 
     try:
         yield
+        sys.stdout.flush()
+    except (typer.Exit, typer.Abort):
+        raise
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
     except Infeasible as error:
         typer.echo(f"penjing: {error}", err=True)
         raise typer.Exit(1) from None
@@ -64,6 +71,18 @@ def _errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("penjing: interrupted.", err=True)
         raise typer.Exit(130) from None
+    except OSError as error:
+        typer.echo(f"penjing: {error.filename or 'the output'} cannot be used: {error.strerror or error}.", err=True)
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(2) from None
+    except Exception as error:
+        if os.environ.get("PENJING_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(".")
+        text = f"penjing: an error of penjing's own, {what}. Please report it; PENJING_TRACEBACK=1 shows where."
+        typer.echo(text, err=True)
+        raise typer.Exit(3) from None
 
 
 def _numbers(text: str | None, what: str) -> tuple[float, ...] | None:
@@ -77,10 +96,15 @@ def _numbers(text: str | None, what: str) -> tuple[float, ...] | None:
         raise RecipeError(f"--{what} {text!r} must be numbers separated by commas.") from None
 
 
-def _load(data: str, seed: int, val: float, mean: str | None, std: str | None) -> Data:
+def _load(data: str, seed: int, val: str, mean: str | None, std: str | None) -> Data:
+    from penjing.core.errors import RecipeError
     from penjing.data import load
 
-    return load(data, seed=seed, val=val, mean=_numbers(mean, "mean"), std=_numbers(std, "std"))
+    try:
+        share = int(val) if val.strip().isdigit() else float(val)
+    except ValueError:
+        raise RecipeError(f"--val {val!r} must be a share such as 0.1 or a count such as 500.") from None
+    return load(data, seed=seed, val=share, mean=_numbers(mean, "mean"), std=_numbers(std, "std"))
 
 
 def _tell(result: Result, out: Path, as_json: bool) -> None:
@@ -90,7 +114,10 @@ def _tell(result: Result, out: Path, as_json: bool) -> None:
         typer.echo(json.dumps(result.results, indent=1, default=float))
         return
     typer.echo(summary_table(result.results))
-    typer.echo(f"\nmodel   {out / 'model.onnx'}\nreport  {out / 'report.html'}\nresults {out / 'results.json'}")
+    typer.echo("")
+    for name in result.results["files"]:
+        typer.echo(f"model   {out / name}")
+    typer.echo(f"report  {out / 'report.html'}\nresults {out / 'results.json'}")
 
 
 def _command() -> str:
@@ -111,7 +138,7 @@ def compress(
     seed: Seed = 0,
     threads: Threads = 1,
     batch: Batch = 1,
-    val: Annotated[float, typer.Option(help="Share of the training pictures kept for validation.")] = 0.1,
+    val: Annotated[str, typer.Option(help="Share (0.1) or count (500) of training pictures for validation.")] = "0.1",
     mean: Floats = None,
     std: Floats = None,
     reference: References = None,
@@ -193,12 +220,16 @@ def inspect(
         import torch
 
         from penjing import api, zoo
-        from penjing.core.errors import RecipeError
+        from penjing.core.errors import RecipeError, TraceError
 
-        sizes = [int(n) for n in _numbers(shape, "input") or ()]
-        if not sizes or min(sizes) < 1:
+        sizes = [int(part) if part.strip().isdigit() else 0 for part in shape.split(",")]
+        if min(sizes) < 1:
             raise RecipeError(f"--input {shape!r} must be positive whole numbers, such as 3,32,32.")
-        graph = api.inspect(zoo.build(model, weights), (torch.randn(2, *sizes),))
+        network = zoo.build(model, weights)
+        try:
+            graph = api.inspect(network, torch.randn(2, *sizes))
+        except TraceError as error:
+            raise TraceError(f"{error} The input was {shape}; give another with --input.") from None
         facts = api.describe(graph)
         typer.echo(json.dumps(facts, indent=1) if as_json else api.described(facts))
 
@@ -219,7 +250,7 @@ def bench(
     with _errors():
         from penjing import api
 
-        split = _load(data, seed, 0.1, mean, std).val if data else None
+        split = _load(data, seed, "0.1", mean, std).val if data else None
         facts = api.bench(files, threads=threads, batch=batch, rounds=rounds, split=split)
         typer.echo(json.dumps(facts, indent=1) if as_json else api.benched(facts))
 
@@ -255,3 +286,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

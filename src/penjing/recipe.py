@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from penjing.core.errors import RecipeError, did_you_mean
-from penjing.core.registry import build
+from penjing.core.registry import checked
+from penjing.steps.order import ordered
+from penjing.steps.price import asked
 
 VERSION = 1
 LARGEST_BYTES = 1_000_000
@@ -21,8 +23,8 @@ class Recipe:
     """One run: which model, which data, what budget, which steps.
 
     ``model`` is ``package.module:builder`` or a network of the zoo; ``weights`` a safetensors file or a ``.pt`` state
-    dict. ``data`` is what ``penjing.data.load`` takes. ``target`` says how latency is measured: threads and batch.
-    Relative paths are taken from the recipe's folder.
+    dict. ``data`` is what ``penjing.data.load`` takes, ``val`` a share of the training pictures or a count. ``target``
+    says how latency is measured: threads and batch. Relative paths are taken from the recipe's folder.
     """
 
     model: str
@@ -32,16 +34,37 @@ class Recipe:
     weights: str | None = None
     seed: int = 0
     target: Mapping[str, int] = field(default_factory=dict)
-    val: float = 0.1
+    val: int | float = 0.1
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     penjing: int = VERSION
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice, and leaves what a budget says as it is written.
+
+    YAML would turn +0.5, a difference, into 0.5, a bound.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise RecipeError(f"the key {key.value!r} in line {key.start_mark.line + 1} is written twice.")
+            seen.add(getattr(key, "value", ""))
+        found: dict[Any, Any] = super().construct_mapping(node, deep=True)
+        for key, value in node.value:
+            if key.value == "budget" and isinstance(value, yaml.MappingNode):
+                found["budget"] = {name.value: one.value for name, one in value.value}
+        return found
+
+
 def read(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
     """Read a recipe file; ``changes`` sets keys, ``steps.1.train.epochs`` among them.
 
-    Raises: RecipeError naming the file and key that is wrong.
+    Raises: RecipeError naming the file and key that is wrong; BudgetError, PlanError or TrainError for a bound or an
+    option that cannot be.
     """
     try:
         if path.stat().st_size > LARGEST_BYTES:
@@ -49,28 +72,36 @@ def read(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from None
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise RecipeError(f"{path} uses YAML aliases; write the values out.")
-        data = yaml.safe_load(text)
-        as_written = yaml.BaseLoader(text).get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}.") from None
+    data = _parsed(text, str(path))
     if not isinstance(data, dict):
         raise RecipeError(f"{path} must hold key: value pairs; it holds {type(data).__name__}.")
-    if isinstance(data.get("budget"), dict):
-        data["budget"] = as_written["budget"]  # YAML would turn +0.5, a difference, into 0.5, a bound
     for key, value in (changes or {}).items():
-        _set(data, key, yaml.safe_load(value))
+        raw = key.split(".")[-2:-1] == ["budget"]
+        _set(data, key, value if raw else _parsed(value, f"--set {key}"))
     return parse(data, str(path))
+
+
+def _parsed(text: str, where: str) -> Any:
+    """Return what YAML says.
+
+    Raises: RecipeError naming the line.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise RecipeError(f"{where} uses YAML aliases; write the values out.")
+        return yaml.load(text, _Loader)
+    except RecipeError as error:
+        raise RecipeError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}," if mark else ""
+        raise RecipeError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}.") from None
 
 
 def parse(data: Mapping[str, Any], where: str) -> Recipe:
     """Check a recipe's keys and build nothing but its steps.
 
-    Raises: RecipeError naming the key.
+    Raises: RecipeError naming the key; BudgetError, PlanError or TrainError for a bound or option that cannot be.
     """
     known = [f.name for f in fields(Recipe)]
     for key in data:
@@ -79,39 +110,45 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
     for key in ("model", "data", "steps"):
         if not data.get(key):
             raise RecipeError(f"{where} needs {key!r}.")
-    if data.get("penjing", VERSION) != VERSION:
-        raise RecipeError(f"{where} is for recipe version {data['penjing']}; this is version {VERSION}.")
-    if not isinstance(data["steps"], list):
+    given = {key: value for key, value in data.items() if value is not None}
+    if given.get("penjing", VERSION) != VERSION:
+        raise RecipeError(f"{where} is for recipe version {given['penjing']}; this is version {VERSION}.")
+    if not isinstance(given["steps"], list):
         raise RecipeError(f"{where}: steps must be a list, such as [prune, train].")
-    target = data.get("target") or {}
+    target = given.get("target", {})
     if not isinstance(target, Mapping) or any(key not in ("threads", "batch") for key in target):
         raise RecipeError(f"{where}: target takes threads and batch; got {target!r}.")
-    values = dict(data) | {"steps": tuple(build("step", step) for step in data["steps"])}
-    for key in ("mean", "std"):
-        if values.get(key) is not None:
-            values[key] = tuple(float(v) for v in values[key])
-    return Recipe(**values)
+    values = checked(where, Recipe, given)
+    for key, least in {("seed", 0), *((key, 1) for key in target)}:
+        number = given.get(key, 0) if key == "seed" else target[key]
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise RecipeError(f"{where}: {key} must be a whole number, {least} or more; got {number!r}.")
+    asked(values.get("budget"))
+    return Recipe(**values | {"steps": tuple(ordered(given["steps"]))})
 
 
 def _set(data: Any, key: str, value: Any) -> None:
-    """Set ``a.0.b`` inside nested mappings and lists; a step written as a bare name becomes a mapping."""
+    """Set ``a.0.b`` inside nested mappings and lists; a step written as a bare name becomes a mapping.
+
+    Raises: RecipeError naming the part of the key that leads nowhere.
+    """
     *path, last = key.split(".")
-    for i, part in enumerate(path):
-        try:
-            if isinstance(data, list):
-                index = int(part)
-                if isinstance(data[index], str):
-                    data[index] = {data[index]: {}}
-                data = data[index]
-            else:
-                if data.get(part) is None:
-                    data[part] = {}
-                data = data[part]
-        except (ValueError, IndexError, AttributeError):
-            raise RecipeError(f"--set {key}: there is nothing at {'.'.join(path[: i + 1])}.") from None
-    if isinstance(data, list):
-        data[int(last)] = value
-    elif isinstance(data, dict):
-        data[last] = value
-    else:
-        raise RecipeError(f"--set {key}: {'.'.join(path)} holds a value, not keys.")
+    for i, part in enumerate([*path, last]):
+        there = ".".join(key.split(".")[: i + 1])
+        if not part:
+            raise RecipeError(f"--set {key!r} has an empty part; write it like steps.1.train.epochs=3.")
+        if isinstance(data, list):
+            if not part.isdigit() or int(part) >= len(data):
+                raise RecipeError(f"--set {key}: there is nothing at {there}; its {len(data)} items count from 0.")
+            index: Any = int(part)
+            if isinstance(data[index], str) and i < len(path):
+                data[index] = {data[index]: {}}
+        elif isinstance(data, dict):
+            index = part
+            if data.get(part) is None:
+                data[part] = {}
+        else:
+            raise RecipeError(f"--set {key}: there is nothing at {there}, since what holds it is a value, not keys.")
+        if i == len(path):
+            data[index] = value
+        data = data[index]

@@ -26,7 +26,11 @@ from penjing.steps.price import cheap_costs, original_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 
-FIELDS = ("budget", "sites", "pinned", "certificates", "training", "trained", "stages", "rounds", "diagnostics")
+FIELDS = (
+    "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "stages", "rounds", "diagnostics",
+    "remarks", "final",
+)  # fmt: skip
+"""What of the run's book goes into the results as it stands."""
 
 
 def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, str]] = ()) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     networks = [("original", state.original, ""), ("penjing", state.model, ""), *references]
     files = {"original": original_of(state, run).file}
     for i, (name, model, _) in enumerate(networks[1:]):
-        ready = state.files.get("model.onnx") if name == "penjing" else None
+        ready = next(reversed(list(state.files.values())), None) if name == "penjing" else None
         files[name] = ready or export_onnx(model, *state.example, run.scratch / f"reference{i}.onnx")
     timings = measure(files, threads=run.threads, batch=run.batch)
     rows = [
@@ -60,8 +64,8 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
         },
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count() or 1, "threads": run.threads},
         "rows": rows,
-        "test_reads": 1,
-        "files": {name: path.stat().st_size for name, path in state.files.items()},
+        "test_reads": 0 if state.data is None else state.data.test_reads - sum(run.noted("reads before")),
+        "files": {path.name: path.stat().st_size for path in sorted(run.folder.glob("*.onnx"))},
     }
     for name in FIELDS:
         facts[name] = run.noted(name)
@@ -86,9 +90,9 @@ def row(name: str, model: nn.Module, state: State, timings: dict[str, Timing], n
 
 
 def tested(model: nn.Module, data: Data | None) -> dict[str, Any]:
-    """Read the test split once and return accuracy, error, and how many pictures are wrong."""
+    """Read the test split once and return accuracy, error, and how many pictures are wrong; nothing without data."""
     if data is None:
-        return {"accuracy": 0.0, "error": 100.0, "wrong": 0, "of": 0}
+        return {"accuracy": None, "error": None, "wrong": 0, "of": 0}
     found = evaluate(model, data.test)
     return {
         "accuracy": found.accuracy,

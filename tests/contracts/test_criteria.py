@@ -19,9 +19,22 @@ from penjing.rewrites.channels import channels
 from penjing.rewrites.weights import weights
 
 CRITERIA = sorted(entries("criterion"))
-BUILT_IN = {"apoz", "bn_gamma", "deviation", "entropy", "fpgm", "hrank", "l1", "l2", "lamp", "random", "taylor"}
-ON_WEIGHTS = {"deviation", "l1", "l2", "lamp", "random", "taylor"}
-COMPARABLE = {"bn_gamma", "deviation", "lamp", "taylor"}
+BUILT_IN = {
+    "apoz",
+    "bn_gamma",
+    "deviation",
+    "entropy",
+    "fpgm",
+    "hrank",
+    "jacobian",
+    "l1",
+    "l2",
+    "lamp",
+    "random",
+    "taylor",
+}
+ON_WEIGHTS = {"deviation", "jacobian", "l1", "l2", "lamp", "random", "taylor"}
+COMPARABLE = {"bn_gamma", "deviation", "jacobian", "lamp", "taylor"}
 
 
 class Net(nn.Module):

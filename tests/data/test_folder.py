@@ -59,8 +59,9 @@ def test_deeper_pictures_count_and_other_files_do_not(layout, save_png, pictures
 )
 def test_size_is_224_or_less(tmp_path, save_png, shape, size, scale):
     for part in ("train", "test"):
-        save_png(tmp_path / part / "a/0.png", np.zeros((300, 300), np.uint8))
-        save_png(tmp_path / part / "b/0.png", np.zeros(shape, np.uint8))
+        for name in ("0.png", "1.png"):
+            save_png(tmp_path / part / "a" / name, np.zeros((300, 300), np.uint8))
+            save_png(tmp_path / part / "b" / name, np.zeros(shape, np.uint8))
     parts = read_folder(tmp_path, 0)
     assert parts.train.size == parts.test.size == size
     assert parts.train.scale == (scale, 1.0)

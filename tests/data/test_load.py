@@ -6,11 +6,12 @@ import types
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import penjing.data
 from penjing.core.errors import DataError
 from penjing.data import cifar10, digits, load
+from penjing.data.load import as_data
 from penjing.data.splits import ArraySplit
 
 
@@ -23,12 +24,48 @@ def test_digits_have_the_documented_sizes():
     assert data.test_reads == 0
 
 
-def test_the_seed_picks_both_cuts():
-    a, b, c = digits(seed=0), digits(seed=0), digits(seed=1)
-    assert np.array_equal(a.val.images, b.val.images)
-    assert np.array_equal(a.test.split.images, b.test.split.images)
-    assert not np.array_equal(a.val.images, c.val.images)
-    assert not np.array_equal(a.test.split.images, c.test.split.images)
+def test_a_numbered_split_picks_both_cuts_and_no_seed_moves_them():
+    """Weights are trained on one split: another seed must not show them their own training pictures as test."""
+    a, b, c = digits(), load("digits", seed=5), digits(split=1)
+    for one, other, alike in ((a, b, True), (a, c, False), (c, load("digits:1", seed=7), True)):
+        assert np.array_equal(one.val.images, other.val.images) == alike
+        assert np.array_equal(one.test.split.images, other.test.split.images) == alike
+    for wrong in (-1, True, "1"):
+        with pytest.raises(DataError, match="splits are numbered from 0"):
+            digits(split=wrong)
+    with pytest.raises(DataError, match="no split of the digits"):
+        load("digits:-1")
+
+
+def test_the_embedded_weights_have_seen_no_test_picture():
+    """Accuracy on their own training pictures is all but perfect; the split's number is what keeps test apart."""
+    data = digits()
+    seen = {x.tobytes() for x in (*data.train.images, *data.val.images)}
+    fresh = [x.tobytes() not in seen for x in data.test.split.images]
+    assert sum(fresh) >= 359, "scikit-learn's digits hold hardly any picture twice"
+
+
+def test_what_a_caller_has_at_hand_becomes_data():
+    x, y = torch.rand(40, 3, 8, 8), torch.arange(40) % 4
+    dataset = TensorDataset(x, y)
+    loader = DataLoader(dataset, batch_size=8, shuffle=True)
+    whole = digits()
+    assert as_data(whole) is whole and len(as_data("digits").test) == 360
+    for given in ((loader, loader), [dataset, dataset], {"train": loader, "test": dataset}):
+        data = as_data(given, val=8)
+        assert (len(data.train), len(data.val), len(data.test), data.num_classes) == (32, 8, 40, 4)
+    assert len(as_data((dataset, dataset, dataset)).val) == 40
+    for wrong, message in ((loader, "single DataLoader"), (3, "data is int"), ((loader,), "tuple of 1")):
+        with pytest.raises(DataError, match=message):
+            as_data(wrong)
+
+
+def test_labelled_calibration_is_the_same_pictures():
+    data = digits()
+    plain, labelled = data.calibration(50, 3), data.calibration_labelled(50, 3)
+    assert all(torch.equal(a, b) for a, (b, _) in zip(plain, labelled, strict=True))
+    counts = np.bincount(torch.cat([y for _, y in labelled]).numpy())
+    assert counts.min() >= 4 and counts.sum() == 50
 
 
 def test_validation_is_cut_from_train_balanced_and_disjoint(npz_folder):

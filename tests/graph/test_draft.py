@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nets.hostile import HOSTILE
-from penjing.core.types import Plan
+from penjing.core.types import Entry, Plan
 from penjing.graph.draft import Draft
 from penjing.graph.surgery import cut
 from penjing.graph.trace import trace
@@ -194,3 +194,30 @@ def test_peak_is_that_of_a_run_that_forgets_at_once(model: nn.Module, seed: int 
         gc.enable()
     assert watched.peak % 2 == 0
     assert Draft(graph, Plan.of("channels", kept, graph.sites), lambda: small).peak_elements == watched.peak // 2
+
+
+def test_zeros_that_were_there_are_not_counted_again() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(4 * 4 * 4, 2))
+    with torch.no_grad():
+        model[2].weight[:, :4] = 0
+        model[0].bias[:2] = 0
+    graph = trace(model.eval(), (torch.randn(2, 3, 8, 8),))
+    exact = sum(int((p != 0).sum()) for p in model.parameters())
+    assert Draft(graph, Plan(), lambda: model).nonzero == exact
+    every = np.arange(8 * 4 * 9)
+    plan = Plan((Entry("weights", "2.weight", every[:200], 288),))
+    small = copy.deepcopy(model)
+    with torch.no_grad():
+        small[2].weight.view(-1)[200:] = 0
+    assert Draft(graph, plan, lambda: model).nonzero == sum(int((p != 0).sum()) for p in small.parameters())
+    kept = {"0": np.array([0, 3, 5, 6])}
+    cut_model = copy.deepcopy(model)
+    cut(cut_model, graph, kept)
+    found = Draft(graph, Plan.of("channels", kept, graph.sites), lambda: model).nonzero
+    assert found == sum(int((p != 0).sum()) for p in cut_model.parameters())
+
+
+def test_units_that_span_several_channels_say_so() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.GroupNorm(4, 12), nn.ReLU(), nn.Conv2d(12, 4, 3))
+    (site,) = trace(model.eval(), (torch.randn(2, 3, 8, 8),)).sites
+    assert (site.size, site.width) == (4, 3)

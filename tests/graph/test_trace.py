@@ -16,7 +16,7 @@ from nets.hostile import HOSTILE
 from penjing.core.errors import PlanError, TraceError
 from penjing.graph.proof import prove
 from penjing.graph.surgery import cut
-from penjing.graph.trace import plain, rebased, trace
+from penjing.graph.trace import plain, trace
 from penjing.zoo import resnet56
 
 from .checks import half, hostile, outputs
@@ -89,11 +89,6 @@ def test_sites_are_found_by_name() -> None:
     with pytest.raises(PlanError, match=r"There is no site 'secnd'. Did you mean 'second'"):
         graph.site("secnd")
     assert [(i, layer.name) for i, layer in graph.layers_reading(graph.site("first"))] == [(1, "second")]
-
-
-def test_rebased_changes_rounding_alone() -> None:
-    graph = rebased(trace(Net(), PICTURES), {"first": 4, "second": 16}, least=2)
-    assert [(s.step, s.least, s.size) for s in graph.sites] == [(4, 2, 8), (12, 2, 12)]
 
 
 def test_pinning_a_site_counts_its_channels_and_not_its_units() -> None:

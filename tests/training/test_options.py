@@ -14,10 +14,10 @@ from .toys import Normed, built
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"batch": 1}, "batch must be at least 2"),
-        ({"batch": 3, "devices": 2}, "batch must be at least 4"),
-        ({"devices": 0}, "devices must be at least 1"),
+        ({"epochs": 0}, "epochs must be a whole number, at least 1"),
+        ({"batch": 1}, "batch must be a whole number, at least 2"),
+        ({"batch": 3, "devices": 2}, "batch must be a whole number, at least 4"),
+        ({"devices": 0}, "devices must be a whole number, at least 1"),
         ({"lr": 0.0}, "lr"),
         ({"lr": math.nan}, "lr"),
         ({"warmup": 1.0}, "warmup"),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from penjing.allocators.problem import Problem
+from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Plan, Site
+from penjing.core.types import Bound, Plan, Site
+
+STRIDE = 64
+"""Of a site of thousands of units (single weights) a move takes at least this fraction, so that it comes to an end."""
+
+MANY = 4096
+"""From so many units on a site moves in strides."""
 
 
 @register("allocator")
@@ -15,8 +23,10 @@ from penjing.core.types import Plan, Site
 class greedy:  # noqa: N801  (registered under its own name)
     """Shrink the site with the smallest loss of score per saving until every bound holds.
 
-    A step that saves nothing (inside a latency staircase) is never taken alone: the next count that saves is tried.
-    ``floor`` is the share that every site keeps.
+    What is saved is added up over the bounds that are still exceeded, so that a move may serve any of them. A step
+    that saves nothing (inside a latency staircase) is never taken alone: the next count that saves is tried. Where
+    no single move saves anything (two activations that make one peak together), all sites shrink by one share.
+    ``floor`` is the share that every site keeps, as long as the budget allows.
 
     Paper: Yang et al., NetAdapt, ECCV 2018, the outer loop, with scores in place of short fine-tuning; and Shen et
     al., HALP, NeurIPS 2022, whose knapsack this approximates.
@@ -25,45 +35,83 @@ class greedy:  # noqa: N801  (registered under its own name)
 
     floor: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        if not 0 <= self.floor < 1:
+            raise PlanError(f"greedy: floor is the share that a site keeps, from 0 to below 1; got {self.floor}.")
+
     def __call__(self, problem: Problem) -> Plan:
         """Return the plan.
 
         Raises: Infeasible when the budget cannot be met; PlanError without a budget.
         """
         problem.need_bounds("greedy")
-        counts = {site.name: site.size for site in problem.sites}
-        excess = problem.excess(problem.keep(counts))
-        heap = []
-        for i, site in enumerate(problem.sites):
-            move = self._move(problem, site, counts, excess)
-            if move is not None:
-                heap.append((*move, i))
-        heapify(heap)
-        while excess > 0 and heap:
-            _, _, i = heappop(heap)
-            site = problem.sites[i]
-            move = self._move(problem, site, counts, excess)
-            if move is None:
-                continue
-            if heap and move[0] > heap[0][0]:  # the queue held an older price; put it back with today's
-                heappush(heap, (*move, i))
-                continue
-            counts[site.name] = move[1]
-            excess = problem.excess(problem.keep(counts))
-            following = self._move(problem, site, counts, excess)
-            if following is not None:
-                heappush(heap, (*following, i))
-        if excess > 0:
-            problem.refuse(problem.keep(counts))
+        counts = self._descend(problem)
+        if not problem.fits(problem.keep(counts)):
+            counts = self._together(problem, counts)
         return problem.keep(problem.fill(counts))
 
-    def _move(self, problem: Problem, site: Site, counts: dict[str, int], excess: float) -> tuple[float, int] | None:
+    def _descend(self, problem: Problem) -> dict[str, int]:
+        """Take the best moves until every bound holds, or no move saves anything."""
+        counts = {site.name: site.size for site in problem.sites}
+        exceeded = problem.exceeded(problem.keep(counts))
+        moved = True
+        while exceeded and moved:  # a site that saves nothing now may save when others have moved: all are asked again
+            moved = False
+            priced = [(self._move(problem, site, counts, exceeded), i) for i, site in enumerate(problem.sites)]
+            heap = [(*move, i) for move, i in priced if move is not None]
+            heapify(heap)
+            while exceeded and heap:
+                _, _, i = heappop(heap)
+                site = problem.sites[i]
+                move = self._move(problem, site, counts, exceeded)
+                if move is None:
+                    continue
+                if heap and move[0] > heap[0][0]:  # the queue held an older price; put it back with today's
+                    heappush(heap, (*move, i))
+                    continue
+                counts[site.name], moved = move[1], True
+                exceeded = problem.exceeded(problem.keep(counts))
+                following = self._move(problem, site, counts, exceeded)
+                if following is not None:
+                    heappush(heap, (*following, i))
+        return counts
+
+    def _together(self, problem: Problem, counts: Mapping[str, int]) -> dict[str, int]:
+        """Shrink all sites by one share, towards their floors or, where that is not enough, the fewest they may keep.
+
+        Raises: Infeasible when the fewest do not meet the budget.
+        """
+        least = {site.name: min(self._least(site), counts[site.name]) for site in problem.sites}
+        if not problem.fits(problem.keep(least)):
+            least = {site.name: site.fewest for site in problem.sites}
+
+        def counts_at(share: float) -> dict[str, int]:
+            found = {}
+            for site in problem.sites:
+                low, high = least[site.name], counts[site.name]
+                found[site.name] = min(max(site.allowed(low + share * (high - low)), low), high)
+            return found
+
+        return problem.fit(counts_at)
+
+    def _least(self, site: Site) -> int:
+        return max(site.fewest, site.allowed(self.floor * site.size))
+
+    def _move(
+        self, problem: Problem, site: Site, counts: Mapping[str, int], exceeded: Sequence[Bound]
+    ) -> tuple[float, int] | None:
         """Return (score lost per share saved, count after) of the next count that saves anything."""
-        now = counts[site.name]
+        now, least = counts[site.name], self._least(site)
+        stride = site.size // STRIDE if site.size >= MANY else 1
+        before = problem.used(problem.keep(counts), exceeded)
         fewer = now
-        while fewer > max(site.fewest, site.allowed(self.floor * site.size)):
-            fewer = site.below(fewer)
-            saved = excess - problem.excess(problem.keep({**counts, site.name: fewer}))
+        while fewer > least:
+            fewer = max(site.below(fewer - stride + 1), least)
+            saved = before - problem.used(problem.keep({**counts, site.name: fewer}), exceeded)
             if saved > 1e-12:
                 lost = float(problem.scores[site.name][problem.order(site)[fewer:now]].sum())
                 return lost / saved, fewer

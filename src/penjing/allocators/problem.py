@@ -61,6 +61,16 @@ class Problem:
         costs = self.price(plan)
         return max(costs[b.cost] / b.limit - 1 for b in self.bounds)
 
+    def exceeded(self, plan: Plan) -> list[Bound]:
+        """Return the bounds that a plan does not keep."""
+        costs = self.price(plan)
+        return [b for b in self.bounds if costs[b.cost] > b.limit]
+
+    def used(self, plan: Plan, bounds: Sequence[Bound]) -> float:
+        """Return what a plan uses of these bounds, as shares of their limits, added up."""
+        costs = self.price(plan)
+        return sum(costs[b.cost] / b.limit for b in bounds)
+
     def need_bounds(self, name: str) -> None:
         """Refuse a problem without a bound.
 
@@ -96,7 +106,9 @@ class Problem:
         misses = [f"{b.cost} {b.asked} is {b.limit:.6g}, lowest reachable {costs[b.cost]:.6g}" for b in self.bounds
                   if not b.met(costs[b.cost])]  # fmt: skip
         stuck = [s.name for s in self.sites if s.fewest == s.size]
-        held = f" {len(stuck)} sites cannot shrink in their step, {stuck[0]} among them." if stuck else ""
+        held = f" {stuck[0]} cannot shrink in its step." if len(stuck) == 1 else ""
+        if len(stuck) > 1:
+            held = f" {len(stuck)} sites cannot shrink in their step, {stuck[0]} among them."
         raise Infeasible(f"No plan meets the budget: {'; '.join(misses)}.{held} Raise the bound.", costs)
 
     def fill(self, counts: dict[str, int]) -> dict[str, int]:

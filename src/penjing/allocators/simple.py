@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -76,6 +77,9 @@ class threshold:  # noqa: N801  (registered under its own name)
     """
 
     k: float = 3.0
+
+    absolute: ClassVar[bool] = True
+    """Scores are compared with a number of the allocator's own, so they are not divided by their site's mean."""
 
     def __call__(self, problem: Problem) -> Plan:
         """Return the plan.

@@ -5,6 +5,7 @@
     ├── PlanError                a plan does not fit the network
     ├── BudgetError              a budget is malformed or contradictory
     │   └── Infeasible           well formed, but nothing reaches it; carries the best point found
+    │       └── Missed           found out on the exported file, at the end: there are results that show it
     ├── ParityError              two forms of one model disagree (cut and zeroed, torch and ONNX)
     ├── DataError                a data set cannot be read
     ├── RecipeError              a recipe, an option or a name is wrong
@@ -42,6 +43,10 @@ class Infeasible(BudgetError):
     def __init__(self, message: str, best: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
         self.best: dict[str, float] = dict(best or {})
+
+
+class Missed(Infeasible):
+    """The exported file was measured and misses the budget."""
 
 
 class ParityError(PenjingError):

@@ -52,7 +52,8 @@ class Site:
     """A place in the model with ``size`` units, of which some may go.
 
     ``ids`` are the graph-wide numbers of the units, in the order of the site; ``step`` is the multiple that kept
-    counts are rounded to, and ``least`` the smallest count allowed.
+    counts are rounded to, ``least`` the smallest count allowed, and ``width`` how many channels of one layer a unit
+    spans at most.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Site:
     ids: Ints
     step: int = 1
     least: int = 1
+    width: int = 1
 
     def slots_with(self, *roles: str) -> list[Slot]:
         """Return the slots with one of these roles."""
@@ -80,10 +82,6 @@ class Site:
         [8, 8, 16, 20]
         """
         return self.size if count >= self.size else max(int(count) // self.step * self.step, self.fewest)
-
-    def above(self, count: int) -> int:
-        """Return the next larger count a plan may keep, ``size`` at the end."""
-        return min((count // self.step + 1) * self.step, self.size)
 
     def below(self, count: int) -> int:
         """Return the next smaller count a plan may keep, the fewest at the end."""
@@ -223,10 +221,6 @@ class Plan:
     def rewrites(self) -> list[str]:
         """Return the names of the rewrites used, in order of first use."""
         return list(dict.fromkeys(entry.rewrite for entry in self.entries))
-
-    def without(self, sites: Sequence[str]) -> Plan:
-        """Return the plan with these sites left whole."""
-        return Plan(tuple(entry for entry in self.entries if entry.site not in set(sites)))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the plan as JSON data; long choices are written as runs ``[first, last]``."""

@@ -9,7 +9,7 @@ import numpy as np
 from penjing.core.errors import DataError
 from penjing.data.arrays import read_npz
 from penjing.data.decode import SUFFIXES, size_of
-from penjing.data.divide import count_of, divide
+from penjing.data.divide import Labels, count_of, divide
 from penjing.data.parts import Parts
 from penjing.data.splits import FolderSplit
 
@@ -47,11 +47,21 @@ def read_folder(folder: Path, seed: int) -> Parts:
         if len(others) == 2:
             val, theirs, _ = _read_classes(folder / "val", size)
             _same(folder, "val", classes, theirs)
+        else:
+            _enough(folder / "train", train.labels, classes, 2, "train and validation")
         return Parts(name, train, test, classes, val=val, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     if _folders(folder):
         whole, classes, _ = _read_classes(folder, None)
+        _enough(folder, whole.labels, classes, 3, "train, validation and test")
         rest, cut = divide(whole.labels, count_of(0.2, len(whole), "test"), seed, "data/test")
         train, test = whole.subset(rest), whole.subset(cut)
+        absent = sorted(set(whole.labels.tolist()) - set(test.labels.tolist()))
+        if absent:
+            few = int((whole.labels == absent[0]).sum())
+            raise DataError(
+                f"The class folder {folder / classes[absent[0]]} has {few} pictures, too few to give one to a test of "
+                f"{len(test)}; add pictures, or lay them out as train/ and test/."
+            )
         return Parts(name, train, test, classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     entries = sorted(entry.name for entry in folder.iterdir())
     found = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
@@ -90,6 +100,18 @@ def _read_classes(folder: Path, size: int | None) -> tuple[FolderSplit, tuple[st
     scale = (0.08, 1.0) if size >= SMALL else (0.6, 1.0)
     split = FolderSplit(paths, labels, size, IMAGENET_MEAN, IMAGENET_STD, scale)
     return split, tuple(home.name for home in homes), size
+
+
+def _enough(folder: Path, labels: Labels, classes: tuple[str, ...], least: int, what: str) -> None:
+    """Raise DataError when a class has fewer pictures than there are parts to give one to."""
+    sizes = np.bincount(labels, minlength=len(classes))
+    if sizes.min() < least:
+        few = int(sizes.argmin())
+        noun = "picture" if sizes[few] == 1 else "pictures"
+        raise DataError(
+            f"The class folder {folder / classes[few]} has {sizes[few]} {noun}; {what} need one each, so give it "
+            f"{least} or more."
+        )
 
 
 def _same(folder: Path, part: str, ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:

@@ -87,7 +87,7 @@ def assemble(
         spans=tuple(
             tuple(None if v is None else unit_of[classes[v]] for v in facts["spans"]) for facts in findings.layers
         ),
-        sites=_sites(sites, tables, len(unit_of)),
+        sites=_sites(sites, tables, outputs, len(unit_of)),
         notes=(*_notes(written, classes, number, reasons), *_collapsed(written, classes, lone, labels)),
         written=outputs,
         axes=tuple(axis for axis in tables if (axis.units >= 0).any()),
@@ -173,7 +173,9 @@ def _units(groups: list[Ints], maker: Mapping[int, str], count: int) -> tuple[In
     return unit_of, sites
 
 
-def _sites(named: list[tuple[str, Ints]], tables: tuple[Axis, ...], units: int) -> tuple[Site, ...]:
+def _sites(
+    named: list[tuple[str, Ints]], tables: tuple[Axis, ...], outputs: tuple[tuple[str, Ints], ...], units: int
+) -> tuple[Site, ...]:
     """Find the slots of all sites in one pass over the axes; those that differ by group have no index of their own."""
     whose = np.full(units, -1, dtype=np.int64)
     for k, (_, ids) in enumerate(named):
@@ -186,7 +188,15 @@ def _sites(named: list[tuple[str, Ints]], tables: tuple[Axis, ...], units: int) 
         for part in _runs(index[order], site[order]):
             k = int(whose[table.units[part[0]]])
             slots[k].append(Slot(table.tensor, table.axis, table.role, part, table.units[part] - named[k][1][0]))
-    return tuple(Site(name, "channels", len(ids), tuple(slots[k]), ids) for k, (name, ids) in enumerate(named))
+    widths = np.ones(len(named), dtype=np.int64)
+    for _, vector in outputs:
+        owner = whose[vector[vector >= 0]]
+        for k in np.unique(owner[owner >= 0]).tolist():
+            widths[k] = max(widths[k], -(-int((owner == k).sum()) // len(named[k][1])))
+    return tuple(
+        Site(name, "channels", len(ids), tuple(slots[k]), ids, width=int(widths[k]))
+        for k, (name, ids) in enumerate(named)
+    )
 
 
 def _layer(facts: dict[str, Any], classes: Ints, unit_of: Ints) -> Layer:

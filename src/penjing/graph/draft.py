@@ -61,18 +61,21 @@ class Draft:
 
     @cached_property
     def nonzero(self) -> int:
-        """How many parameters are left and not zeroed by the plan."""
-        zeroed = 0
-        for entry in self.plan:
-            if entry.rewrite == "weights":
-                left = torch.ones(entry.size, dtype=torch.bool)
-                left[torch.from_numpy(entry.kept)] = False
-                left = left.view(self.graph.shapes[entry.site])
-                for axis in self.graph.axes:
-                    if axis.tensor == entry.site:
-                        left = what_stays(left, axis, self.gone)
-                zeroed += int(left.sum())
-        return self.parameters - zeroed
+        """How many parameters are left that are not zero, neither before nor by the plan."""
+        chosen = {entry.site: entry.kept for entry in self.plan if entry.rewrite == "weights"}
+        zeros = 0
+        for name in {**self.graph.zeros, **chosen}:
+            shape = self.graph.shapes[name]
+            zero = self.graph.zeros[name].clone() if name in self.graph.zeros else torch.zeros(shape, dtype=torch.bool)
+            if name in chosen:
+                dropped = torch.ones(math.prod(shape), dtype=torch.bool)
+                dropped[torch.from_numpy(chosen[name])] = False
+                zero |= dropped.view(shape)
+            for axis in self.graph.axes:
+                if axis.tensor == name:
+                    zero = what_stays(zero, axis, self.gone)
+            zeros += int(zero.sum())
+        return self.parameters - zeros
 
     @cached_property
     def buffers(self) -> int:

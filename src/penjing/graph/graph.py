@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,7 +75,8 @@ class Graph:
     ``sites`` are the channel sites; ``free`` and ``total`` count the output channels of all layers that feed another
     layer, so ``free / total`` is the share that may be cut; ``notes`` tell why the rest stays. ``written`` names, for
     each layer that makes channels, the unit of each of them. ``shapes`` are those of the parameters. ``program`` is the
-    exported program, kept for the proof; ``example`` the input it was traced with.
+    exported program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
+    are zero already, of those that are anywhere.
     """
 
     layers: tuple[Layer, ...]
@@ -98,6 +99,7 @@ class Graph:
     batch: int
     program: torch.export.ExportedProgram
     example: tuple[tuple[Any, ...], dict[str, Any]]
+    zeros: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def share_free(self) -> float:

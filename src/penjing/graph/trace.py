@@ -27,7 +27,7 @@ from penjing.graph.rules import layers, pointwise, shape  # noqa: F401  (filling
 from penjing.graph.rules.table import RULES, Around, Call, Findings
 from penjing.graph.surgery import cut, shell
 
-__all__ = ["export", "plain", "rebased", "trace"]
+__all__ = ["export", "plain", "trace"]
 
 ROUNDS = 12
 """How many readings of the user's code are tried before what is left unproved is pinned."""
@@ -99,6 +99,8 @@ class _Network:
         integers = (torch.int64, torch.int32)
         self.buffers = {name: b for name, b in model.named_buffers() if b.dtype in integers}
         self.live = _live(self.program)
+        zeros = {name: (p == 0).cpu() for name, p in model.named_parameters() if not p.is_meta}
+        self.zeros = {name: zero for name, zero in zeros.items() if bool(zero.any())}
         self.batch = _batch(example)
 
     def interpret(self, levels: Mapping[str, int]) -> Assembly:
@@ -128,7 +130,8 @@ class _Network:
                     records.extend((node, t) for t in made)
             else:
                 env[node] = None
-        return assemble(self.model, self.program, self.example, labels, findings, records, results, self.batch)
+        found = assemble(self.model, self.program, self.example, labels, findings, records, results, self.batch)
+        return replace(found, graph=replace(found.graph, zeros=self.zeros))
 
     def blamed(self, found: Assembly, site: str, certificate: Certificate) -> list[str]:
         """Return the guesses behind a site's failed proof.
@@ -309,13 +312,3 @@ def _batch(example: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
     """Return the first dimension of the first tensor with dimensions."""
     leaves: Iterable[Any] = torch.utils._pytree.tree_leaves(example)
     return next((int(leaf.shape[0]) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), 1)
-
-
-def rebased(graph: Graph, step: Mapping[str, int], least: int = 1) -> Graph:
-    """Return the graph with the rounding step of each site set (sites not named keep theirs)."""
-    return replace(
-        graph,
-        sites=tuple(
-            replace(s, step=min(step.get(s.name, s.step), s.size), least=min(least, s.size)) for s in graph.sites
-        ),
-    )

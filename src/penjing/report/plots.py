@@ -137,6 +137,8 @@ def _draw_bars(width: int, sites: list[Width], layout: _Layout) -> Figure:
 
 def trade_off(results: Results) -> list[Picture]:
     """Draw accuracy against cost: against latency where it was measured, and against MACs where a row has none."""
+    if not results.tested:
+        return []
     timed = [row for row in results.rows if row.latency is not None]
     pictures = []
     if {ORIGINAL, RESULT} <= {row.name for row in timed}:

@@ -40,21 +40,29 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Row:
-    """One network: the original, the result or a reference. ``accuracy`` is in percent, ``size`` in bytes."""
+    """One network: the original, the result or a reference. ``accuracy`` is in percent, ``size`` in bytes.
+
+    A run without data tests nothing: then ``of`` is 0 and there is no accuracy.
+    """
 
     name: str
-    accuracy: float
-    error: float
-    wrong: int
-    of: int
     params: float
     macs: float
     size: float
+    wrong: int
+    of: int
+    accuracy: float = math.nan
+    error: float = math.nan
     memory: float | None = None
     nonzero: float | None = None
     latency: Latency | None = None
     ratio: Ratio | None = None
     note: str = ""
+
+    @property
+    def tested(self) -> bool:
+        """Whether the network saw test pictures."""
+        return self.of > 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,14 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Lowest:
+    """What the smallest plan would cost, in steps of so many channels."""
+
+    step: int
+    costs: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Validation:
     """Accuracy in percent on pictures kept back from training."""
 
@@ -179,6 +195,8 @@ class Results:
     validation: Validation | None = None
     diagnostics: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+    lowest: list[Lowest] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""
@@ -204,6 +222,11 @@ class Results:
         """Whether every bound of the budget is kept."""
         return all(bound.kept for bound in self.budget)
 
+    @property
+    def tested(self) -> bool:
+        """Whether all networks saw test pictures."""
+        return all(row.tested for row in self.rows)
+
 
 def read(results: Mapping[str, Any]) -> Results:
     """Check the results of a run and return them as values.
@@ -215,7 +238,7 @@ def read(results: Mapping[str, Any]) -> Results:
     if not isinstance(results, Mapping):
         raise RecipeError(f"The results of a run are key: value pairs; got {type(results).__name__}.")
     try:
-        checked = TypeAdapter(Results).validate_python(_printable(results))
+        checked = TypeAdapter(Results).validate_python(_without_tests(_printable(results)))
     except ValidationError as error:
         raise RecipeError(_explain(error.errors())) from None
     names = [row.name for row in checked.rows]
@@ -230,8 +253,23 @@ def read(results: Mapping[str, Any]) -> Results:
     return checked
 
 
+def _without_tests(results: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the accuracy of networks that saw no test pictures, which the file has as null; others need one."""
+    rows = results.get("rows")
+    for i, row in enumerate(rows if isinstance(rows, list) else ()):
+        for key in ("accuracy", "error") if isinstance(row, dict) else ():
+            if row.get("of") == 0:
+                row.pop(key, None)
+            elif key not in row:
+                raise RecipeError(f"The results have no rows[{i}].{key}, which a report needs. Was the run finished?")
+    return results
+
+
 def _check(row: Row) -> None:
     where = f"Row {row.name!r} of the results"
+    if not row.tested and math.isnan(row.accuracy) and row.wrong == 0:
+        _check_counts(row, where)
+        return
     if not 0 <= row.wrong <= row.of or row.of < 1:
         raise RecipeError(f"{where} has {row.wrong} of {row.of} test pictures wrong.")
     counted = 100 * (1 - row.wrong / row.of)
@@ -240,6 +278,10 @@ def _check(row: Row) -> None:
         raise RecipeError(
             f"{where} has accuracy {row.accuracy:g} %, but {row.wrong} of {row.of} wrong make {counted:.2f} %."
         )
+    _check_counts(row, where)
+
+
+def _check_counts(row: Row, where: str) -> None:
     for name in ("params", "macs", "size", "memory", "nonzero"):
         value = getattr(row, name)
         if value is not None and not 0 <= value < math.inf:

@@ -29,7 +29,9 @@ class Column:
     fill: Callable[[Row], Cell | None]
 
 
-def _accuracy(row: Row) -> Cell:
+def _accuracy(row: Row) -> Cell | None:
+    if not row.tested:
+        return None
     low, high = words.interval(row)
     return Cell(units.percent(row.accuracy), f"{low:.1f}–{high:.1f}")
 
@@ -50,7 +52,7 @@ def _ratio(row: Row) -> Cell | None:
 
 COLUMNS = (
     Column("accuracy", _accuracy),
-    Column("wrong", lambda row: Cell(f"{row.wrong:,} of {row.of:,}")),
+    Column("wrong", lambda row: Cell(f"{row.wrong:,} of {row.of:,}") if row.tested else None),
     Column("MACs", lambda row: Cell(units.scaled(row.macs))),
     Column("parameters", lambda row: Cell(units.scaled(row.params))),
     Column("not zero", lambda row: None if row.nonzero is None else Cell(units.scaled(row.nonzero))),

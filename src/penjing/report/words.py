@@ -35,7 +35,7 @@ def interval(row: Row) -> tuple[float, float]:
 
     Paper: Wilson, Probable inference, the law of succession, and statistical inference, 1927.
 
-    >>> low, high = interval(Row("a", 90.0, 10.0, 10, 100, 1, 1, 1))
+    >>> low, high = interval(Row("a", 1, 1, 1, wrong=10, of=100))
     >>> round(low, 2), round(high, 2)
     (82.56, 94.48)
     """
@@ -91,6 +91,8 @@ def change(before: float, after: float) -> tuple[str, str]:
 
 def mistakes(before: Row, after: Row) -> str:
     """Return the change in test pictures classified wrongly, as a plain count."""
+    if not (before.tested and after.tested):
+        return "accuracy unknown (there were no test pictures)"
     if before.of != after.of:
         return f"{after.wrong} of {after.of:,} test pictures wrong (before: {before.wrong} of {before.of:,})"
     more = after.wrong - before.wrong
@@ -203,8 +205,9 @@ def tiles(results: Results) -> list[Tile]:
     verdict, tone = change(before.size, after.size)
     words = verdict.replace("fewer", "smaller").replace("more", "larger")
     found.append(Tile("File size", units.size(before.size), units.size(after.size), words, tone))
-    verdict, tone = accuracy_verdict(after, before)
-    found.append(Tile("Accuracy", units.percent(before.accuracy), units.percent(after.accuracy), verdict, tone))
+    if before.tested and after.tested:
+        verdict, tone = accuracy_verdict(after, before)
+        found.append(Tile("Accuracy", units.percent(before.accuracy), units.percent(after.accuracy), verdict, tone))
     return found
 
 
@@ -221,7 +224,7 @@ def comparisons(results: Results) -> list[str]:
     """Compare the accuracy of the result with the original and each reference."""
     result = results.result
     lines = []
-    for other in [results.original, *results.references]:
+    for other in [results.original, *results.references] if results.tested else []:
         ours, theirs = interval(result), interval(other)
         verdict, _ = accuracy_verdict(result, other)
         reason = "do not overlap" if verdict != ALIKE else "overlap"
@@ -229,7 +232,7 @@ def comparisons(results: Results) -> list[str]:
             f"Against “{other.name}”: {units.percent(result.accuracy)} and {units.percent(other.accuracy)}: {verdict} "
             f"(intervals {_span(ours)} and {_span(theirs)} {reason})."
         )
-    if results.references and all(alike(result, other) for other in results.references):
+    if results.references and results.tested and all(alike(result, other) for other in results.references):
         lines.append(
             f"On {result.of:,} test pictures the result is {ALIKE} from any reference, so this run alone does not show "
             "that choosing what to remove made a difference."
@@ -243,10 +246,12 @@ def _span(ends: tuple[float, float]) -> str:
 
 def reads(results: Results) -> str:
     """Say how often the test pictures were looked at."""
-    if results.test_reads == 1:
-        return "The test pictures were used once, at the very end; no choice depended on them."
+    if not results.tested:
+        return "There were no test pictures."
     if results.test_reads < 1:
         return "The run did not record the use of its test pictures."
+    if results.test_reads <= len(results.rows):
+        return "Each network saw the test pictures once, at the very end; no choice depended on them."
     return (
         f"The test pictures were used {results.test_reads} times; choices made in between may have adapted to them, "
         "so the accuracies can be too kind."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from penjing.core.errors import Infeasible
+from penjing.core.errors import Missed, PlanError
 from penjing.core.registry import build, register
 from penjing.core.types import Plan
-from penjing.costs.units import resolve
+from penjing.costs.units import resolve, show
 from penjing.exporting.measure import measure, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
@@ -20,18 +21,34 @@ from penjing.steps.recover import data_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 
+RESERVED = ("report.html", "results.json")
+"""Names that the run itself writes beside the exported file."""
+
 
 @register("step")
 @dataclass(frozen=True)
 class export:  # noqa: N801  (registered under its own name)
     """Write ``file`` as one self-contained ONNX file and compare it with the model on real pictures.
 
-    ``tolerance`` is the largest relative difference of the outputs; ``images`` training pictures are compared.
+    ``tolerance`` is the largest relative difference of the outputs; ``images`` training pictures are compared, and
+    the first of them alone, since a file may be bound to a batch.
     """
 
     file: str = "model.onnx"
     images: int = 64
     tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        if not self.file.endswith(".onnx") or Path(self.file).name != self.file or self.file.startswith("."):
+            raise PlanError(f"export: file is a plain name that ends in .onnx, in the run's folder; got {self.file!r}.")
+        if isinstance(self.images, bool) or self.images < 1:
+            raise PlanError(f"export: images must be 1 or more; got {self.images!r}.")
+        if not 0 < self.tolerance < 1:
+            raise PlanError(f"export: tolerance is a relative difference between 0 and 1; got {self.tolerance!r}.")
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with the file.
@@ -48,7 +65,8 @@ class export:  # noqa: N801  (registered under its own name)
                 inputs = list(state.data.calibration(self.images, run.seed))
             found = check_parity(state.model, path, inputs, tolerance=self.tolerance)
             certificate = {"name": "torch equals ONNX", "difference": found.relative, "tolerance": self.tolerance}
-            run.note("certificates", certificate | {"ok": True, "detail": f"{found.samples} pictures"})
+            compared = f"{self.file}, {found.samples - 1} pictures in batches and 1 alone"
+            run.note("certificates", certificate | {"ok": True, "detail": compared})
             said.append(f"differs from the model by {found.relative:.1e} at most")
         return state.with_file(self.file, path)
 
@@ -56,42 +74,52 @@ class export:  # noqa: N801  (registered under its own name)
 @register("step")
 @dataclass(frozen=True)
 class check:  # noqa: N801  (registered under its own name)
-    """Measure the exported file and hold it against the budget; a miss is an error."""
+    """Measure the exported file, the last one or ``file``, and hold it against the budget; a miss is an error."""
 
-    file: str = "model.onnx"
+    file: str | None = None
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state unchanged.
 
-        Raises: Infeasible listing every bound missed, with what was measured.
+        Raises: Missed listing every bound missed, with what was measured; PlanError when the model as it is now was
+        not exported.
         """
         with run.stage("check") as said:
-            graph = trace(state.model, *state.example, proof=False)
+            file = self._file(state)
+            draft = Draft(trace(state.model, *state.example, proof=False), Plan(), state.copy_model)
             original = original_of(state, run)
-            draft = Draft(graph, Plan(), state.copy_model)
             costs = {name: float(build("cost", name)(draft)) for name in cheap_costs()}
-            file = state.files[self.file]
             timings = measure({"original": original.file, "model": file}, threads=run.threads, batch=run.batch)
             faster = ratio(timings["original"], timings["model"])
             costs |= {"size": float(file_bytes(file)), "latency": original.costs["latency"] / faster.median}
-            costs["nonzero"] = float(sum(int((p != 0).sum()) for p in state.model.parameters()))
             wanted = asked(run.budget)
             if "error" in wanted:
                 data = data_of(state, "check")
                 costs["error"] = evaluate(state.model, data.val).error
                 original.costs.setdefault("error", evaluate(state.original, data.val).error)
-            run.note("final", {"costs": costs, "latency": asdict(timings["model"]), "ratio": asdict(faster),
-                               "original_latency": asdict(timings["original"])})  # fmt: skip
             misses = []
             for name, one in wanted.items():
-                bound = resolve(one, original.costs[name])
+                bound, unit = resolve(one, original.costs[name]), units()[name]
                 ok = bound.met(costs[name])
-                run.note("budget", {"cost": name, "asked": bound.asked, "limit": bound.limit, "unit": units()[name],
+                run.note("budget", {"cost": name, "asked": bound.asked, "limit": bound.limit, "unit": unit,
                                     "measured": costs[name], "met": ok,
                                     "where": "validation" if name == "error" else "exported file"})  # fmt: skip
                 if not ok:
-                    misses.append(f"{name} {bound.asked} is {bound.limit:.6g}, measured {costs[name]:.6g}")
+                    limit, measured = show(bound.limit, unit), show(costs[name], unit)
+                    misses.append(f"{name} {bound.asked} is {limit}, measured {measured}")
+            run.note("final", {"costs": costs, "latency": asdict(timings["model"]), "ratio": asdict(faster)})
             said.append(f"{faster.median:.2f}x as fast" if not misses else "; ".join(misses))
         if misses:
-            raise Infeasible(f"The exported file misses the budget: {'; '.join(misses)}. Raise the bound.", costs)
+            raise Missed(f"The exported file misses the budget: {'; '.join(misses)}. Raise the bound.", costs)
         return state
+
+    def _file(self, state: State) -> Path:
+        """Return the file to measure.
+
+        Raises: PlanError when there is none of the model as it is now.
+        """
+        name = self.file or next(reversed(list(state.files)), None)
+        if name is None or name not in state.files:
+            what = f"no {name} of" if name else "no file of"
+            raise PlanError(f"check: there is {what} the model as it is now; put the step export right before check.")
+        return state.files[name]

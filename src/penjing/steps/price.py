@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from penjing.core.errors import BudgetError
 from penjing.core.registry import build, entries
 from penjing.core.types import Bound, Cost, Plan
 from penjing.costs.staircase import learn_step
@@ -56,12 +57,16 @@ def cheap_costs() -> list[str]:
     return [name for name, cost in entries("cost").items() if isinstance(cost, type) and getattr(cost, "cheap", False)]
 
 
-def asked(budget: Mapping[str, Any] | str) -> dict[str, Asked]:
-    """Read a budget.
+def asked(budget: Any) -> dict[str, Asked]:
+    """Read a budget; none, or an empty mapping, bounds nothing.
 
     Raises: BudgetError naming the key or value.
     """
-    return parse_budget(budget) if budget else {}
+    if budget is None or budget == {}:
+        return {}
+    if not isinstance(budget, str | Mapping):
+        raise BudgetError(f"The budget is {budget!r}; write for example latency=0.6x or {{'macs': '0.5x'}}.")
+    return parse_budget(budget)
 
 
 class Pricer:
@@ -72,7 +77,7 @@ class Pricer:
     predictions.
     """
 
-    def __init__(self, graph: Graph, state: State, run: Run, budget: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, graph: Graph, state: State, run: Run, budget: Any = None) -> None:
         self.graph, self.state, self.run = graph, state, run
         self.original = original_of(state, run)
         self.wanted = asked(run.budget if budget is None else budget)
@@ -87,7 +92,7 @@ class Pricer:
         """Tell whether the budget bounds this cost."""
         return any(bound.cost == cost for bound in self.bounds)
 
-    def bound(self, bound: Bound) -> None:
+    def bound_only(self, bound: Bound) -> None:
         """Let this be the only bound."""
         self.bounds = [bound]
         self._costs = {bound.cost: build("cost", bound.cost)}

@@ -16,11 +16,16 @@ from penjing.data.data import Data
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.state import Run, State
-from penjing.training.evaluate import evaluate
+from penjing.training.evaluate import evaluate, near_chance
 from penjing.training.loop import fit
 from penjing.training.options import Options
 from penjing.training.recalibrate import recalibrate as recalibrate_norms
 from penjing.training.reconstruct import reconstruct as refit_layers
+
+GUESSING = (
+    "On validation pictures the original is hardly better than guessing: are its weights loaded, and do the "
+    "normalisation of the pictures and the order of the classes fit it?"
+)
 
 
 def data_of(state: State, what: str) -> Data:
@@ -33,6 +38,15 @@ def data_of(state: State, what: str) -> Data:
     return state.data
 
 
+def _some(step: str, images: int) -> None:
+    if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+        raise PlanError(f"{step}: images must be a whole number, 1 or more; got {images!r}.")
+
+
+def _pictures(images: int, data: Data) -> str:
+    return f"{min(images, len(data.train)):,} pictures"
+
+
 @register("step")
 @dataclass(frozen=True)
 class recalibrate:  # noqa: N801  (registered under its own name)
@@ -40,11 +54,19 @@ class recalibrate:  # noqa: N801  (registered under its own name)
 
     images: int = 1024
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        _some("recalibrate", self.images)
+
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a recalibrated model."""
-        with run.stage("recalibrate", f"{self.images} pictures"):
+        data = data_of(state, "recalibrate")
+        with run.stage("recalibrate", _pictures(self.images, data)):
             model = state.copy_model()
-            recalibrate_norms(model, data_of(state, "recalibrate").calibration(self.images, run.seed, size=128))
+            recalibrate_norms(model, data.calibration(self.images, run.seed, size=128))
         return state.with_model(model)
 
 
@@ -65,13 +87,14 @@ class reconstruct:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError naming the option.
         """
-        if not self.ridge >= 0:
-            raise PlanError(f"ridge is a share of what a layer reads, 0 or more; got {self.ridge}.")
+        _some("reconstruct", self.images)
+        if not 0 <= self.ridge < float("inf"):
+            raise PlanError(f"reconstruct: ridge is a share of what a layer reads, 0 or more; got {self.ridge}.")
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a refitted model."""
-        with run.stage("reconstruct", f"{self.images} pictures") as said:
-            data = data_of(state, "reconstruct")
+        data = data_of(state, "reconstruct")
+        with run.stage("reconstruct", _pictures(self.images, data)) as said:
             model = state.copy_model()
             graph = trace(state.original, *state.example, proof=False)
             batches = data.calibration(self.images, run.seed, size=128)
@@ -145,7 +168,11 @@ class evaluate_:  # noqa: N801  (registered under its own name)
     def __call__(self, state: State, run: Run) -> State:
         """Return the state unchanged."""
         with run.stage("evaluate") as said:
-            found = evaluate(state.model, data_of(state, "evaluate").val)
+            data = data_of(state, "evaluate")
+            found = evaluate(state.model, data.val)
+            if not run.noted("validation") and near_chance(found, data.num_classes):
+                run.note("remarks", GUESSING)
+                console.say(f"Beware: {GUESSING}")
             run.note("validation", found.accuracy)
             said.append(f"validation {found.accuracy:.2f} %")
         return state

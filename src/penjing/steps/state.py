@@ -24,7 +24,8 @@ class State:
     """A model on its way through a recipe.
 
     ``original`` is the user's network, plain and in eval mode, never changed; ``model`` the current one, private to
-    the state. ``plans`` is the lineage: what was applied so far, in order. ``files`` are what was written.
+    the state. ``plans`` is the lineage: what was applied so far, in order. ``files`` are what was written of this very
+    model, by name, in order.
     """
 
     model: nn.Module
@@ -39,8 +40,8 @@ class State:
         return copy.deepcopy(self.model)
 
     def with_model(self, model: nn.Module, *plans: Plan) -> State:
-        """Return the state with another model, and the plans that led there added to the lineage."""
-        return replace(self, model=model, plans=(*self.plans, *plans))
+        """Return the state with another model, of which nothing is written yet, and the plans that led there."""
+        return replace(self, model=model, plans=(*self.plans, *plans), files={})
 
     def with_file(self, name: str, path: Path) -> State:
         """Return the state with a file added."""

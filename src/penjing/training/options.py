@@ -58,14 +58,15 @@ class Options:
         return whole + (rest >= self.least)
 
 
-def check(recipe: Options, samples: int, validated: bool) -> None:
-    """Refuse a recipe that cannot work on this many samples.
+def check_values(recipe: Options) -> None:
+    """Refuse options that cannot work on any data.
 
     Raises: TrainError naming the option.
     """
     for name, least in (("epochs", 1), ("devices", 1), ("batch", recipe.least)):
-        if getattr(recipe, name) < least:
-            raise TrainError(f"{name} must be at least {least}; got {getattr(recipe, name)}.")
+        value = getattr(recipe, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise TrainError(f"{name} must be a whole number, at least {least}; got {value!r}.")
     if not (math.isfinite(recipe.lr) and recipe.lr > 0):
         raise TrainError(f"lr must be a number above 0; got {recipe.lr}.")
     if not 0 <= recipe.warmup < 1:
@@ -77,6 +78,17 @@ def check(recipe: Options, samples: int, validated: bool) -> None:
     for name, known in (("optimizer", ("sgd", "adamw")), ("keep", ("last", "best"))):
         if getattr(recipe, name) not in known:
             raise TrainError(f"{name} is {' or '.join(known)}, not {getattr(recipe, name)!r}.")
+    for name in ("momentum", "weight_decay", "label_smoothing"):
+        if not 0 <= getattr(recipe, name) < 1:
+            raise TrainError(f"{name} lies from 0 to below 1; got {getattr(recipe, name)}.")
+
+
+def check(recipe: Options, samples: int, validated: bool) -> None:
+    """Refuse options that cannot work on this many samples.
+
+    Raises: TrainError naming the option.
+    """
+    check_values(recipe)
     if recipe.keep == "best" and not validated:
         raise TrainError("keep is best, but there is no validation split to choose the best epoch on.")
     if recipe.steps(samples) == 0:

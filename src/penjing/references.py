@@ -1,0 +1,115 @@
+"""References: networks of the result's widths made by other means, to show what choosing and keeping were worth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.core import console
+from penjing.core.errors import PlanError, RecipeError, did_you_mean
+from penjing.core.random import stream
+from penjing.core.registry import build
+from penjing.core.types import Plan
+from penjing.data.data import Data
+from penjing.graph.trace import trace
+from penjing.steps.deliver import check, export
+from penjing.steps.prune import prune
+from penjing.steps.recover import train
+from penjing.steps.state import Run, State
+
+REFERENCES = ("random", "scratch")
+
+RATES = {"sgd": 0.1, "adamw": 3e-3}
+"""Peak learning rates from new weights, where the rate of a fine-tuning is too small."""
+
+
+def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | None, steps: Sequence[Any]) -> None:
+    """Refuse, before anything starts, references that cannot be made.
+
+    Raises: RecipeError for a name that is unknown; PlanError naming what is in the way.
+    """
+    for name in names:
+        if name not in REFERENCES:
+            raise RecipeError(f"There is no reference {name!r}.{did_you_mean(name, REFERENCES)}")
+    if names and data is None:
+        raise PlanError(f"The reference {names[0]!r} needs data to recover on; pass data.")
+    if "scratch" not in names:
+        return
+    if any(isinstance(step, prune) and step.rewrite == "weights" for step in steps):
+        raise PlanError(
+            "The reference 'scratch' has the result's widths, and single weights leave these as they are: leave it out."
+        )
+    fixed = [name for name, module in original.named_modules() if _own(module) and _reset(module) is None]
+    if fixed:
+        module = type(original.get_submodule(fixed[0])).__name__
+        raise PlanError(
+            f"The reference 'scratch' cannot draw new weights for {fixed[0] or 'the network'} ({module}), which holds "
+            "parameters of its own: give the class a method reset_parameters, or leave the reference out."
+        )
+
+
+def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
+    """Make a network of the result's widths by other means; return its name, itself, and how it was made."""
+    apart = Run(run.folder, {}, run.seed + 1, run.threads, run.batch)
+    fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example)
+    with console.quiet():
+        if name == "random":
+            return "cut at random, same widths", _at_random(steps, fresh, state, apart).model, "same recovery"
+        how = _training(steps)
+        model = from_new_weights(state.model, run.seed)
+        model = how(fresh.with_model(model), apart).model
+    return "from scratch, same widths", model, f"{how.epochs} epochs from new weights, lr {how.lr:g}"
+
+
+def from_new_weights(model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy whose parameters are drawn anew, each module's as its own class does it."""
+    model = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            again = _reset(module)
+            if again is not None:
+                again()
+    return model
+
+
+def _own(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None
+
+
+def _reset(module: nn.Module) -> Any:
+    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+
+
+def _training(steps: Sequence[Any]) -> train:
+    """Return how the reference is trained: like the result, for all its epochs at once, without a teacher."""
+    trained = [step for step in steps if isinstance(step, train)]
+    last = trained[-1] if trained else train(epochs=1)
+    return replace(last, epochs=max(sum(step.epochs for step in trained), 1), lr=RATES[last.optimizer], terms=())
+
+
+def _at_random(steps: Sequence[Any], fresh: State, state: State, apart: Run) -> State:
+    """Take the same steps, but let each cut keep as many units of each site as the result does, drawn at random."""
+    plans = iter(state.plans)
+    for step in steps:
+        if isinstance(step, prune):
+            fresh = _drawn(step.rewrite, next(plans), fresh, apart)
+        elif not isinstance(step, export | check):
+            fresh = step(fresh, apart)
+    return fresh
+
+
+def _drawn(name: str, like: Plan, fresh: State, apart: Run) -> State:
+    graph = trace(fresh.model, *fresh.example, proof=False)
+    rng = stream(apart.seed, f"reference/random/{len(fresh.plans)}")
+    chosen = {e.site: rng.permutation(e.size)[: len(e.kept)] for e in like if e.rewrite == name}
+    rewrite = build("rewrite", name)
+    plan = Plan.of(name, chosen, rewrite.find(graph))
+    model = fresh.copy_model()
+    rewrite.apply(model, graph, plan.of_rewrite(name))
+    return fresh.with_model(model, plan)

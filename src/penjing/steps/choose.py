@@ -1,0 +1,236 @@
+"""Choose a plan whose cut is proved and whose bounds hold on the exported file, where only that file decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from penjing.allocators.problem import Problem
+from penjing.core.errors import Infeasible, PlanError
+from penjing.core.types import Bound, Floats, Plan, Rewrite, Site
+from penjing.costs.units import resolve, show
+from penjing.graph.graph import Graph
+from penjing.graph.proof import Certificate, prove
+from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
+from penjing.steps.recover import data_of
+from penjing.steps.state import Run, State
+from penjing.training.evaluate import evaluate
+from penjing.training.recalibrate import recalibrate
+
+ERROR_ROUNDS = 6
+"""How often the range of MACs is halved when only the error is bounded."""
+
+WASTE = 0.05
+"""A plan whose measured cost is below its bound by more than this share is corrected and tried again."""
+
+MARGIN = 0.98
+"""A measured bound is aimed at with this factor, so that the noise of the last measurement does not break it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A plan, the network it makes, and the proof of the cut; weights set to zero need none."""
+
+    plan: Plan
+    model: nn.Module
+    certificate: Certificate | None
+
+
+def at_step(sites: Sequence[Site], step: int) -> list[Site]:
+    """Return the sites with counts rounded so that *channels* come in multiples of ``step``.
+
+    A unit may span several channels (the members of a group), and then few units make a step.
+    """
+    return [replace(site, step=min(step // math.gcd(step, site.width), site.size)) for site in sites]
+
+
+class Chooser:
+    """Makes plans for one cut of one network, applies them to copies, and proves and measures what comes out.
+
+    A site that fails its own proof is noted as pinned and left out from then on. ``step`` is the multiple of channels
+    that was asked for; None leaves it to the bounds.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        sites: Sequence[Site],
+        scores: Mapping[str, Floats],
+        pricer: Pricer,
+        state: State,
+        run: Run,
+        *,
+        rewrite: str,
+        tools: tuple[Rewrite, Any],
+        step: int | None,
+    ) -> None:
+        self.graph, self.sites, self.scores, self.pricer = graph, list(sites), scores, pricer
+        self.state, self.run, self.rewrite, self.asked_step = state, run, rewrite, step
+        self.change, self.allocator = tools
+        self.step = step_of(step, rewrite, pricer)
+
+    # ------------------------------------------------------------------------------------------------- one plan
+
+    def lowest(self) -> str:
+        """Tell, before anything is decided, what the smallest plan would cost, for every step that may be taken."""
+        told = []
+        for step in self._steps():
+            sites = at_step(self.sites, step)
+            fewest = Plan.of(self.rewrite, {site.name: np.arange(site.fewest) for site in sites}, sites)
+            costs = self.pricer(fewest)
+            self.run.note("lowest", {"step": step, "costs": costs})
+            shares = (f"{name} {value / self.pricer.original.costs[name]:.3g}x" for name, value in costs.items())
+            told.append(f"{', '.join(shares)} in steps of {step}")
+        return f"lowest reachable: {'; '.join(told)}"
+
+    def choose(self, bounds: Sequence[Bound]) -> Plan:
+        """Let the allocator choose; under a latency bound in the target's steps and in fine ones, and take the better.
+
+        Coarse steps carry greedy across the treads of a staircase; where the target has none at these widths, fine
+        ones give up less. Better is what loses less score.
+
+        Raises: Infeasible when no step meets the bounds.
+        """
+        finer = self.asked_step is None and not self.pricer.wants("latency")
+        plans: list[Plan] = []
+        refused: Infeasible | None = None
+        for step in self._steps():
+            sites = at_step(self.sites, step)
+            problem = Problem(self.rewrite, sites, self.scores, bounds, self.pricer, self.run.seed, finer)
+            try:
+                plans.append(self.allocator(problem))
+            except Infeasible as error:
+                refused = error
+        if not plans:
+            assert refused is not None
+            raise refused
+        return min(plans, key=self._lost)
+
+    def _steps(self) -> list[int]:
+        """Return the steps worth trying: the one there is and, where latency set a coarse one, a fine one too."""
+        coarse = self.asked_step is None and self.pricer.wants("latency") and self.step > ARITHMETIC_STEP
+        return [self.step, ARITHMETIC_STEP] if coarse else [self.step]
+
+    def _lost(self, plan: Plan) -> float:
+        return sum(float(self.scores[e.site].sum() - self.scores[e.site][e.kept].sum()) for e in plan)
+
+    # -------------------------------------------------------------------------------------------------- its cut
+
+    def proved(self, bounds: Sequence[Bound]) -> Cut:
+        """Choose and apply a plan whose proof holds.
+
+        Raises: Infeasible when no plan meets the bounds; PlanError when a proof fails that cannot be pinned down.
+        """
+        while True:
+            plan = self.choose(bounds)
+            kept = plan.of_rewrite(self.rewrite)
+            model = self._applied(kept)
+            if self.rewrite != "channels":
+                return Cut(plan, model, None)
+            certificate = prove(self.graph, self.state.model, model, kept)
+            if certificate.ok:
+                return Cut(plan, model, certificate)
+            failed = self._failing(kept)
+            if not failed:
+                raise PlanError(
+                    "The whole cut fails its proof although each site alone holds; please report this network."
+                )
+            self.sites = [site for site in self.sites if site.name not in failed]
+            if not self.sites:
+                raise PlanError("Every site fails its proof, so nothing may be cut; please report this network.")
+
+    def _applied(self, kept: Mapping[str, Any]) -> nn.Module:
+        model = self.state.copy_model()
+        self.change.apply(model, self.graph, kept)
+        return model
+
+    def _failing(self, kept: Mapping[str, Any]) -> list[str]:
+        """Return the sites whose own cut fails its proof, and note why they stay whole."""
+        failed = []
+        for name, units_ in kept.items():
+            certificate = prove(self.graph, self.state.model, self._applied({name: units_}), {name: units_})
+            if not certificate.ok:
+                failed.append(name)
+                why = f"failed its proof: {certificate.trouble or certificate.difference}"
+                self.run.note("pinned", {"where": name, "units": self.graph.site(name).size, "line": "", "why": why})
+        return failed
+
+    # ----------------------------------------------------------------------------------------------- its bounds
+
+    def settle(self, rounds: int) -> Cut:
+        """Choose, apply, prove and, where a bound wants it, measure, until the measured bounds hold without waste.
+
+        A plan that holds but leaves more than ``WASTE`` of every measured bound unused is taken only when the rounds
+        find none that uses more.
+
+        Raises: Infeasible when nothing within the rounds holds.
+        """
+        bounds = self.pricer.bounds
+        aim = [replace(b, limit=b.limit * MARGIN) if self.pricer.is_measured(b.cost) else b for b in bounds]
+        best: dict[str, float] = {}
+        holding: tuple[float, Cut] | None = None
+        for round_ in range(1, rounds + 1):
+            try:
+                cut = self.proved(aim)
+            except Infeasible:
+                if holding is None:
+                    raise
+                break
+            measured = self.pricer.measure(cut.model)
+            if measured:
+                told = {"predicted": self.pricer.costs(cut.plan), "measured": measured}
+                self.run.note("rounds", {"round": round_} | told)
+            mine = [b for b in bounds if b.cost in measured]
+            if all(b.met(measured[b.cost]) for b in mine):
+                used = max((measured[b.cost] / b.limit for b in mine), default=1.0)
+                if holding is None or used > holding[0]:
+                    holding = used, cut
+                if used >= 1 - WASTE:
+                    break
+            best = dict(self.pricer(cut.plan)) | measured
+            self.pricer.correct(cut.plan, measured)
+        if holding is None:
+            raise Infeasible(_missed(bounds, best, rounds), best)
+        return holding[1]
+
+    def within_error(self, images: int) -> None:
+        """Bound the MACs by the least that keeps the error bound on validation, before training, by bisection.
+
+        Raises: Infeasible when no cut keeps it.
+        """
+        data = data_of(self.state, "prune")
+        limit = resolve(self.pricer.wanted["error"], evaluate(self.state.original, data.val).error)
+        whole = self.pricer.original.costs["macs"]
+        low, high = 0.0, 1.0
+        for round_ in range(1, ERROR_ROUNDS + 1):
+            share = (low + high) / 2
+            bound = Bound("macs", share * whole, f"{share:.3g}x")
+            self.pricer.bound_only(bound)
+            try:
+                model = self.proved([bound]).model
+            except Infeasible:
+                low = share
+                continue
+            recalibrate(model, data.calibration(images, self.run.seed, size=128))
+            error = evaluate(model, data.val).error
+            self.run.note("rounds", {"round": round_, "predicted": {"macs": share * whole},
+                                     "measured": {"error": error}})  # fmt: skip
+            low, high = (low, share) if limit.met(error) else (share, high)
+        if high == 1:
+            raise Infeasible(f"error {limit.asked} leaves nothing to cut before training; bound another cost.", {})
+        self.pricer.bound_only(Bound("macs", high * whole, f"{high:.3g}x"))
+
+
+def _missed(bounds: Sequence[Bound], best: Mapping[str, float], rounds: int) -> str:
+    misses = [
+        f"{b.cost} {b.asked} is {show(b.limit, units()[b.cost])}, measured {show(best[b.cost], units()[b.cost])}"
+        for b in bounds
+        if b.cost in best and not b.met(best[b.cost])
+    ]
+    times = "1 round" if rounds == 1 else f"{rounds} rounds"
+    return f"The exported file misses the budget after {times}: {'; '.join(misses)}. Raise the bound."

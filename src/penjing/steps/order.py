@@ -1,0 +1,68 @@
+"""Read the steps a user wrote, and refuse what cannot work before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from penjing.core.errors import PlanError, RecipeError
+from penjing.core.registry import build, checked
+from penjing.steps.deliver import check, export
+from penjing.steps.price import asked
+from penjing.steps.prune import prune
+from penjing.steps.recover import train
+from penjing.training.options import Options, check_values
+
+
+def ordered(steps: Any) -> list[Any]:
+    """Return the steps as objects, after everything that they name has been built once, to see that it can be.
+
+    Raises: RecipeError naming the step that is none, the name or option that is unknown or wrong, or what is out of
+    order; BudgetError for a step's own budget; PlanError or TrainError for an option out of its range.
+    """
+    if isinstance(steps, str | Mapping) or not isinstance(steps, Sequence):
+        raise RecipeError(f"Steps are a list, such as [prune, train, export, check]; got {steps!r}.")
+    if not steps:
+        raise RecipeError("There are no steps; write for example [prune, train, export, check].")
+    todo = [_built(i, step) for i, step in enumerate(steps, 1)]
+    for step in todo:
+        if isinstance(step, prune):
+            for kind in ("criterion", "allocator", "rewrite"):
+                build(kind, getattr(step, kind))
+            asked(step.budget)
+        if isinstance(step, train):
+            check_values(Options(**{f.name: getattr(step, f.name) for f in fields(Options)}))
+            for term in step.terms:
+                build("term", term)
+    _check_order(todo)
+    return todo
+
+
+def _built(number: int, step: Any) -> Any:
+    if isinstance(step, type):
+        raise RecipeError(f"Step {number} is the class {step.__name__}; write {step.__name__}().")
+    built = build("step", step)
+    if not callable(built):
+        raise RecipeError(f"Step {number} is {built!r}, which is no step; write its name, such as prune.")
+    kind = type(built)
+    if not isinstance(step, str | Mapping) and is_dataclass(built) and kind.__module__.startswith("penjing."):
+        given = {field.name: getattr(built, field.name) for field in fields(built)}
+        checked(f"step {kind.__name__.rstrip('_')!r}", kind, given)
+    return built
+
+
+def _check_order(steps: Sequence[Any]) -> None:
+    """Refuse a check of what is not exported, which would show only after all the work."""
+    written: list[str] = []
+    for step in steps:
+        if isinstance(step, export):
+            written.append(step.file)
+        elif isinstance(step, check):
+            if not written or (step.file is not None and step.file not in written):
+                raise PlanError(
+                    f"check: there is no {step.file or 'file'} of the model as it is then; put the step export right "
+                    "before check."
+                )
+        elif type(step).__name__ != "evaluate_":
+            written.clear()

@@ -1,0 +1,58 @@
+"""Greedy reaches every budget that can be reached, whatever the costs look like."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penjing.allocators.greedy import greedy
+from penjing.allocators.problem import Problem
+from penjing.core.types import Bound, Site
+
+
+def problem(sizes, prices, shares, rng):
+    """Costs that are sums over some sites, and peaks over pairs of them."""
+    sites = [Site(f"s{i}", "channels", n, (), np.arange(n), step=s) for i, (n, s) in enumerate(sizes)]
+    scores = {site.name: rng.random(site.size) for site in sites}
+
+    def price(plan):
+        counts = {site.name: site.size for site in sites} | {e.site: len(e.kept) for e in plan}
+        values = [counts[site.name] for site in sites]
+        found = {}
+        for name, (kind, members) in prices.items():
+            chosen = [values[m % len(values)] for m in members]
+            found[name] = float(sum(chosen) if kind == "sum" else max(chosen))
+        return found
+
+    whole = price([])
+    bounds = [Bound(name, whole[name] * share, f"{share}x") for name, share in zip(prices, shares, strict=False)]
+    return Problem("channels", sites, scores, bounds, price)
+
+
+sizes = st.lists(st.tuples(st.integers(2, 24), st.sampled_from([1, 2, 4])), min_size=1, max_size=5)
+prices = st.dictionaries(
+    st.sampled_from("abc"),
+    st.tuples(st.sampled_from(["sum", "max"]), st.lists(st.integers(0, 4), min_size=1, max_size=4)),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(sizes, prices, st.lists(st.floats(0.1, 0.95), min_size=3, max_size=3), st.integers(0, 9))
+def test_greedy_meets_what_the_smallest_plan_meets(sizes, prices, shares, seed):
+    one = problem(sizes, prices, shares, np.random.default_rng(seed))
+    smallest = one.keep({site.name: site.fewest for site in one.sites})
+    if one.fits(smallest):
+        assert one.fits(greedy()(one))
+
+
+def test_two_bounds_on_different_sites_are_both_met():
+    one = problem([(16, 1), (16, 1)], {"a": ("sum", [0]), "b": ("sum", [1])}, [0.5, 0.25], np.random.default_rng(0))
+    counts = {entry.site: len(entry.kept) for entry in greedy()(one)}
+    assert counts == {"s0": 8, "s1": 4}
+
+
+def test_a_peak_of_two_sites_comes_down_though_neither_saves_alone():
+    one = problem([(16, 1), (16, 1)], {"a": ("max", [0, 1])}, [0.5], np.random.default_rng(0))
+    counts = {entry.site: len(entry.kept) for entry in greedy()(one)}
+    assert counts == {"s0": 8, "s1": 8}

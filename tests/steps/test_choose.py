@@ -1,0 +1,43 @@
+"""Steps are counted in channels, whatever a unit spans."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import penjing
+from penjing.core.types import Site
+from penjing.steps.choose import at_step
+from penjing.steps.prune import prune
+
+
+@pytest.mark.parametrize(
+    ("width", "step", "units"), [(1, 4, 4), (2, 4, 2), (4, 4, 1), (8, 4, 1), (3, 4, 4), (6, 16, 8)]
+)
+def test_few_wide_units_make_a_step(width, step, units):
+    (site,) = at_step([Site("a", "channels", 64, (), np.arange(64), width=width)], step)
+    assert site.step == units and units * width % step == 0
+
+
+def test_a_small_site_is_one_step():
+    (site,) = at_step([Site("a", "channels", 3, (), np.arange(3))], 4)
+    assert site.step == 3
+
+
+class Grouped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 32, 3, padding=1), nn.GroupNorm(8, 32)
+        self.second, self.norm2 = nn.Conv2d(32, 32, 3, padding=1), nn.GroupNorm(8, 32)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.norm2(self.second(self.norm(self.first(x)).relu())).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_network_of_group_norms_is_cut_to_its_budget():
+    """Eight units of four channels: a step of four units would leave only 16 or 32 channels."""
+    result = penjing.run(Grouped(), None, [prune(criterion="l1")], "macs=0.2x", example=torch.randn(2, 3, 8, 8))
+    original, small = result.results["rows"]
+    assert 0.1 < small["macs"] / original["macs"] <= 0.2

@@ -1,0 +1,59 @@
+"""Networks of the same widths by other means: what they share with the result, and what they must not."""
+
+import pytest
+import torch
+from torch import nn
+
+import penjing
+from penjing.core.errors import PlanError
+from penjing.references import _training, from_new_weights, refuse_impossible
+from penjing.steps.prune import prune
+from penjing.steps.recover import train
+from tiny import pictures, tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def test_two_cuts_at_random_have_the_widths_of_both(folder):
+    steps = [prune(criterion="l1", budget={"macs": "0.7x"}), prune(criterion="l1", budget={"macs": "0.4x"})]
+    result = penjing.run(tiny(), folder, [*steps, "recalibrate"], references=("random",)).results
+    rows = {row["name"]: row for row in result["rows"]}
+    assert rows["cut at random, same widths"]["macs"] == rows["penjing"]["macs"] < 0.4 * rows["original"]["macs"]
+    assert [c["name"] for c in result["certificates"]] == ["cut equals zeroed"] * 2, "both proofs are kept"
+    assert len({line["site"] for line in result["sites"]}) == len(result["sites"]), "each site has one line"
+    sums = [sum(line[when] for line in result["sites"]) for when in ("before", "after")]
+    assert all(line["before"] >= line["after"] for line in result["sites"]) and sums[1] < sums[0]
+
+
+def test_new_weights_forget_every_parameter():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(), nn.Flatten(), nn.Linear(4, 2))
+    for parameter in model.parameters():
+        parameter.data.fill_(7.0)
+    one, two = from_new_weights(model, 0), from_new_weights(model, 0)
+    assert not any((p == 7).any() for p in one.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+class Bare(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+
+def test_what_cannot_be_drawn_anew_is_refused_at_once(folder):
+    data = penjing.data.load(folder)
+    with pytest.raises(PlanError, match=r"new weights for 0 \(Bare\)"):
+        refuse_impossible(("scratch",), nn.Sequential(Bare()), data, [])
+    with pytest.raises(PlanError, match="single weights leave these as they are"):
+        refuse_impossible(("scratch",), tiny(), data, [prune(rewrite="weights")])
+    refuse_impossible(("random",), nn.Sequential(Bare()), data, [])
+
+
+def test_the_reference_trains_as_the_result_did_but_from_new_weights():
+    how = _training([train(epochs=2, batch=32), train(epochs=3, batch=64, optimizer="adamw", mixup=0.5)])
+    assert (how.epochs, how.batch, how.optimizer, how.mixup, how.lr, how.terms) == (5, 64, "adamw", 0.5, 3e-3, ())
+    assert _training([]).epochs == 1
