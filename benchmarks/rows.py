@@ -1,4 +1,4 @@
-"""Rows of a benchmark: one JSON file each, written when the row is done, skipped when it is there."""
+"""Rows of a benchmark: one JSON file each, written when the row is done, skipped when it is there without an error."""
 
 from __future__ import annotations
 
@@ -35,14 +35,19 @@ def machine() -> dict[str, Any]:
     }
 
 
+def done(path: Path) -> bool:
+    """Tell whether a row was made before; one that failed is to be tried again."""
+    return path.exists() and "error" not in json.loads(path.read_text())
+
+
 def fill(out: Path, rows: Iterable[tuple[str, Callable[[], dict[str, Any]]]], only: str = "") -> None:
-    """Run every row whose name contains ``only`` and whose file is not there yet; tell each row as it is done."""
+    """Run every row whose name contains ``only`` and that is not done yet; tell each row as it is done."""
     out.mkdir(parents=True, exist_ok=True)
     for name, work in rows:
         path = out / f"{name}.json"
         if only not in name:
             continue
-        if path.exists():
+        if done(path):
             print(f"{name}: done before", flush=True)
             continue
         start = time.time()
