@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from penjing.core.errors import TrainError
-from penjing.core.outputs import first_tensor
+from penjing.core.outputs import input_of
 from penjing.training.state import Snapshot, device_of, modes_kept
 
 
@@ -43,7 +43,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> None:
                 norm.momentum = None  # PyTorch's word for the cumulative average
                 norm.training = True
             for batch in batches:
-                x = first_tensor(batch)
+                x = input_of(batch)
                 if len(x) > 1:
                     model(x.to(device))
                     seen += 1
