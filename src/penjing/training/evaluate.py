@@ -1,7 +1,8 @@
-"""Top-1 accuracy and loss of a classifier."""
+"""Top-1 accuracy and loss of a classifier, and whether it says more than guessing."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,10 @@ from penjing.training.state import device_of, modes_kept
 if TYPE_CHECKING:
     from penjing.data.splits import Split
 
-__all__ = ["Metrics", "class_scores", "evaluate", "first_tensor"]
+__all__ = ["Metrics", "class_scores", "evaluate", "first_tensor", "near_chance"]
+
+SIGMAS = 3
+"""How far above a guess's mean an accuracy must be to count as more than a guess."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Metrics:
 def evaluate(model: nn.Module, split: Split, *, batch: int = 256) -> Metrics:
     """Measure a classifier on a labelled split, in evaluation mode, on the model's device and in its own precision.
 
-    Modes are restored. Of a model that returns several tensors, the first counts.
+    Modes are restored. Of a model that returns several tensors, those that ``first_tensor`` takes for the logits count.
 
     Raises: TrainError for an empty or unlabelled split, or outputs that are not [samples, classes].
     """
@@ -61,6 +65,18 @@ def evaluate(model: nn.Module, split: Split, *, batch: int = 256) -> Metrics:
             correct += (scores.argmax(1) == labels).sum()
             count += len(labels)
     return Metrics(int(correct), count, float(loss) / count)
+
+
+def near_chance(metrics: Metrics, classes: int) -> bool:
+    """Tell whether so many right answers are no more than guessing among ``classes`` would give, within three sigma.
+
+    >>> near_chance(Metrics(27, 200, 2.3), classes=10), near_chance(Metrics(60, 200, 2.0), classes=10)
+    (True, False)
+    """
+    if classes < 2:
+        return False
+    share = 1 / classes
+    return metrics.correct <= metrics.count * share + SIGMAS * math.sqrt(metrics.count * share * (1 - share))
 
 
 def class_count(split: Split) -> int:
