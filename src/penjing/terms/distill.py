@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
 
     With ``a`` the weight, the term adds ``a T² KL(p ‖ q)`` and scales the task loss by ``1 - a`` (``task_weight``).
     Labels are not used. The teacher runs in evaluation mode and without gradients on the very batch the model sees,
-    under the caller's autocast; its modes are restored. Give it as an option or through ``teach``.
+    under the caller's autocast; its modes and its device are restored. Give it as an option or through ``teach``.
 
     Raises: TrainError without a teacher, or when the teacher has other classes.
     Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015, section 2.
@@ -32,6 +33,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
     teacher: Any = field(default=None, repr=False, compare=False)
     _lent: list[nn.Module] = field(init=False, repr=False, compare=False, default_factory=list)
     _modes: dict[nn.Module, bool] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _moved: list[tuple[nn.Module, torch.device]] = field(init=False, repr=False, compare=False, default_factory=list)
 
     @property
     def task_weight(self) -> float:
@@ -63,7 +65,9 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
         Shapes: logits [n, classes] → scalar.
         """
         teacher = self._teacher()
-        if next((p.device for p in teacher.parameters()), x.device) != x.device:
+        home = next((t.device for t in chain(teacher.parameters(), teacher.buffers())), x.device)
+        if home != x.device:
+            self._moved.append((teacher, home))
             teacher.to(x.device)
         with torch.no_grad():
             given = first_tensor(teacher(x)).double()
@@ -84,7 +88,11 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
         """Do nothing."""
 
     def detach(self) -> None:
-        """Give the teacher its modes back and forget a lent one."""
+        """Give the teacher its modes and its device back and forget a lent one."""
+        if self._moved:
+            teacher, home = self._moved[0]
+            teacher.to(home)
+            self._moved.clear()
         for module, training in self._modes.items():
             module.training = training
         self._modes.clear()
