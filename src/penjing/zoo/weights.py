@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,26 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
+        if zipfile.is_zipfile(path) or _head(path).startswith(b"\x80\x02"):
+            raise RecipeError(
+                f"{path.name} looks like a PyTorch file inside; rename it to {path.with_suffix('.pt').name}."
+            ) from None
         raise RecipeError(f"{path.name} is not a sound .safetensors file: {reason(error)}") from error
 
 
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a file."""
+    with path.open("rb") as handle:
+        return handle.read(16)
+
+
 def _read_torch(path: Path) -> Any:
+    # A .safetensors file begins with the length of its header in eight bytes, and the header with a brace.
+    head = _head(path)
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
+        raise RecipeError(
+            f"{path.name} looks like safetensors inside; rename it to {path.with_suffix('.safetensors').name}."
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
