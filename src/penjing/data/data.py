@@ -93,7 +93,15 @@ class Data:
         Shapes: each float32 [size, c, h, w], the last one smaller.
         Raises: DataError when ``n`` is below 1.
         """
+        return [x for x, _ in self.calibration_labelled(n, seed, size)]
+
+    def calibration_labelled(self, n: int, seed: int, size: int = 64) -> list[tuple[Tensor, Tensor | None]]:
+        """Return the pictures of ``calibration``, in its order, each batch with its labels; None where it has none.
+
+        Shapes: each float32 [size, c, h, w] and int64 [size], the last ones smaller.
+        Raises: DataError when ``n`` is below 1.
+        """
         if n < 1:
             raise DataError(f"Calibration on {n} pictures is not possible; ask for 1 or more.")
         picked = pick(self.train.labels, min(n, len(self.train)), seed, "calibration")
-        return [x for x, _ in self.train.subset(picked).batches(size)]
+        return list(self.train.subset(picked).batches(size))
