@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from penjing.core.errors import DataError
 from penjing.data.arrays import read_npz
 from penjing.data.decode import SUFFIXES, size_of
-from penjing.data.divide import count_of, divide
+from penjing.data.divide import Labels, count_of, divide
 from penjing.data.parts import Parts
 from penjing.data.splits import FolderSplit
 
@@ -50,8 +51,10 @@ def read_folder(folder: Path, seed: int) -> Parts:
         return Parts(name, train, test, classes, val=val, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     if _folders(folder):
         whole, classes, _ = _read_classes(folder, None)
+        _check_sizes(folder, whole.labels, classes, np.bincount(whole.labels) < 2)
         rest, cut = divide(whole.labels, count_of(0.2, len(whole), "test"), seed, "data/test")
         train, test = whole.subset(rest), whole.subset(cut)
+        _check_sizes(folder, whole.labels, classes, np.bincount(test.labels, minlength=len(classes)) == 0)
         return Parts(name, train, test, classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     entries = sorted(entry.name for entry in folder.iterdir())
     found = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
@@ -90,6 +93,18 @@ def _read_classes(folder: Path, size: int | None) -> tuple[FolderSplit, tuple[st
     scale = (0.08, 1.0) if size >= SMALL else (0.6, 1.0)
     split = FolderSplit(paths, labels, size, IMAGENET_MEAN, IMAGENET_STD, scale)
     return split, tuple(home.name for home in homes), size
+
+
+def _check_sizes(folder: Path, labels: Labels, classes: tuple[str, ...], few: npt.NDArray[np.bool_]) -> None:
+    """Raise DataError when some class has too few pictures for test to get one of them."""
+    if few.any():
+        first = int(few.argmax())
+        count = int((labels == first).sum())
+        noun = "picture" if count == 1 else "pictures"
+        raise DataError(
+            f"The class folder {folder / classes[first]} has {count} {noun}, too few for test to get a fifth; "
+            "add pictures, or lay them out as train/ and test/."
+        )
 
 
 def _same(folder: Path, part: str, ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:

@@ -372,4 +372,12 @@ def _pair(item: Any, source: str) -> tuple[Tensor, Tensor]:
         raise DataError(
             f"{source} gives labels as {y.dtype} {list(y.shape)}; {len(x)} pictures need integers [{len(x)}]."
         )
-    return x.to("cpu", torch.float32), y.to(torch.int64)
+    x = x.detach().to("cpu", torch.float32)
+    # One sum tells it nearly always; only where it is not finite every pixel is looked at.
+    if not bool(x.sum().isfinite()) and not bool((finite := x.isfinite().flatten(1).all(1)).all()):
+        broken = int((~finite).sum())
+        raise DataError(
+            f"{source} gives NaN or infinity in {broken} of {len(x)} pictures of a batch; look for broken files and "
+            "for a deviation of 0 in the normalisation."
+        )
+    return x, y.to(torch.int64)
