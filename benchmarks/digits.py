@@ -2,7 +2,9 @@
 
     python benchmarks/digits.py --out benchmarks/results/digits
 
-Makes its baselines with train_digits.py, one a split. Each row reads the 360 test pictures once.
+Makes its baselines with train_digits.py, one a split, so that no network has seen the test pictures of its split. Each
+row reads those 360 once a network (the original, the result, and the same widths at random and from scratch), and once
+more when the baseline is made.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 
 from penjing import api
 from penjing import recipe as recipes
-from penjing.data import load
+from penjing.data import digits
 from rows import fill
 from train_digits import train
 
@@ -29,7 +31,7 @@ def row(split: int) -> dict[str, Any]:
     """Run the demo's recipe on one split, with the same widths at random and from scratch beside it."""
     steps = recipes.read(RECIPE)
     model, baseline = train(split, epochs=12)
-    data = load("digits", seed=split)
+    data = digits(split=split)
     result = api.run(
         copy.deepcopy(model), data, steps.steps, steps.budget, seed=split, references=("random", "scratch")
     ).results

@@ -25,7 +25,7 @@ from safetensors.torch import save
 
 import penjing
 from penjing.core import console
-from penjing.data import load
+from penjing.data import digits
 from penjing.training.evaluate import evaluate
 from penjing.training.loop import Options, fit
 from penjing.training.state import chance
@@ -34,7 +34,7 @@ from penjing.zoo.digits import DigitsNet, digits_net
 
 def train(split: int, epochs: int) -> tuple[DigitsNet, dict[str, Any]]:
     """Return the trained network and a row about it; test is read once, after everything is decided."""
-    data = load("digits", seed=split)
+    data = digits(split=split)
     with chance(split, "initial weights", torch.device("cpu")):
         model = digits_net()
     recipe = Options(epochs=epochs, lr=0.1, batch=64, precision="32-true")
@@ -75,7 +75,12 @@ def write(content: bytes, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", type=int, default=0, help="seed of the split, the initial weights and the order")
+    parser.add_argument(
+        "--split",
+        type=int,
+        default=0,
+        help="number of the digits' split; also the seed of the initial weights and of the order",
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1, help="part of the result: other counts round differently")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")

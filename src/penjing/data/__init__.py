@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 # Not lazy like `Data`: the function must be bound after the file of the same name, or the file would hide it.
 # It costs nothing, because load.py imports torch and the readers only when it is called.
-from penjing.data.load import cifar10, digits, load
+from penjing.data.load import as_data, cifar10, digits, from_parts, load
 
 if TYPE_CHECKING:
     from penjing.data.data import Data
 
-__all__ = ["Data", "cifar10", "digits", "load"]
+__all__ = ["Data", "as_data", "cifar10", "digits", "from_parts", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,17 +20,22 @@ DIGITS_MEAN, DIGITS_STD = (0.305,), (0.376,)
 DIGITS_TEST = 360
 
 
-def read_digits(seed: int) -> Parts:
-    """Return scikit-learn's 8 x 8 digits: 1,437 to train on and 360 to test, drawn by ``seed``."""
+def read_digits(split: int = 0) -> Parts:
+    """Return scikit-learn's 8 x 8 digits: 1,437 to train on and 360 to test.
+
+    ``split`` numbers the draw of test and validation; no run's seed moves it, since weights are trained on one split.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     # The levels are 0 to 16; they are spread over the byte so that 16 is white.
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     whole = _split(images[..., None], np.asarray(bunch.target, np.int64))
-    rest, cut = divide(whole.labels, DIGITS_TEST, seed, "data/test")
+    rest, cut = divide(whole.labels, DIGITS_TEST, split, "data/test")
     classes = tuple(map(str, range(10)))
-    return Parts("digits", whole.subset(rest), whole.subset(cut), classes, mean=DIGITS_MEAN, std=DIGITS_STD)
+    name = f"digits:{split}" if split else "digits"
+    train, test = whole.subset(rest), whole.subset(cut)
+    return Parts(name, train, test, classes, mean=DIGITS_MEAN, std=DIGITS_STD, seed=split)
 
 
 def read_npz(folder: Path) -> Parts:

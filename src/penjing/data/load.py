@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,40 +28,74 @@ def load(
 ) -> Data:
     """Load a data set by name, folder or function, and cut a class-balanced validation split from its train part.
 
-    ``spec`` is ``"digits"`` (scikit-learn's); a folder with train.npz and test.npz, with train/CLASS/ and
-    test/CLASS/ (or val/CLASS/), or with CLASS/ alone; ``torchvision:CIFAR10``, or the bare name, whose files
-    already lie in ``root``; or ``package.module:function``. A relative folder is looked for below ``root``.
+    ``spec`` is ``"digits"`` (scikit-learn's; ``"digits:3"`` is another split of them); a folder with train.npz and
+    test.npz, with train/CLASS/ and test/CLASS/ (or val/CLASS/), or with CLASS/ alone; ``torchvision:CIFAR10``, or the
+    bare name, whose files already lie in ``root``; or ``package.module:function``. A relative folder is looked for
+    below ``root``.
 
-    ``val`` is a fraction of train or a count; a set that brings its own val beside train and test keeps it.
+    ``val`` is a fraction of train or a count; a set that brings its own val beside train and test keeps it. ``seed``
+    draws what is cut; the digits' splits have numbers instead, and no seed moves them.
     ``mean`` and ``std`` default to train's own for pictures in memory, ImageNet's for folders of pictures,
     and fixed ones for the digits. One number each reads a folder of pictures as grey.
 
     Raises: DataError saying in one sentence what is wrong with which file, class or option.
     """
-    parts = _read(spec, seed, root)
-    train, kept, test = parts.train, parts.val, parts.test
-    for part, split in (("train", train), ("val", kept), ("test", test)):
-        if split is not None:
-            check_labels(f"{parts.name}, {part},", split.labels, parts.classes)
-    check_classes(parts.name, train.labels, test.labels, parts.classes)
-    if kept is None:
-        count = count_of(val, len(train), "val")
-        try:
-            rest, cut = divide(train.labels, count, seed, "data/val")
-        except DataError as error:
-            raise DataError(f"{parts.name}, val = {val}: {error}") from None
-        train, kept = train.subset(rest), train.subset(cut)
-    return _normalised(parts, (train, kept, test), mean, std)
+    return _divided(_read(spec, seed, root), val, seed, mean, std)
 
 
-def digits(*, val: float = 0.1, seed: int = 0) -> Data:
-    """Load scikit-learn's 1,797 digits, 8 x 8 and grey; ``seed`` draws the 360 of test and cuts validation.
+def from_parts(found: Any, name: str = "loaders", *, val: float = 0.1, seed: int = 0) -> Data:
+    """Return a data set of your own datasets or loaders: (train, test), (train, val, test) or a dict with these keys.
+
+    Each is a dataset of (x, y) pairs, a DataLoader, or any other iterable of (x, y) batches; x is normalised already.
+    Without a validation of its own one is cut from train, as in ``load``. ``name`` is what messages call the set.
+
+    Raises: DataError saying in one sentence what is wrong with which part.
+    """
+    from penjing.data.user import read_parts
+
+    return _divided(read_parts(found, name), val, seed, None, None)
+
+
+def as_data(data: Any, *, val: float = 0.1, seed: int = 0) -> Data:
+    """Return what a user gives as data as three splits: ``Data`` as it is, names by ``load``, others by ``from_parts``.
+
+    Raises: DataError for anything else, such as a single loader, in one sentence.
+    """
+    from penjing.data.data import Data
+
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, str | Path):
+        return load(data, val=val, seed=seed)
+    if isinstance(data, tuple | list | Mapping):
+        return from_parts(data, val=val, seed=seed)
+    if any(hasattr(data, name) for name in ("__iter__", "__getitem__", "batches")):
+        raise DataError(
+            f"The data is a single {type(data).__name__}; give (train, test) or (train, val, test), so that there are "
+            "pictures to test on."
+        )
+    raise DataError(
+        f"The data is {type(data).__name__}; give a folder, a name, (train, test), (train, val, test) "
+        "or a dict of these."
+    )
+
+
+def digits(*, val: float = 0.1, split: int = 0) -> Data:
+    """Load scikit-learn's 1,797 digits, 8 x 8 and grey; ``split`` numbers the draw of 360 for test and of validation.
+
+    The weights that ship with ``zoo.digits_net`` were trained on train of split 0 with this ``val``: they know no
+    picture of its test, whatever ``val`` is, but most test pictures of other splits, and most validation pictures
+    under another ``val``.
+
+    Raises: DataError unless ``split`` is a whole number from 0.
 
     >>> data = digits()
     >>> len(data.train), len(data.val), len(data.test), data.shape
     (1293, 144, 360, (1, 8, 8))
     """
-    return load("digits", val=val, seed=seed)
+    if isinstance(split, bool) or not isinstance(split, int) or split < 0:
+        raise DataError(f"split = {split!r} is not right: the digits' splits are numbered from 0.")
+    return load(f"digits:{split}", val=val)
 
 
 def cifar10(
@@ -87,8 +121,12 @@ def _read(spec: str | Path, seed: int, root: str | Path | None) -> Parts:
 
     base = Path() if root is None else Path(root)
     folder = base / Path(spec).expanduser()
-    if spec == "digits":
-        return read_digits(seed)
+    if isinstance(spec, str) and (found := re.fullmatch(r"digits(?::(.*))?", spec)):
+        number = found[1]
+        if number is None or re.fullmatch(r"[0-9]+", number):
+            return read_digits(int(number or 0))
+        if not number.isidentifier():  # which would be a function in the user's own digits.py
+            raise DataError(f"{spec!r} is no split of the digits; write digits, or digits:3 for split number 3.")
     if isinstance(spec, Path) or folder.exists():
         return read_folder(folder, seed)
     if spec.startswith("torchvision:"):
@@ -106,6 +144,23 @@ def _read(spec: str | Path, seed: int, root: str | Path | None) -> Parts:
         f"There is no data set {spec!r}: no folder {folder.resolve()}, and no such name in penjing"
         f"{' or torchvision' if known else '; torchvision is not installed'}.{did_you_mean(spec, ['digits', *known])}"
     )
+
+
+def _divided(parts: Parts, val: float, seed: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> Data:
+    """Check the parts, cut validation where there is none, and normalise."""
+    train, kept, test = parts.train, parts.val, parts.test
+    for part, split in (("train", train), ("val", kept), ("test", test)):
+        if split is not None:
+            check_labels(f"{parts.name}, {part},", split.labels, parts.classes)
+    check_classes(parts.name, train.labels, test.labels, parts.classes)
+    if kept is None:
+        count = count_of(val, len(train), "val")
+        try:
+            rest, cut = divide(train.labels, count, seed if parts.seed is None else parts.seed, "data/val")
+        except DataError as error:
+            raise DataError(f"{parts.name}, val = {val}: {error}") from None
+        train, kept = train.subset(rest), train.subset(cut)
+    return _normalised(parts, (train, kept, test), mean, std)
 
 
 def _normalised(

@@ -12,7 +12,8 @@ class Parts:
     """The splits as found, without a ``val`` where it is to be cut from train.
 
     ``mean`` and ``std`` are the set's usual ones, or None where train's own are to be measured. ``finished``
-    splits give tensors that are normalised already.
+    splits give tensors that are normalised already. ``seed`` cuts validation in place of the caller's, where the set
+    has splits of its own.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Parts:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     finished: bool = False
+    seed: int | None = None

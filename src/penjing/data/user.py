@@ -1,4 +1,4 @@
-"""Data sets that a user's own function returns: datasets, loaders or splits."""
+"""Data sets of a user's own: datasets, loaders or splits, given in Python or returned by a function."""
 
 from __future__ import annotations
 
@@ -33,15 +33,24 @@ def read_function(spec: str) -> Parts:
 
     Raises: DataError for a function that does not exist, fails, or returns something else.
     """
-    found = call_named(spec, "function", DataError)
-    parts = {key: as_split(value, f"{spec}, {key}") for key, value in _named(spec, found).items()}
+    return read_parts(call_named(spec, "function", DataError), spec, "returned")
+
+
+def read_parts(found: Any, name: str, verb: str = "has") -> Parts:
+    """Return (train, test), (train, val, test), or a dict with these keys, as splits.
+
+    ``name`` and ``verb`` begin the messages: who gave them, and how.
+
+    Raises: DataError for anything else.
+    """
+    parts = {key: as_split(value, f"{name}, {key}") for key, value in _named(name, verb, found).items()}
     if "val" not in parts and isinstance(parts["train"], LoaderSplit):
         raise DataError(
-            f"{spec} returns a train loader from which no validation can be cut; return (train, val, test), "
+            f"{name} {verb} a train loader from which no validation can be cut; give (train, val, test), "
             "or the dataset in place of the loader."
         )
     classes = _class_names(parts["train"])
-    return Parts(spec, parts["train"], parts["test"], classes, val=parts.get("val"), finished=True)
+    return Parts(name, parts["train"], parts["test"], classes, val=parts.get("val"), finished=True)
 
 
 def as_split(source: Any, where: str) -> Split:
@@ -56,16 +65,24 @@ def as_split(source: Any, where: str) -> Split:
         return _from_loader(source)
     if isinstance(source, IterableDataset):
         raise DataError(f"{where}: {type(source).__name__} yields single pictures; wrap it in a DataLoader.")
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, Mapping | Tensor):
+    if _is_arrays(source):
+        raise DataError(f"{where} is tensors or arrays; wrap them: torch.utils.data.TensorDataset(x, y).")
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, Mapping):
         if len(source) == 0:
             raise DataError(f"{where} has no pictures.")
         # A list of batches is a loader, a list of pictures a dataset: the first entry tells.
         first = None if isinstance(source, Dataset) else source[0]
         is_batch = isinstance(first, list | tuple) and getattr(first[0], "ndim", 3) == 4
         return LoaderSplit(source) if is_batch else DatasetSplit(source)
-    if hasattr(source, "__iter__") and not isinstance(source, Mapping | Tensor | str):
+    if hasattr(source, "__iter__") and not isinstance(source, Mapping | str):
         return LoaderSplit(source)
     raise DataError(f"{where} is {type(source).__name__}; penjing wants a dataset of (x, y) pairs or a loader.")
+
+
+def _is_arrays(source: Any) -> bool:
+    """Tell whether something is pictures or (pictures, labels) themselves and not a dataset of them."""
+    first = source[0] if isinstance(source, list | tuple) and source else source
+    return isinstance(first, Tensor | np.ndarray)
 
 
 def _from_loader(loader: DataLoader[Any]) -> Split:
@@ -85,21 +102,22 @@ def _from_loader(loader: DataLoader[Any]) -> Split:
     return LoaderSplit(loader)
 
 
-def _named(spec: str, found: Any) -> dict[str, Any]:
-    """Return what the function gave under the names of the splits."""
+def _named(name: str, verb: str, found: Any) -> dict[str, Any]:
+    """Return what was given under the names of the splits."""
     if isinstance(found, Mapping):
         for key in found:
             if key not in KEYS:
-                raise DataError(f"{spec} returned the key {key!r}.{did_you_mean(str(key), KEYS)}")
+                raise DataError(f"{name} {verb} the key {key!r}.{did_you_mean(str(key), KEYS)}")
         absent = {"train", "test"} - found.keys()
         if absent:
-            raise DataError(f"{spec} returned no {min(absent)!r}; penjing wants train, test and perhaps val.")
-        return dict(found)
+            raise DataError(f"{name} {verb} no {min(absent)!r}; penjing wants train, test and perhaps val.")
+        return {key: value for key, value in found.items() if key != "val" or value is not None}
     if isinstance(found, list | tuple) and len(found) in (2, 3):
         return dict(zip(("train", "test") if len(found) == 2 else KEYS, found, strict=True))
     count = f" of {len(found)}" if isinstance(found, list | tuple) else ""
+    ask = "return" if verb == "returned" else "give"
     raise DataError(
-        f"{spec} returned {type(found).__name__}{count}; return (train, test), (train, val, test) or a dict of these."
+        f"{name} {verb} {type(found).__name__}{count}; {ask} (train, test), (train, val, test) or a dict of these."
     )
 
 
