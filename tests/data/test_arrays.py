@@ -10,7 +10,7 @@ from penjing.core.errors import DataError
 from penjing.data.arrays import DIGITS_MEAN, DIGITS_STD, read_digits, read_npz, read_torchvision
 
 
-def test_digits_are_the_whole_set_divided_by_the_seed():
+def test_digits_are_the_whole_set_divided_by_the_splits_number():
     parts = read_digits(0)
     assert (len(parts.train), len(parts.test)) == (1437, 360)
     images = np.concatenate([parts.train.images, parts.test.images])[..., 0]
@@ -23,7 +23,7 @@ def test_digits_are_the_whole_set_divided_by_the_seed():
     assert np.array_equal(parts.test.images, read_digits(0).test.images)
 
 
-def test_the_seed_0_split_never_moves():
+def test_split_0_never_moves():
     # The embedded weights were trained on its train part: another division would let them see test pictures.
     digest = hashlib.sha256(np.ascontiguousarray(read_digits(0).test.images)).hexdigest()
     assert digest[:16] == "ff0c343e2e3de6f2"

@@ -83,6 +83,37 @@ def test_calibration_is_balanced_shuffled_and_from_train(pictures):
     assert len(set(labels[:8].tolist())) > 1
 
 
+def test_labelled_calibration_is_calibration_with_its_labels(pictures):
+    data = make(pictures)
+    pairs = data.calibration_labelled(30, seed=1, size=8)
+    for (x, y), plain in zip(pairs, data.calibration(30, seed=1, size=8), strict=True):
+        assert torch.equal(x, plain)
+        assert y.shape == (len(x),)
+    train = next(data.train.batches(60))[0]
+    for x, y in pairs:
+        at = [next(i for i, picture in enumerate(train) if torch.equal(picture, one)) for one in x]
+        assert y.tolist() == data.train.labels[at].tolist()
+    with pytest.raises(DataError, match="Calibration on 0 pictures"):
+        data.calibration_labelled(0, seed=1)
+
+
+def test_calibration_without_labels_has_none(pictures):
+    class Unlabelled:
+        labels = np.repeat([0, 1], 5)
+
+        def __len__(self):
+            return 10
+
+        def subset(self, indices):
+            return self
+
+        def batches(self, size):
+            yield torch.zeros(10, 1, 2, 2), None
+
+    data = dataclasses.replace(make(pictures), train=Unlabelled())
+    assert [y for _, y in data.calibration_labelled(4, seed=0)] == [None]
+
+
 def test_calibration_repeats_for_a_seed(pictures):
     data = make(pictures)
     first = torch.cat(data.calibration(12, seed=1))

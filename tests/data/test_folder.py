@@ -46,6 +46,20 @@ def test_class_folders_alone_give_a_fifth_to_test(tmp_path, class_folders):
     assert read_folder(tmp_path, 1).test.paths != parts.test.paths
 
 
+@pytest.mark.parametrize("counts", [{"ant": 12, "bee": 1}, {"ant": 1, "bee": 1}])
+def test_a_class_of_one_picture_cannot_be_tested(tmp_path, class_folders, counts):
+    class_folders(tmp_path, counts)
+    name = min(counts, key=counts.get)
+    with pytest.raises(DataError, match=rf"class folder .*/{name} has 1 picture, too few .* train/ and test/\.$"):
+        read_folder(tmp_path, 0)
+
+
+def test_a_class_too_small_for_the_draw_is_named(tmp_path, class_folders):
+    class_folders(tmp_path, {"ant": 40, "bee": 2})
+    with pytest.raises(DataError, match=r"class folder .*/bee has 2 pictures, too few"):
+        read_folder(tmp_path, 0)
+
+
 def test_deeper_pictures_count_and_other_files_do_not(layout, save_png, pictures):
     save_png(layout / "train/ant/more/deep.PNG", pictures(1, 8)[0])
     (layout / "train/ant/._0.png").write_bytes(b"resource fork")

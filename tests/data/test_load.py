@@ -1,3 +1,4 @@
+import hashlib
 import importlib
 import subprocess
 import sys
@@ -10,8 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import penjing.data
 from penjing.core.errors import DataError
-from penjing.data import cifar10, digits, load
-from penjing.data.load import as_data
+from penjing.data import as_data, cifar10, digits, from_parts, load
 from penjing.data.splits import ArraySplit
 
 
@@ -24,48 +24,48 @@ def test_digits_have_the_documented_sizes():
     assert data.test_reads == 0
 
 
-def test_a_numbered_split_picks_both_cuts_and_no_seed_moves_them():
-    """Weights are trained on one split: another seed must not show them their own training pictures as test."""
-    a, b, c = digits(), load("digits", seed=5), digits(split=1)
-    for one, other, alike in ((a, b, True), (a, c, False), (c, load("digits:1", seed=7), True)):
-        assert np.array_equal(one.val.images, other.val.images) == alike
-        assert np.array_equal(one.test.split.images, other.test.split.images) == alike
-    for wrong in (-1, True, "1"):
-        with pytest.raises(DataError, match="splits are numbered from 0"):
-            digits(split=wrong)
-    with pytest.raises(DataError, match="no split of the digits"):
-        load("digits:-1")
+def marks(data):
+    """A digest of the pictures of each split, in their order."""
+    splits = (data.train, data.val, data.test.split)
+    return [hashlib.sha256(np.ascontiguousarray(split.images)).hexdigest()[:16] for split in splits]
 
 
-def test_the_embedded_weights_have_seen_no_test_picture():
-    """Accuracy on their own training pictures is all but perfect; the split's number is what keeps test apart."""
-    data = digits()
-    seen = {x.tobytes() for x in (*data.train.images, *data.val.images)}
-    fresh = [x.tobytes() not in seen for x in data.test.split.images]
-    assert sum(fresh) >= 359, "scikit-learn's digits hold hardly any picture twice"
+@pytest.mark.parametrize(
+    ("split", "digests"),
+    [
+        (0, ["754a4a1fff2d1080", "2a383fecb2d31c61", "ff0c343e2e3de6f2"]),
+        (1, ["c01501279a5caeb8", "041ba99f8c139b48", "22cb9263f838ff21"]),
+        (2, ["7bc9ac9b9b45731f", "476c6eca74fdc220", "341de50b6a0770c6"]),
+    ],
+)
+def test_the_digits_splits_never_move(split, digests):
+    # Weights and published rows belong to these very divisions.
+    data = digits(split=split)
+    assert marks(data) == digests
+    assert data.name == ("digits" if split == 0 else f"digits:{split}")
+    assert marks(load(f"digits:{split}", seed=7)) == digests
 
 
-def test_what_a_caller_has_at_hand_becomes_data():
-    x, y = torch.rand(40, 3, 8, 8), torch.arange(40) % 4
-    dataset = TensorDataset(x, y)
-    loader = DataLoader(dataset, batch_size=8, shuffle=True)
-    whole = digits()
-    assert as_data(whole) is whole and len(as_data("digits").test) == 360
-    for given in ((loader, loader), [dataset, dataset], {"train": loader, "test": dataset}):
-        data = as_data(given, val=8)
-        assert (len(data.train), len(data.val), len(data.test), data.num_classes) == (32, 8, 40, 4)
-    assert len(as_data((dataset, dataset, dataset)).val) == 40
-    for wrong, message in ((loader, "single DataLoader"), (3, "data is int"), ((loader,), "tuple of 1")):
-        with pytest.raises(DataError, match=message):
-            as_data(wrong)
+def test_no_seed_shows_the_embedded_weights_their_own_training_pictures():
+    trained_on = set(map(bytes, load("digits").train.images))
+    for seed in (0, 1, 2):
+        data = load("digits", seed=seed)
+        assert marks(data)[2] == "ff0c343e2e3de6f2"
+        assert not trained_on & {*map(bytes, data.val.images), *map(bytes, data.test.split.images)}
+    moved = set(map(bytes, load("digits:1").test.split.images))
+    assert len(trained_on & moved) > 200, "the check above would see a leak"
 
 
-def test_labelled_calibration_is_the_same_pictures():
-    data = digits()
-    plain, labelled = data.calibration(50, 3), data.calibration_labelled(50, 3)
-    assert all(torch.equal(a, b) for a, (b, _) in zip(plain, labelled, strict=True))
-    counts = np.bincount(torch.cat([y for _, y in labelled]).numpy())
-    assert counts.min() >= 4 and counts.sum() == 50
+@pytest.mark.parametrize("split", [-1, 1.5, "1", True])
+def test_digits_splits_are_numbered_from_0(split):
+    with pytest.raises(DataError, match=r"numbered from 0\.$"):
+        digits(split=split)
+
+
+@pytest.mark.parametrize("spec", ["digits:", "digits:-1", "digits:1.5"])
+def test_what_is_no_split_of_the_digits(spec):
+    with pytest.raises(DataError, match="is no split of the digits; write digits, or digits:3"):
+        load(spec)
 
 
 def test_validation_is_cut_from_train_balanced_and_disjoint(npz_folder):
@@ -162,6 +162,61 @@ def test_a_functions_own_splits_keep_their_statistics(source, pictures):
     split = ArraySplit(pictures(30), np.arange(30) % 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     source.make = lambda: (split, split)
     assert load("tests_data:make").train.mean == (0.1, 0.2, 0.3)
+
+
+def test_a_module_named_digits_is_still_the_users(monkeypatch):
+    module = types.ModuleType("digits")
+    module.make = lambda: (pairs(30), pairs(9))
+    monkeypatch.setitem(sys.modules, "digits", module)
+    assert load("digits:make", val=6).shape == (1, 4, 5)
+
+
+def values(split):
+    return {int(v) for x, _ in split.batches(7) for v in x[:, 0, 0, 0]}
+
+
+@pytest.mark.parametrize("kind", [tuple, list, lambda two: dict(zip(("train", "test"), two, strict=True))])
+def test_datasets_and_loaders_from_python(kind):
+    found = kind([DataLoader(pairs(30), 4, shuffle=True), pairs(9)])
+    data = as_data(found, val=6, seed=3)
+    assert (data.name, data.shape, data.num_classes) == ("loaders", (1, 4, 5), 3)
+    assert (len(data.train), len(data.val), len(data.test)) == (24, 6, 9)
+    assert values(data.train) | values(data.val) == set(range(30))
+    assert values(from_parts(found, val=6, seed=3).val) == values(data.val) != values(as_data(found, val=6).val)
+    assert data.test_reads == 0
+
+
+def test_a_validation_of_their_own_is_kept():
+    data = from_parts((pairs(30), pairs(3), pairs(9)), "mine")
+    assert (data.name, len(data.train), len(data.val)) == ("mine", 30, 3)
+    assert len(as_data({"train": pairs(30), "val": None, "test": pairs(9)}, val=6).val) == 6
+
+
+def test_data_and_names_pass_through_as_data(npz_folder):
+    data = load("digits")
+    assert as_data(data, seed=5) is data
+    assert len(as_data(npz_folder, val=12).val) == len(as_data(str(npz_folder), val=12).val) == 12
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (DataLoader(pairs(30), 4), r"data is a single DataLoader; give \(train, test\)"),
+        (pairs(30), r"data is a single TensorDataset; give \(train, test\)"),
+        (torch.zeros(3), "data is a single Tensor"),
+        (3, "data is int; give a folder, a name"),
+        (None, "data is NoneType"),
+        ((pairs(3),), r"loaders has tuple of 1; give \(train, test\)"),
+        ({"train": pairs(3), "tset": pairs(3)}, "loaders has the key 'tset'. Did you mean 'test'"),
+        ((torch.zeros(9, 1, 2, 2), torch.zeros(9)), r"loaders, train is tensors or arrays; wrap them: .*TensorDataset"),
+        (((np.zeros(9), np.zeros(9)), pairs(3)), "loaders, train is tensors or arrays"),
+        ((pairs(30), pairs(9, classes=4)), "loaders, test, has the label 3, outside 0 to 2"),
+    ],
+)
+def test_what_is_no_data_is_one_sentence(found, sentence):
+    with pytest.raises(DataError, match=sentence) as caught:
+        as_data(found)
+    assert "\n" not in str(caught.value)
 
 
 def test_functions_are_checked_like_files(source):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from penjing.core.errors import DataError
 from penjing.data.augment import normalise
@@ -294,3 +294,21 @@ def test_a_users_own_failure_is_one_sentence_with_its_cause():
 def test_a_tensor_dataset_needs_no_more():
     split = DatasetSplit(TensorDataset(torch.arange(5.0).view(5, 1, 1, 1).expand(-1, 1, 2, 2), torch.arange(5) % 3))
     assert numbers(split, 3) == [[0, 1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize("kind", [DatasetSplit, lambda pairs: LoaderSplit(DataLoader(pairs, 4))])
+def test_broken_pictures_are_counted(kind, value):
+    x = torch.zeros(8, 1, 2, 2, dtype=torch.float64)
+    x[5, 0, 1, 1] = x[6, 0, 0, 0] = value
+    split = kind(TensorDataset(x, torch.arange(8) % 2))
+    batches = split.batches(4)
+    next(batches)
+    with pytest.raises(DataError, match=r"NaN or infinity in 2 of 4 pictures of a batch") as caught:
+        next(batches)
+    assert "\n" not in str(caught.value)
+
+
+def test_large_finite_pictures_pass():
+    x = torch.full((4, 1, 2, 2), 3e38)  # their sum is not finite
+    assert len(list(DatasetSplit(TensorDataset(x, torch.arange(4))).batches(4))) == 1

@@ -135,3 +135,44 @@ def test_a_model_cannot_teach_itself():
 def test_other_classes_are_refused():
     with pytest.raises(TrainError, match=r"\[1, 2\].*\[1, 3\]"):
         loss(STUDENT, Always(1.0, 2.0))
+
+
+class Travelling(Always):
+    """A teacher that notes where it is sent; the meta device stands for an accelerator."""
+
+    def __init__(self, *logits):
+        super().__init__(*logits)
+        self.sent = []
+
+    def to(self, device):
+        self.sent.append(str(device))
+        self.logits = nn.Parameter(torch.ones_like(self.logits, device=device))
+        return self
+
+
+def test_the_teacher_returns_to_its_device():
+    teacher = Travelling(*TEACHER)
+    term = soft_targets(teacher=teacher, weight=1.0)
+    term.attach(nn.Identity())
+    x, own = torch.zeros(1, 1, device="meta"), torch.zeros(1, 3, device="meta")
+    term(x, own, None), term(x, own, None)
+    assert teacher.sent == ["meta"]
+    term.detach()
+    assert teacher.sent == ["meta", "cpu"]
+    term.detach()
+    assert teacher.sent == ["meta", "cpu"]
+
+
+def test_a_lent_teacher_returns_too_and_one_that_stayed_is_left_alone():
+    teacher = Travelling(*TEACHER)
+    term = soft_targets(weight=1.0)
+    term.teach(teacher)
+    term.attach(nn.Identity())
+    term(torch.zeros(1, 1), STUDENT, None)
+    term.detach()
+    assert teacher.sent == []
+    term.teach(teacher)
+    term.attach(nn.Identity())
+    term(torch.zeros(1, 1, device="meta"), torch.zeros(1, 3, device="meta"), None)
+    term.detach()
+    assert teacher.sent == ["meta", "cpu"]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from penjing.core.errors import TrainError
-from penjing.training.evaluate import Metrics, evaluate
+from penjing.training.evaluate import Metrics, evaluate, near_chance
 
 from .toys import Normed, ToySplit, built, toy, weights
 
@@ -44,6 +44,23 @@ def test_hand_computed():
 @pytest.mark.parametrize("wrap", [lambda z: (z, z * 0), lambda z: {"logits": z}, lambda z: [None, {"a": (z,)}]])
 def test_takes_the_first_tensor(wrap):
     assert evaluate(Echo(wrap), hand_made()) == evaluate(Echo(), hand_made())
+
+
+def test_takes_logits_by_name_and_refuses_to_guess():
+    wanted = evaluate(Echo(), hand_made())
+    assert evaluate(Echo(lambda z: {"features": 0 * z, "logits": z}), hand_made()) == wanted
+    with pytest.raises(TrainError, match="'features', 'scores'"):
+        evaluate(Echo(lambda z: {"features": 0 * z, "scores": z}), hand_made())
+
+
+@pytest.mark.parametrize(
+    ("correct", "count", "classes", "near"),
+    [(10, 100, 10, True), (19, 100, 10, True), (20, 100, 10, False), (0, 100, 10, True), (93, 100, 10, False),
+     (545, 1000, 2, True), (548, 1000, 2, False), (100, 100, 1, False)],
+)  # fmt: skip
+def test_guessing_is_told_from_knowing(correct, count, classes, near):
+    # One sigma is 3 of 100 for ten classes and 15.8 of 1,000 for two.
+    assert near_chance(Metrics(correct, count, 1.0), classes) is near
 
 
 def test_runs_in_evaluation_mode_and_changes_nothing():

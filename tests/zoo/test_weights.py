@@ -177,6 +177,19 @@ def test_a_truncated_file_is_one_sentence(tmp_path, trained):
             load_weights(Net(), tmp_path / name)
 
 
+def test_files_under_the_other_formats_name_say_how_to_rename_them(tmp_path, trained):
+    save_file(trained.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(RecipeError, match=r"net\.pt looks like safetensors inside; rename it to net\.safetensors\.$"):
+        load_weights(Net(), tmp_path / "net.pt")
+    for zipped in (True, False):
+        torch.save(trained.state_dict(), tmp_path / "net.safetensors", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(RecipeError, match=r"net\.safetensors looks like a PyTorch file .* rename it to net\.pt\.$"):
+            load_weights(Net(), tmp_path / "net.safetensors")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "net.pt").read_bytes()[:20])
+    with pytest.raises(RecipeError, match=r"cut\.pt is (not a sound|refused)"):
+        load_weights(Net(), tmp_path / "cut.pt")
+
+
 def test_absent_and_foreign_files(tmp_path):
     with pytest.raises(RecipeError, match=r"no weights file .*absent\.pt"):
         load_weights(Net(), tmp_path / "absent.pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from penjing.core.errors import DataError
 from penjing.data.arrays import read_npz
@@ -52,16 +53,10 @@ def read_folder(folder: Path, seed: int) -> Parts:
         return Parts(name, train, test, classes, val=val, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     if _folders(folder):
         whole, classes, _ = _read_classes(folder, None)
-        _enough(folder, whole.labels, classes, 3, "train, validation and test")
+        _check_sizes(folder, whole.labels, classes, np.bincount(whole.labels) < 2)
         rest, cut = divide(whole.labels, count_of(0.2, len(whole), "test"), seed, "data/test")
         train, test = whole.subset(rest), whole.subset(cut)
-        absent = sorted(set(whole.labels.tolist()) - set(test.labels.tolist()))
-        if absent:
-            few = int((whole.labels == absent[0]).sum())
-            raise DataError(
-                f"The class folder {folder / classes[absent[0]]} has {few} pictures, too few to give one to a test of "
-                f"{len(test)}; add pictures, or lay them out as train/ and test/."
-            )
+        _check_sizes(folder, whole.labels, classes, np.bincount(test.labels, minlength=len(classes)) == 0)
         return Parts(name, train, test, classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     entries = sorted(entry.name for entry in folder.iterdir())
     found = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
@@ -102,15 +97,15 @@ def _read_classes(folder: Path, size: int | None) -> tuple[FolderSplit, tuple[st
     return split, tuple(home.name for home in homes), size
 
 
-def _enough(folder: Path, labels: Labels, classes: tuple[str, ...], least: int, what: str) -> None:
-    """Raise DataError when a class has fewer pictures than there are parts to give one to."""
-    sizes = np.bincount(labels, minlength=len(classes))
-    if sizes.min() < least:
-        few = int(sizes.argmin())
-        noun = "picture" if sizes[few] == 1 else "pictures"
+def _check_sizes(folder: Path, labels: Labels, classes: tuple[str, ...], few: npt.NDArray[np.bool_]) -> None:
+    """Raise DataError when some class has too few pictures for test to get one of them."""
+    if few.any():
+        first = int(few.argmax())
+        count = int((labels == first).sum())
+        noun = "picture" if count == 1 else "pictures"
         raise DataError(
-            f"The class folder {folder / classes[few]} has {sizes[few]} {noun}; {what} need one each, so give it "
-            f"{least} or more."
+            f"The class folder {folder / classes[first]} has {count} {noun}, too few for test to get a fifth; "
+            "add pictures, or lay them out as train/ and test/."
         )
 
 

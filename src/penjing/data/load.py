@@ -69,13 +69,14 @@ def as_data(data: Any, *, val: float = 0.1, seed: int = 0) -> Data:
         return load(data, val=val, seed=seed)
     if isinstance(data, tuple | list | Mapping):
         return from_parts(data, val=val, seed=seed)
-    single = hasattr(data, "__iter__") or hasattr(data, "__getitem__") or hasattr(data, "batches")
+    if any(hasattr(data, name) for name in ("__iter__", "__getitem__", "batches")):
+        raise DataError(
+            f"The data is a single {type(data).__name__}; give (train, test) or (train, val, test), so that there are "
+            "pictures to test on."
+        )
     raise DataError(
-        f"The data is a single {type(data).__name__}; give (train, test) or (train, val, test), so that there are "
-        "pictures to test on."
-        if single
-        else f"The data is {type(data).__name__}; give a folder or a name, (train, test), (train, val, test), a dict "
-        "of these, or penjing.data.load(...)."
+        f"The data is {type(data).__name__}; give a folder, a name, (train, test), (train, val, test) "
+        "or a dict of these."
     )
 
 

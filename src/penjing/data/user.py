@@ -115,8 +115,9 @@ def _named(name: str, verb: str, found: Any) -> dict[str, Any]:
     if isinstance(found, list | tuple) and len(found) in (2, 3):
         return dict(zip(("train", "test") if len(found) == 2 else KEYS, found, strict=True))
     count = f" of {len(found)}" if isinstance(found, list | tuple) else ""
+    ask = "return" if verb == "returned" else "give"
     raise DataError(
-        f"{name} {verb} {type(found).__name__}{count}; give (train, test), (train, val, test) or a dict of these."
+        f"{name} {verb} {type(found).__name__}{count}; {ask} (train, test), (train, val, test) or a dict of these."
     )
 
 

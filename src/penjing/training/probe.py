@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,11 @@ from penjing.core.outputs import tensors_in
 from penjing.data.data import Data
 from penjing.training.evaluate import class_count, class_scores
 from penjing.training.state import Snapshot, chance, device_of, modes_kept
+
+EXAMPLE = "The example"
+
+CALL = "_call_impl"
+"""The method of torch.nn.Module that runs a forward; its frames in a traceback tell which module failed."""
 
 
 def probe(model: nn.Module, given: Data | Sequence[Any]) -> None:
@@ -65,7 +70,7 @@ def _batch(given: Data | Sequence[Any]) -> tuple[tuple[Any, ...], int, str]:
         count, source = len(pictures[0]), f"The pictures of {given.name}"
     else:
         inputs = (given,) if isinstance(given, Tensor) else tuple(given)
-        count, source = 0, "The example"
+        count, source = 0, EXAMPLE
     for x in inputs:
         if isinstance(x, Tensor) and x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise DataError(
@@ -131,8 +136,9 @@ def _check_arguments(model: nn.Module, inputs: Sequence[Any]) -> None:
             if parameter.default is parameter.empty
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
+        noun = "input" if len(needed) == 1 else "inputs"
         raise TrainError(
-            f"The forward of {type(model).__name__} takes {len(needed)} inputs ({', '.join(needed) or 'none'}) and is "
+            f"The forward of {type(model).__name__} needs {len(needed)} {noun} ({', '.join(needed) or 'none'}) and is "
             f"given {len(inputs)}; wrap it in a module whose forward takes the pictures alone."
         ) from None
 
@@ -144,54 +150,42 @@ def _forward(model: nn.Module, inputs: tuple[Any, ...], source: str) -> Any:
     """
     buffers = Snapshot([buffer for _, buffer in model.named_buffers()])
     try:
-        with modes_kept(model), chance(0, "probe", device_of(model)), torch.no_grad(), _watched(model) as inside:
+        with modes_kept(model), chance(0, "probe", device_of(model)), torch.no_grad():
             model.eval()
             try:
                 return model(*inputs)
             except PenjingError:
                 raise
             except Exception as error:
-                told = _misfit(inside, inputs, source) or _other_type(model, inputs) or _wants_names(model, inputs)
-                where = inside[-1][0] if inside and inside[-1][0] else type(model).__name__
-                raise TrainError(told or f"{where} failed on {_told(inputs)} with {reason(error)}") from error
+                name, module, x = _innermost(model, error)
+                told = _misfit(name, module, x, inputs, source) or _other_type(model, inputs)
+                told = told or _wants_names(model, inputs, error)
+                raise TrainError(told or f"{name} failed on {_told(inputs)} with {reason(error)}") from error
     finally:
         buffers.restore()
 
 
-@contextmanager
-def _watched(model: nn.Module) -> Iterator[list[tuple[str, nn.Module, Tensor | None]]]:
-    """Keep a list of the modules that are running, the innermost last, each with its name and its first input."""
-    inside: list[tuple[str, nn.Module, Tensor | None]] = []
+def _innermost(model: nn.Module, error: Exception) -> tuple[str, nn.Module, Any]:
+    """Return the last module of the model that an error passed through: its name, itself and what it was called with.
 
-    def enter(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        inside.append((name, module, args[0] if args and isinstance(args[0], Tensor) else None))
-
-    def leave(module: nn.Module) -> None:
-        # What a forward caught and went on from is still on top.
-        while inside and inside.pop()[1] is not module:
-            pass
-
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda m, args, name=name: enter(name, m, args)))
-        handles.append(module.register_forward_hook(lambda m, args, out: leave(m)))
-    try:
-        yield inside
-    finally:
-        for handle in handles:
-            handle.remove()
+    Hooks would tell the same, but also of modules whose failure the forward caught.
+    """
+    names = {module: name for name, module in model.named_modules() if name}
+    found: tuple[str, nn.Module, Any] = (type(model).__name__, model, None)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module, args = frame.f_locals.get("self"), frame.f_locals.get("args")
+        if isinstance(module, nn.Module) and (module is model or module in names) and frame.f_code.co_name == CALL:
+            name = names.get(module, type(model).__name__)
+            found = name, module, args[0] if isinstance(args, tuple) and args else None
+    return found
 
 
-def _misfit(inside: Sequence[tuple[str, nn.Module, Tensor | None]], inputs: Sequence[Any], source: str) -> str | None:
-    """Return what to say when the innermost layer got another number of channels or features than it reads."""
-    if not inside or (x := inside[-1][2]) is None:
+def _misfit(name: str, module: nn.Module, x: Any, inputs: Sequence[Any], source: str) -> str | None:
+    """Return what to say when a layer got another number of channels or features than it reads."""
+    if not isinstance(x, Tensor):
         return None
-    name, module, _ = inside[-1]
-    name = name or type(module).__name__
     pictures = inputs[0] if isinstance(inputs[0], Tensor) else x
-    told = f"{source} are {list(pictures.shape)}"
-    if source == "The example":
-        told = f"{source} is {list(pictures.shape)}"
+    told = f"{source} {'is' if source == EXAMPLE else 'are'} {list(pictures.shape)}"
     if isinstance(module, nn.Linear) and x.ndim and x.shape[-1] != module.in_features:
         return (
             f"{name} reads {module.in_features} features and gets {x.shape[-1]}. {told}; give them the size and "
@@ -224,9 +218,9 @@ class _Names(dict[str, Any]):
         raise _Asked(key)
 
 
-def _wants_names(model: nn.Module, inputs: Sequence[Any]) -> str | None:
+def _wants_names(model: nn.Module, inputs: Sequence[Any], error: Exception) -> str | None:
     """Return what to say when the forward looks its input up by name, as in ``batch["image"]``."""
-    if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+    if len(inputs) != 1 or not isinstance(error, AttributeError | LookupError | TypeError):
         return None
     try:
         model(_Names())

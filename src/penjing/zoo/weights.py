@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        if _head(path).startswith((b"PK\x03\x04", b"\x80\x02")):
+        if zipfile.is_zipfile(path) or _head(path).startswith(b"\x80\x02"):
             raise RecipeError(
                 f"{path.name} looks like a PyTorch file inside; rename it to {path.with_suffix('.pt').name}."
             ) from None

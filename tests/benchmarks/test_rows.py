@@ -1,0 +1,34 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from penjing.core.errors import PlanError
+
+SOURCE = Path(__file__).parents[2] / "benchmarks" / "rows.py"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    spec = importlib.util.spec_from_file_location("benchmark_rows", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_row_is_made_once_and_a_failed_one_again(rows, tmp_path):
+    made = []
+
+    def work():
+        made.append(len(made))
+        if len(made) == 1:
+            raise PlanError("no luck")
+        return {"accuracy": 90.0}
+
+    for want in ([0], [0, 1], [0, 1]):
+        rows.fill(tmp_path, [("one", work)])
+        assert made == want
+        assert ("error" in json.loads((tmp_path / "one.json").read_text())) == (want == [0])
+    rows.fill(tmp_path, [("two", work)], only="three")
+    assert not (tmp_path / "two.json").exists()
