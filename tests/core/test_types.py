@@ -22,9 +22,7 @@ def test_counts_are_multiples_of_the_step_or_everything(size, step, least, wante
     below = [n for n in allowed if n <= wanted]
     assert s.allowed(wanted) == (max(below) if below else min(allowed))
     for count in allowed:
-        higher = [n for n in allowed if n > count]
         lower = [n for n in allowed if n < count]
-        assert s.above(count) == (min(higher) if higher else size)
         assert s.below(count) == (max(lower) if lower else count)
 
 
@@ -41,7 +39,6 @@ def test_a_whole_site_is_left_out_and_order_does_not_matter():
     plan = Plan.of("channels", {"conv": [3, 1, 2, 1]}, [site()])
     assert plan.of_rewrite("channels")["conv"].tolist() == [1, 2, 3]
     assert len(Plan.of("channels", {"conv": range(20)}, [site()])) == 0
-    assert plan.without(["conv"]).key == Plan().key
 
 
 @pytest.mark.parametrize(

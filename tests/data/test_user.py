@@ -136,8 +136,8 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (None, "returned NoneType; give"),
-        ((1,), "returned tuple of 1; give"),
+        (None, "returned NoneType; return"),
+        ((1,), "returned tuple of 1; return"),
         ({"train": [], "tset": []}, "returned the key 'tset'. Did you mean 'test'"),
         ({"train": []}, "returned no 'test'"),
         ((3, 4), "make, train is int; penjing wants a dataset"),

@@ -23,11 +23,12 @@ SMALL = 96
 """Below this side a crop of 8 % of the area would leave a handful of pixels, so crops stay above 60 %."""
 
 
-def read_folder(folder: Path, seed: int) -> Parts:
+def read_folder(folder: Path) -> Parts:
     """Return the data set in ``folder``, whichever of the layouts it has.
 
     train.npz and test.npz; or train/CLASS/ with test/CLASS/ (where there is no test/, val/CLASS/ is the test);
-    or CLASS/ alone, from which ``seed`` draws a class-balanced fifth as test.
+    or CLASS/ alone, from which a class-balanced fifth is drawn as test: the same one always, whatever the run's seed,
+    so that weights trained on the rest never meet their own pictures there.
 
     Raises: DataError saying what was looked for and what was found.
     """
@@ -48,13 +49,11 @@ def read_folder(folder: Path, seed: int) -> Parts:
         if len(others) == 2:
             val, theirs, _ = _read_classes(folder / "val", size)
             _same(folder, "val", classes, theirs)
-        else:
-            _enough(folder / "train", train.labels, classes, 2, "train and validation")
         return Parts(name, train, test, classes, val=val, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     if _folders(folder):
         whole, classes, _ = _read_classes(folder, None)
         _check_sizes(folder, whole.labels, classes, np.bincount(whole.labels) < 2)
-        rest, cut = divide(whole.labels, count_of(0.2, len(whole), "test"), seed, "data/test")
+        rest, cut = divide(whole.labels, count_of(0.2, len(whole), "test"), 0, "data/test")
         train, test = whole.subset(rest), whole.subset(cut)
         _check_sizes(folder, whole.labels, classes, np.bincount(test.labels, minlength=len(classes)) == 0)
         return Parts(name, train, test, classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)

@@ -128,7 +128,7 @@ def _read(spec: str | Path, seed: int, root: str | Path | None) -> Parts:
         if not number.isidentifier():  # which would be a function in the user's own digits.py
             raise DataError(f"{spec!r} is no split of the digits; write digits, or digits:3 for split number 3.")
     if isinstance(spec, Path) or folder.exists():
-        return read_folder(folder, seed)
+        return read_folder(folder)
     if spec.startswith("torchvision:"):
         return read_torchvision(spec.removeprefix("torchvision:"), base)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec):
@@ -136,7 +136,7 @@ def _read(spec: str | Path, seed: int, root: str | Path | None) -> Parts:
 
         return read_function(spec)
     if not spec.isidentifier():
-        return read_folder(folder, seed)
+        return read_folder(folder)
     known = torchvision_names() or []
     if spec in known:
         return read_torchvision(spec, base)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penjing.core.errors import DataError, PenjingError
+from penjing.core.outputs import KEYS
 from penjing.core.random import stream
 from penjing.exporting import tidy
 
@@ -126,15 +127,21 @@ def evaluate_onnx(path: Source, split: Split, batch: int = 256, threads: int = 1
     """Return the top-1 accuracy of a file on a labelled split.
 
     Units: %.
-    Raises: DataError when the split is empty; PenjingError when the first output is not [samples, classes].
+    Of several outputs the one that is named as logits are counts, or else the first.
+
+    Raises: DataError when the split is empty; PenjingError when that output is not [samples, classes].
     """
     running = session(path, threads)
+    names = [output.name for output in running.get_outputs()]
+    at = next((names.index(key) for key in KEYS if key in names), 0)
     right = count = 0
     for x, y in split.batches(batch):
         labels = _array(y)
-        scores = run(running, as_feeds(running, x))[0]
+        scores = run(running, as_feeds(running, x))[at]
         if scores.ndim != 2 or len(scores) != len(labels):
-            raise PenjingError(f"The file's first output is {list(scores.shape)}; expected [{len(labels)}, classes].")
+            raise PenjingError(
+                f"The file's output {names[at]} is {list(scores.shape)}; expected [{len(labels)}, classes]."
+            )
         right += int((scores.argmax(axis=1) == labels).sum())
         count += len(labels)
     if not count:
