@@ -30,7 +30,8 @@ Model = Annotated[str, typer.Argument(help="package.module:builder, or a network
 DataArgument = Annotated[
     str,
     typer.Argument(
-        help="Folder of pictures, folder with train.npz and test.npz, 'digits' (or 'digits:3'), or package.module:function."
+        help="Folder of pictures, folder with train.npz and test.npz, 'digits' (or 'digits:3'), "
+        "or package.module:function."
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="A .safetensors file or a .pt state dict.")]
