@@ -11,12 +11,6 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.core.types import Bound, Plan, Site
 
-STRIDE = 64
-"""Of a site of thousands of units (single weights) a move takes at least this fraction, so that it comes to an end."""
-
-MANY = 4096
-"""From so many units on a site moves in strides."""
-
 
 @register("allocator")
 @dataclass(frozen=True)
@@ -50,9 +44,10 @@ class greedy:  # noqa: N801  (registered under its own name)
         """
         problem.need_bounds("greedy")
         counts = self._descend(problem)
-        if not problem.fits(problem.keep(counts)):
-            counts = self._together(problem, counts)
-        return problem.keep(problem.fill(counts))
+        if problem.fits(problem.keep(counts)):
+            return problem.keep(problem.fill(counts))
+        # A peak is met exactly long before everything below it is as wide as it may be.
+        return problem.keep(problem.fill(self._together(problem, counts), close=0.0))
 
     def _descend(self, problem: Problem) -> dict[str, int]:
         """Take the best moves until every bound holds, or no move saves anything."""
@@ -106,11 +101,10 @@ class greedy:  # noqa: N801  (registered under its own name)
     ) -> tuple[float, int] | None:
         """Return (score lost per share saved, count after) of the next count that saves anything."""
         now, least = counts[site.name], self._least(site)
-        stride = site.size // STRIDE if site.size >= MANY else 1
         before = problem.used(problem.keep(counts), exceeded)
         fewer = now
         while fewer > least:
-            fewer = max(site.below(fewer - stride + 1), least)
+            fewer = max(site.below(fewer), least)
             saved = before - problem.used(problem.keep({**counts, site.name: fewer}), exceeded)
             if saved > 1e-12:
                 lost = float(problem.scores[site.name][problem.order(site)[fewer:now]].sum())

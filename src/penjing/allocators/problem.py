@@ -111,15 +111,15 @@ class Problem:
             held = f" {len(stuck)} sites cannot shrink in their step, {stuck[0]} among them."
         raise Infeasible(f"No plan meets the budget: {'; '.join(misses)}.{held} Raise the bound.", costs)
 
-    def fill(self, counts: dict[str, int]) -> dict[str, int]:
+    def fill(self, counts: dict[str, int], close: float = CLOSE) -> dict[str, int]:
         """Give units back, those of the best score for their cost first, while every bound holds.
 
-        Counts that leave less than ``CLOSE`` of the tightest bound unused come back unchanged.
+        Counts that leave less than ``close`` of the tightest bound unused come back unchanged.
         """
         counts = dict(counts)
         excess = self.excess(self.keep(counts))
         step = max((site.step for site in self.sites), default=1)
-        while self.bounds and excess <= -CLOSE:
+        while self.bounds and excess <= -close:
             counts, excess = self._fill(counts, excess, step)
             if not self.finer or excess > -HIT or step == 1:
                 break

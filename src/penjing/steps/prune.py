@@ -61,6 +61,10 @@ class prune:  # noqa: N801  (registered under its own name)
         """
         if self.allocator is None:
             object.__setattr__(self, "allocator", "global" if self.rewrite == "weights" else "greedy")
+        if self.rewrite == "weights" and self.allocator in ("greedy", {"greedy": {}}):
+            raise PlanError(
+                "prune: the allocator greedy goes step by step, which does not end over single weights; use global."
+            )
         for name in ("images", "rounds", "step"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
