@@ -52,6 +52,20 @@ def test_two_bounds_on_different_sites_are_both_met():
     assert counts == {"s0": 8, "s1": 4}
 
 
+def test_single_moves_do_not_empty_the_only_site_that_saves_alone():
+    """A stream with two branches in turn: the branches make their peaks together, so only the stream saves alone."""
+    sites = [Site(name, "channels", 32, (), np.arange(32)) for name in ("stream", "one", "two")]
+
+    def price(plan):
+        n = {site.name: site.size for site in sites} | {e.site: len(e.kept) for e in plan}
+        return {"memory": float(max(3 * n["stream"], n["stream"] + 2 * n["one"], n["stream"] + 2 * n["two"]))}
+
+    bounds = [Bound("memory", 57.6, "0.6x")]
+    one = Problem("channels", sites, {site.name: np.ones(32) for site in sites}, bounds, price)
+    counts = {entry.site: len(entry.kept) for entry in greedy()(one)}
+    assert sum(counts.get(site.name, 32) for site in sites) >= 57, "as much as 19 of each"
+
+
 def test_a_peak_of_two_sites_comes_down_though_neither_saves_alone():
     one = problem([(16, 1), (16, 1)], {"a": ("max", [0, 1])}, [0.5], np.random.default_rng(0))
     counts = {entry.site: len(entry.kept) for entry in greedy()(one)}

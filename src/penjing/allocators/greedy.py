@@ -18,8 +18,9 @@ class greedy:  # noqa: N801  (registered under its own name)
     """Shrink the site with the smallest loss of score per saving until every bound holds.
 
     What is saved is added up over the bounds that are still exceeded, so that a move may serve any of them. A step
-    that saves nothing (inside a latency staircase) is never taken alone: the next count that saves is tried. Where
-    no single move saves anything (two activations that make one peak together), all sites shrink by one share.
+    that saves nothing (inside a latency staircase) is never taken alone: the next count that saves is tried. Where a
+    site saves nothing however far it shrinks (activations that make one peak together), single moves mislead: all
+    sites are then shrunk by one share as well, and of the two plans the one that loses less score is taken.
     ``floor`` is the share that every site keeps, as long as the budget allows.
 
     Paper: Yang et al., NetAdapt, ECCV 2018, the outer loop, with scores in place of short fine-tuning; and Shen et
@@ -43,14 +44,16 @@ class greedy:  # noqa: N801  (registered under its own name)
         Raises: Infeasible when the budget cannot be met; PlanError without a budget.
         """
         problem.need_bounds("greedy")
-        counts = self._descend(problem)
-        if problem.fits(problem.keep(counts)):
-            return problem.keep(problem.fill(counts))
-        # A peak is met exactly long before everything below it is as wide as it may be.
-        return problem.keep(problem.fill(self._together(problem, counts), close=0.0))
+        counts, peaked = self._descend(problem)
+        plans = [problem.keep(problem.fill(counts))] if problem.fits(problem.keep(counts)) else []
+        if peaked or not plans:
+            # A peak is met exactly long before everything below it is as wide as it may be, so it is filled up.
+            plans.append(problem.keep(problem.fill(self._together(problem), close=0.0)))
+        return min(plans, key=problem.lost)
 
-    def _descend(self, problem: Problem) -> dict[str, int]:
-        """Take the best moves until every bound holds, or no move saves anything."""
+    def _descend(self, problem: Problem) -> tuple[dict[str, int], bool]:
+        """Take the best moves until every bound holds or none saves anything; tell whether some site saved nothing."""
+        peaked = False
         counts = {site.name: site.size for site in problem.sites}
         exceeded = problem.exceeded(problem.keep(counts))
         moved = True
@@ -58,6 +61,7 @@ class greedy:  # noqa: N801  (registered under its own name)
             moved = False
             priced = [(self._move(problem, site, counts, exceeded), i) for i, site in enumerate(problem.sites)]
             heap = [(*move, i) for move, i in priced if move is not None]
+            peaked |= any(m is None and counts[(s := problem.sites[i]).name] > self._least(s) for m, i in priced)
             heapify(heap)
             while exceeded and heap:
                 _, _, i = heappop(heap)
@@ -73,22 +77,22 @@ class greedy:  # noqa: N801  (registered under its own name)
                 following = self._move(problem, site, counts, exceeded)
                 if following is not None:
                     heappush(heap, (*following, i))
-        return counts
+        return counts, peaked
 
-    def _together(self, problem: Problem, counts: Mapping[str, int]) -> dict[str, int]:
+    def _together(self, problem: Problem) -> dict[str, int]:
         """Shrink all sites by one share, towards their floors or, where that is not enough, the fewest they may keep.
 
         Raises: Infeasible when the fewest do not meet the budget.
         """
-        least = {site.name: min(self._least(site), counts[site.name]) for site in problem.sites}
+        least = {site.name: self._least(site) for site in problem.sites}
         if not problem.fits(problem.keep(least)):
             least = {site.name: site.fewest for site in problem.sites}
 
         def counts_at(share: float) -> dict[str, int]:
             found = {}
             for site in problem.sites:
-                low, high = least[site.name], counts[site.name]
-                found[site.name] = min(max(site.allowed(low + share * (high - low)), low), high)
+                low = least[site.name]
+                found[site.name] = max(site.allowed(low + share * (site.size - low)), low)
             return found
 
         return problem.fit(counts_at)

@@ -71,6 +71,10 @@ class Problem:
         costs = self.price(plan)
         return sum(costs[b.cost] / b.limit for b in bounds)
 
+    def lost(self, plan: Plan) -> float:
+        """Return the score of everything that a plan removes."""
+        return sum(float(self.scores[e.site].sum() - self.scores[e.site][e.kept].sum()) for e in plan)
+
     def need_bounds(self, name: str) -> None:
         """Refuse a problem without a bound.
 
