@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.training.state import Snapshot, chance, device_of, modes_kept, placement_kept, tensors_of
+from penjing.core.modes import modes_kept
+from penjing.training.state import Snapshot, chance, device_of, placement_kept, tensors_of
 
 from .toys import Normed, built, equal, weights
 

@@ -31,6 +31,12 @@ Kept: TypeAlias = Ints
 # ---------------------------------------------------------------------------------------------- the network
 
 
+def is_gone(units: Ints, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell, for each unit along an axis (-1: none), whether it goes."""
+    found: NDArray[np.bool_] = (units >= 0) & gone[np.maximum(units, 0)]
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Slot:
     """Where a site's units lie in one tensor.
@@ -130,14 +136,10 @@ class Layer:
 
     def shrunk(self, gone: NDArray[np.bool_]) -> Layer:
         """Return the layer without the units for which ``gone[unit]`` is true."""
-        ins = self.in_units[~_gone(self.in_units, gone)]
-        outs = self.out_units[~_gone(self.out_units, gone)]
+        ins = self.in_units[~is_gone(self.in_units, gone)]
+        outs = self.out_units[~is_gone(self.out_units, gone)]
         groups = self.groups * len(ins) // self.in_channels if self.follows else self.groups
         return replace(self, in_units=ins, out_units=outs, in_channels=len(ins), out_channels=len(outs), groups=groups)
-
-
-def _gone(units: Ints, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return (units >= 0) & gone[np.maximum(units, 0)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +157,7 @@ class Value:
 
     def elements(self, gone: NDArray[np.bool_]) -> int:
         """How many elements are left when these units go."""
-        return self.fixed * math.prod(int((~_gone(units, gone)).sum()) for units in self.units)
+        return self.fixed * math.prod(int((~is_gone(units, gone)).sum()) for units in self.units)
 
 
 @dataclass(frozen=True)

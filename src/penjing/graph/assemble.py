@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from penjing.core.types import Ints, Layer, Note, Site, Slot, Value
-from penjing.graph.graph import Axis, Gather, Graph, Norm, Read, is_gone
+from penjing.core.types import Ints, Layer, Note, Site, Slot, Value, is_gone
+from penjing.graph.graph import Axis, Gather, Graph, Norm, Read
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.rules.table import Findings
 

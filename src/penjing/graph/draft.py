@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from penjing.core.types import Ints, Layer, Plan
-from penjing.graph.graph import Graph, is_gone
+from penjing.core.types import Ints, Layer, Plan, is_gone
+from penjing.graph.graph import Graph
 from penjing.graph.surgery import what_stays
 
 

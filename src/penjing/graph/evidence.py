@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from penjing.core import console
 from penjing.core.errors import PlanError
+from penjing.core.modes import modes_kept
 from penjing.core.outputs import first_tensor
 from penjing.core.random import derive, torch_stream
 from penjing.core.types import Site, Slot
@@ -358,17 +359,15 @@ class Evidence:
     @contextmanager
     def _still(self) -> Iterator[None]:
         """Run in eval mode with gradients on for parameters, and restore both and the gradients there were."""
-        modes = {m: m.training for m in self.model.modules()}
         wanted = {p: (p.requires_grad, p.grad) for p in self.model.parameters()}
-        self.model.eval()
         for p in wanted:
             p.requires_grad_(True)
             p.grad = None
         try:
-            yield
+            with modes_kept(self.model):
+                self.model.eval()
+                yield
         finally:
-            for module, mode in modes.items():
-                module.training = mode
             for p, (flag, grad) in wanted.items():
                 p.grad = grad
                 p.requires_grad_(flag)

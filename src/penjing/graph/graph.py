@@ -16,12 +16,6 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Kept, Layer, Note, Site, Value
 
 
-def is_gone(units: Ints, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell, for each unit along an axis (-1: none), whether it goes."""
-    found: NDArray[np.bool_] = (units >= 0) & gone[np.maximum(units, 0)]
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Axis:
     """One axis of a parameter or buffer, and the unit of each index along it (-1: none).

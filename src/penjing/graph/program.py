@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from penjing.core.errors import TraceError
+from penjing.core.modes import modes_kept
 
 _FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 """Where frames are not the user's: torch, this package, generated code."""
@@ -63,16 +64,11 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
 
     Raises: TraceError with the first line of what went wrong and the user's line it points at.
     """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with _quiet(), _innermost_lines(), torch.no_grad():
-            program = torch.export.export(model, args, kwargs, strict=False)
+        with modes_kept(model), _quiet(), _innermost_lines(), torch.no_grad():
+            program = torch.export.export(model.eval(), args, kwargs, strict=False)
     except Exception as error:
         raise _trouble(model, error) from None
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     _inline(program.graph_module)
     return program
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
+from penjing.core.modes import modes_kept
 from penjing.core.random import stream
-from penjing.core.types import Kept, Site
-from penjing.graph.graph import Graph, is_gone
+from penjing.core.types import Kept, Site, is_gone
+from penjing.graph.graph import Graph
 from penjing.graph.program import lines_of
 from penjing.graph.surgery import cut, shell
 
@@ -197,12 +198,8 @@ def _in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _eval_outputs(model: nn.Module, example: tuple[Any, Any]) -> list[Tensor]:
-    modes = {module: module.training for module in model.modules()}
-    try:
+    with modes_kept(model):
         return _outputs(model.eval()(*example[0], **example[1]))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def try_out(model: nn.Module, graph: Graph) -> dict[str, Certificate]:

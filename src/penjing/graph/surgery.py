@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Kept
-from penjing.graph.graph import Axis, Graph, is_gone
+from penjing.core.types import Kept, is_gone
+from penjing.graph.graph import Axis, Graph
 
 
 def cut(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:

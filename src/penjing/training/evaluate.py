@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import TrainError
+from penjing.core.modes import modes_kept
 from penjing.core.outputs import first_tensor
-from penjing.training.state import device_of, modes_kept
+from penjing.training.state import device_of
 
 if TYPE_CHECKING:
     from penjing.data.splits import Split

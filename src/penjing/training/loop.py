@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from penjing.core.modes import modes_kept
 from penjing.core.types import Progress, Taught, Term
 from penjing.training.options import Options, check, make_optimizer
 from penjing.training.processes import accelerator_here, open_fabric, resolve_precision, spread
 from penjing.training.session import Job, Row, Session
-from penjing.training.state import chance, device_of, modes_kept, placement_kept, tensors_of
+from penjing.training.state import chance, device_of, placement_kept, tensors_of
 
 if TYPE_CHECKING:
     from penjing.data.splits import Split

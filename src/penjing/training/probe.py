@@ -15,10 +15,11 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from penjing.core.errors import DataError, PenjingError, TrainError, reason
+from penjing.core.modes import modes_kept
 from penjing.core.outputs import tensors_in
 from penjing.data.data import Data
 from penjing.training.evaluate import class_count, class_scores
-from penjing.training.state import Snapshot, chance, device_of, modes_kept
+from penjing.training.state import Snapshot, chance, device_of
 
 EXAMPLE = "The example"
 

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from penjing.core.errors import TrainError
+from penjing.core.modes import modes_kept
 from penjing.core.outputs import input_of
-from penjing.training.state import Snapshot, device_of, modes_kept
+from penjing.training.state import Snapshot, device_of
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

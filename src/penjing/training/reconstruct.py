@@ -26,15 +26,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from penjing.core import console
 from penjing.core.errors import TrainError
+from penjing.core.modes import modes_kept
 from penjing.core.pausing import Pausing
 from penjing.core.random import torch_stream
-from penjing.core.types import Kept, Layer
-from penjing.graph.graph import Graph, is_gone
+from penjing.core.types import Kept, Layer, is_gone
+from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
 from penjing.training.least_squares import Moments, solve
 from penjing.training.patches import by_group, by_position, patches, picked
 from penjing.training.recalibrate import batch_norms
-from penjing.training.state import Snapshot, device_of, modes_kept
+from penjing.training.state import Snapshot, device_of
 
 POSITIONS = 64
 """How many output positions of one sample take part; neighbours tell nearly the same."""

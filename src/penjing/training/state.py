@@ -20,18 +20,6 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextlib.contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every module its own training mode back when the block ends."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        # Flags are set one by one: train() would reach into the children and may be overridden.
-        for module, training in modes:
-            module.training = training
-
-
-@contextlib.contextmanager
 def placement_kept(model: nn.Module) -> Iterator[None]:
     """Give every parameter and buffer its device and memory layout back when the block ends."""
     before = {name: (tensor.device, tensor.stride()) for name, tensor in _named_tensors(model)}
