@@ -38,6 +38,7 @@ UNITS = {"latency": "ms", "params": "parameters", "macs": "MACs", "size": "bytes
         ("error", "+0.5%", "difference", 0.5),
         ("error", "+0", "difference", 0.0),
         ("error", "1.1x", "relative", 1.1),
+        ("params", "0.5X", "relative", 0.5),
     ],
 )
 def test_every_way_to_write_a_bound(cost: str, text: str | float, kind: str, value: float) -> None:
@@ -71,7 +72,9 @@ def test_every_way_to_write_a_bound(cost: str, text: str | float, kind: str, val
         ("error", "-0.5", "negative"),
         ("error", "+0.5x", "points"),
         ("error", "101", "at most 100"),
-        ("error", "0", "cannot be met"),
+        ("error", "0", r"cannot be met.*write \+0"),
+        ("macs", 0.5, r"below 1 MACs; did you mean 0\.5x"),
+        ("size", "0.4", r"did you mean 0\.4x"),
     ],
 )
 def test_a_wrong_bound_is_refused_by_key_and_value(cost: str, text: object, reason: str) -> None:
@@ -106,6 +109,8 @@ def test_a_budget_as_text_or_mapping() -> None:
     ("budget", "reason"),
     [
         ("latencey=2", "no cost 'latencey'. Did you mean 'latency'"),
+        ("FLOPs=0.5x", "no cost 'FLOPs'. Did you mean 'macs'"),
+        ("accuracy=90%", "no cost 'accuracy'. Did you mean 'error'"),
         ("latency=2,latency=0.5x", "bounded twice: 2 and 0.5x"),
         ("latency", "'latency' is not name=bound"),
         ("latency=", "'latency=' is not name=bound"),
@@ -148,6 +153,8 @@ def test_values_are_shown_with_three_digits(value: float, unit: str, text: str) 
 def test_what_is_shown_can_be_read_back(value: float, unit: str) -> None:
     if unit == "%":
         value = min(value, 100.0)
+    if unit in ("parameters", "MACs", "bytes"):
+        value = max(value, 1.0)  # what is counted is refused below one
     text = show(value, unit)
     if value >= 0.01 or unit == "ms":
         assert parse_bound("cost", unit, text).value == pytest.approx(value, rel=6e-3 if value > 1 else 0.6)

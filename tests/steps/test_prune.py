@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import penjing
-from penjing.core.errors import PlanError
+from penjing.core.errors import BudgetError, Infeasible, PlanError
 from penjing.steps.prune import prune
 from tiny import pictures, tiny
 
@@ -44,3 +44,19 @@ def test_taylor_sees_the_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(Evidence, "_loss", listening)
     penjing.run(tiny(), pictures(tmp_path), [prune(criterion="taylor")], "macs=0.7x")
     assert seen and all(y is not None for y in seen)
+
+
+def run_tiny(budget, **options):
+    return penjing.run(tiny(), None, [prune(criterion="l1", **options)], budget, example=torch.randn(2, 3, 8, 8))
+
+
+def test_a_budget_that_the_original_meets_is_refused():
+    with pytest.raises(BudgetError, match=r"asks for nothing: the original meets macs=1G with .*, params=1M with"):
+        run_tiny("macs=1G,params=1M")
+    assert run_tiny("macs=0.5x,params=1M").results["rows"][1]["macs"] > 0
+
+
+def test_a_rewrite_that_cannot_lower_a_cost_says_so():
+    """Zeros are still computed with, so that no pattern of them lowers the MACs of a dense engine."""
+    with pytest.raises(Infeasible, match=r"macs 0.5x is .*\(0.5x\), .* Cutting weights does not lower macs here"):
+        run_tiny("macs=0.5x", rewrite="weights")

@@ -17,6 +17,9 @@ CLOSE = 1e-3
 HIT = 1e-2
 """A plan further than this from its tightest bound is filled in finer steps, where that is allowed."""
 
+Shown = Callable[[str, float], str]
+"""Writes a cost, given its name, for people."""
+
 Price = Callable[[Plan], Mapping[str, float]]
 """The cheap costs of a plan, by name."""
 
@@ -26,8 +29,8 @@ class Problem:
     """Choose how many units each site keeps, so that every bound holds.
 
     ``scores`` rank the units of a site, and across sites where an allocator compares them. ``bounds`` are upper
-    limits on costs that ``price`` tells; ``seed`` feeds allocators that draw numbers. ``finer`` allows the last units
-    to be filled in below the sites' step, so that an arithmetic bound is hit.
+    limits on costs that ``price`` tells and ``shown`` writes; ``seed`` feeds allocators that draw numbers. ``finer``
+    allows the last units to be filled in below the sites' step, so that an arithmetic bound is hit.
     """
 
     rewrite: str
@@ -37,6 +40,7 @@ class Problem:
     price: Price
     seed: int = 0
     finer: bool = False
+    shown: Shown = lambda _, value: f"{value:.6g}"
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
 
     def order(self, site: Site) -> Ints:
@@ -107,8 +111,16 @@ class Problem:
     def refuse(self, least: Plan) -> None:
         """Raise Infeasible, naming what the smallest plan still costs and the sites that hold it back."""
         costs = dict(self.price(least))
-        misses = [f"{b.cost} {b.asked} is {b.limit:.6g}, lowest reachable {costs[b.cost]:.6g}" for b in self.bounds
-                  if not b.met(costs[b.cost])]  # fmt: skip
+        missed = [b for b in self.bounds if not b.met(costs[b.cost])]
+        misses = [
+            f"{b.cost} {b.asked} is {self.shown(b.cost, b.limit)}, lowest reachable {self.shown(b.cost, costs[b.cost])}"
+            for b in missed
+        ]
+        whole = self.price(Plan())
+        for bound in missed:
+            if costs[bound.cost] == whole[bound.cost] and least.entries:
+                text = f"Cutting {self.rewrite} does not lower {bound.cost} here; bound another cost"
+                raise Infeasible(f"No plan meets the budget: {'; '.join(misses)}. {text}.", costs)
         stuck = [s.name for s in self.sites if s.fewest == s.size]
         held = f" {stuck[0]} cannot shrink in its step." if len(stuck) == 1 else ""
         if len(stuck) > 1:

@@ -39,6 +39,12 @@ _LADDERS: dict[str, Mapping[str, float]] = {
 }
 """The names a value may be shown under, by unit, smallest first."""
 
+_MEANT = {
+    "flops": "macs", "mac": "macs", "parameter": "params", "parameters": "params", "weights": "nonzero",
+    "sparsity": "nonzero", "time": "latency", "speed": "latency", "accuracy": "error", "ram": "memory", "file": "size",
+}  # fmt: skip
+"""What people call a cost elsewhere."""
+
 _EXAMPLES = {"ms": "2.5ms", "bytes": "1MB", "%": "8%", "parameters": "300k", "MACs": "40M"}
 
 _NUMBER = re.compile(r"\s*([+-]?)\s*(\d+(?:_?\d)*(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
@@ -81,13 +87,18 @@ def parse_bound(cost: str, unit: str, given: str | float) -> Asked:
     if sign == "+":
         return _difference(cost, unit, number, suffix, str(given))
     if number == 0:
-        raise BudgetError(f"{wrong} cannot be met: no model has a {cost} of 0 {unit}.")
-    if suffix in ("x", "×") or (suffix == "%" and unit != "%"):
+        hint = f"no model has a {cost} of 0 {unit}"
+        if unit == "%":
+            hint = "no network is never wrong; write +0 for no more than the original"
+        raise BudgetError(f"{wrong} cannot be met: {hint}.")
+    if suffix in ("x", "X", "×") or (suffix == "%" and unit != "%"):
         return _relative(cost, unit, number / 100 if suffix == "%" else number, str(given))
     scales = {"": 1.0, unit: 1.0} | dict(_SCALES.get(unit, {}))
     if suffix not in scales:
         raise BudgetError(f"{wrong}: {cost} is counted in {unit}, not in {suffix!r}; write {_example(unit)} or 0.6x.")
     value = number * scales[suffix]
+    if unit in ("parameters", "MACs", "bytes") and value < 1:
+        raise BudgetError(f"{wrong} is below 1 {unit}; did you mean {number:g}x?")
     if unit == "%" and value > 100:
         raise BudgetError(f"{wrong} bounds nothing: an {cost} is at most 100 %.")
     return Asked(cost, unit, "absolute", value, str(given))
@@ -104,7 +115,8 @@ def parse_budget(given: str | Mapping[str, Any]) -> dict[str, Asked]:
     known, budget = entries("cost"), dict[str, Asked]()
     for name, value in pairs:
         if name not in known:
-            raise BudgetError(f"There is no cost {name!r}.{did_you_mean(str(name), known)}")
+            meant = _MEANT.get(str(name).lower(), str(name).lower())
+            raise BudgetError(f"There is no cost {name!r}.{did_you_mean(meant, known)}")
         if name in budget:
             raise BudgetError(f"{name} is bounded twice: {budget[name].text} and {value}.")
         budget[name] = parse_bound(name, getattr(known[name], "unit", ""), value)

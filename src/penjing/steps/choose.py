@@ -101,7 +101,9 @@ class Chooser:
         refused: Infeasible | None = None
         for step in self._steps():
             sites = at_step(self.sites, step)
-            problem = Problem(self.rewrite, sites, self.scores, bounds, self.pricer, self.run.seed, finer)
+            problem = Problem(
+                self.rewrite, sites, self.scores, bounds, self.pricer, self.run.seed, finer, self.pricer.shown
+            )
             try:
                 plans.append(self.allocator(problem))
             except Infeasible as error:

@@ -82,11 +82,22 @@ class Pricer:
         self.original = original_of(state, run)
         self.wanted = asked(run.budget if budget is None else budget)
         self.bounds = [resolve(a, self.original.costs[name]) for name, a in self.wanted.items() if name != "error"]
+        self._refuse_idle()
         self.factors = dict.fromkeys(MEASURED, 1.0)
         self.table = LayerTable(run.threads, run.batch)
         if self.wants("latency"):
             self.table.calibrate(graph.layers, self.original.timing)
         self._costs: dict[str, Cost] = {b.cost: build("cost", b.cost) for b in self.bounds if b.cost != "latency"}
+
+    def _refuse_idle(self) -> None:
+        """Refuse a budget of which the original keeps every bound.
+
+        Raises: BudgetError naming the costs.
+        """
+        costs = self.original.costs
+        if self.bounds and "error" not in self.wanted and all(b.met(costs[b.cost]) for b in self.bounds):
+            kept = (f"{b.cost}={b.asked} with {show(costs[b.cost], units()[b.cost])}" for b in self.bounds)
+            raise BudgetError(f"The budget asks for nothing: the original meets {', '.join(kept)}.")
 
     def wants(self, cost: str) -> bool:
         """Tell whether the budget bounds this cost."""
@@ -137,6 +148,10 @@ class Pricer:
         predicted = self(plan)
         for name, value in measured.items():
             self.factors[name] *= value / predicted[name]
+
+    def shown(self, name: str, value: float) -> str:
+        """Write a cost with its unit and as a share of the original's."""
+        return f"{show(value, units()[name])} ({value / self.original.costs[name]:.3g}x)"
 
     def told(self, plan: Plan) -> str:
         """Describe a plan's predicted costs beside the bounds, for people."""
