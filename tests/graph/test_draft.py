@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nets.hostile import HOSTILE
 from penjing.core.types import Entry, Plan
 from penjing.graph.draft import Draft
+from penjing.graph.program import capture
 from penjing.graph.surgery import cut
 from penjing.graph.trace import trace
 from penjing.rewrites.weights import weights
@@ -183,14 +184,13 @@ def test_peak_is_that_of_a_run_that_forgets_at_once(model: nn.Module, seed: int 
     kept = {} if seed is None else half(graph, seed)
     small = copy.deepcopy(model)
     cut(small, graph, kept)
-    program = torch.export.export(small, (x,), strict=False)
+    program = capture(small, (x,), {})
     state = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     own = {t.untyped_storage().data_ptr() for t in state.values()}
-    inputs = [state[str(s.target)] if s.kind.name != "USER_INPUT" else x for s in program.graph_signature.input_specs]
-    watched = Watched(program.graph_module, own)
+    watched = Watched(program.module, own)
     with torch.no_grad():
         gc.disable()
-        watched.run(*inputs)
+        watched.run(*program.arguments(state, ((x,), {})))
         gc.enable()
     assert watched.peak % 2 == 0
     assert Draft(graph, Plan.of("channels", kept, graph.sites), lambda: small).peak_elements == watched.peak // 2

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+import types
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn.utils import parametrizations, prune
 
 from nets.hostile import HOSTILE
 from penjing.core.errors import PlanError, TraceError
+from penjing.graph.program import capture
 from penjing.graph.proof import prove
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
@@ -125,6 +127,25 @@ def test_failing_forward_is_told_with_its_line_and_no_traceback() -> None:
     assert caught.value.__suppress_context__ and "\n" not in str(caught.value)
 
 
+def test_a_tensor_that_leaves_no_trace_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"traced at test_trace.py:\d+: a tensor gets there by .*; use .detach"):
+        trace(Net(lambda x: F.relu(x.data)), PICTURES)
+
+
+def test_a_size_that_depends_on_values_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"test_trace.py:\d+: index makes a tensor whose size depends on the values"):
+        trace(Net(lambda x: x[x.sum((1, 2, 3)) > 0]), PICTURES)
+
+
+def test_an_output_whose_tensors_nobody_finds_is_refused() -> None:
+    class Wrapped(Net):
+        def forward(self, x: Tensor) -> Any:
+            return types.SimpleNamespace(logits=super().forward(x))
+
+    with pytest.raises(TraceError, match=r"forward returns an object of type SimpleNamespace; return tensors, alone"):
+        trace(Wrapped(), PICTURES)
+
+
 def test_a_failing_trace_restores_modes() -> None:
     net = Net(lambda x: x.no_such_method())
     net.train()
@@ -178,6 +199,17 @@ def test_a_buffer_that_forward_writes_stays_as_it_is() -> None:
     assert prove(graph, net, small, kept).ok and float(net.calls) == 0
 
 
+def test_what_forward_stores_in_the_module_is_not_left_there() -> None:
+    class Storing(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = [*getattr(self, "seen", []), x.mean()]
+            return super().forward(x)
+
+    net = Storing()
+    assert capture(net.eval(), PICTURES, {}) and not hasattr(net, "seen")
+    assert trace(net, PICTURES).share_free == 1
+
+
 def test_plain_folds_parametrizations_and_older_hooks_and_leaves_the_original() -> None:
     net = Net()
     parametrizations.weight_norm(net.first)
@@ -210,7 +242,12 @@ def with_autocast(x: Tensor) -> Tensor:
         return F.relu(x) * 2
 
 
-@pytest.mark.parametrize("region", [with_grad, with_autocast])
+def with_half_precision(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return (x @ torch.eye(8)).float()
+
+
+@pytest.mark.parametrize("region", [with_grad, with_autocast, with_half_precision])
 def test_with_blocks_are_looked_into(region: Any) -> None:
     graph = trace(Net(region), PICTURES)
     assert graph.share_free == 1 and not graph.notes

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.types import Ints, Layer, Note, Site, Slot, Value, is_gone
 from penjing.graph.graph import Axis, Gather, Graph, Norm, Read
 from penjing.graph.labels import Labels, Reason, Tagged
+from penjing.graph.program import Program
 from penjing.graph.rules.table import Findings
 
 SAME_IN_EVAL = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
@@ -56,7 +56,7 @@ class Assembly:
 
 def assemble(
     model: nn.Module,
-    program: torch.export.ExportedProgram,
+    program: Program,
     example: tuple[tuple[Any, ...], dict[str, Any]],
     labels: Labels,
     findings: Findings,
@@ -237,14 +237,14 @@ def _collapsed(written: list[tuple[str, Ints]], classes: Ints, lone: Ints, label
 
 
 def _values(
-    program: torch.export.ExportedProgram,
+    program: Program,
     records: list[tuple[Any, Tagged]],
     classes: Ints,
     unit_of: Ints,
     batch: int,
 ) -> tuple[Value, ...]:
     """Record the activations of one sample and how long each is needed; views and in-place results are not counted."""
-    position = {node: i for i, node in enumerate(program.graph.nodes)}
+    position = {node: i for i, node in enumerate(program.nodes)}
     last = _last_uses(program, position)
     values = []
     for node, tagged in records:
@@ -260,10 +260,10 @@ def _values(
     return tuple(values)
 
 
-def _last_uses(program: torch.export.ExportedProgram, position: Mapping[Any, int]) -> dict[Any, int]:
+def _last_uses(program: Program, position: Mapping[Any, int]) -> dict[Any, int]:
     """Return the last position that needs the memory of each node's result, through all views of it."""
     last: dict[Any, int] = {}
-    for node in reversed(program.graph.nodes):
+    for node in reversed(program.nodes):
         ends = (last[u] if is_view(u) and u.args[0] is node else position[u] for u in node.users)
         last[node] = max(ends, default=position[node])
     return last

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Kept, Layer, Note, Site, Value
+from penjing.graph.program import Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Where a node of the exported program sums over channels, and the unit of each."""
+    """Where a node of the program sums over channels, and the unit of each."""
 
     node: str
     operand: int
@@ -69,7 +70,7 @@ class Graph:
     ``sites`` are the channel sites; ``free`` and ``total`` count the output channels of all layers that feed another
     layer, so ``free / total`` is the share that may be cut; ``notes`` tell why the rest stays. ``written`` names, for
     each layer that makes channels, the unit of each of them. ``shapes`` are those of the parameters. ``program`` is the
-    exported program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
+    program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
     are zero already, of those that are anywhere.
     """
 
@@ -91,7 +92,7 @@ class Graph:
     free: int
     total: int
     batch: int
-    program: torch.export.ExportedProgram
+    program: Program
     example: tuple[tuple[Any, ...], dict[str, Any]]
     zeros: Mapping[str, torch.Tensor] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""From a module to an exported program: a private copy without parametrizations, and the export to ATen operators."""
+"""From a module to a program: a private copy without parametrizations, and its forward as a list of ATen operators."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.proxy import TracerBase
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from penjing.core.errors import TraceError
-from penjing.core.modes import modes_kept
 
 _FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 """Where frames are not the user's: torch, this package, generated code."""
@@ -28,8 +31,27 @@ _FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 _HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 """Hooks that compute a weight before each forward, the form older than parametrizations."""
 
-_REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
-"""Operators that stand for a ``with`` block in the user's forward; its body is a graph of its own."""
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network's forward as one list of ATen operators.
+
+    ``names`` has an entry a placeholder, in order: the first name of the parameter or buffer that it stands for, or
+    None for a tensor of the input. Constants that the user's code makes are attributes of ``module``.
+    """
+
+    module: torch.fx.GraphModule
+    names: tuple[str | None, ...]
+
+    @property
+    def nodes(self) -> list[torch.fx.Node]:
+        """The nodes in the order of execution."""
+        return list(self.module.graph.nodes)
+
+    def arguments(self, state: Mapping[str, Tensor], example: tuple[Any, Any]) -> list[Tensor]:
+        """Return what ``module`` takes: parameters and buffers by name, and the tensors of an input."""
+        users = iter(_tensors(example))
+        return [next(users) if name is None else state[name] for name in self.names]
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -59,18 +81,84 @@ def plain(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
-    """Export in eval mode to ATen operators.
+def shell(model: nn.Module) -> nn.Module:
+    """Return a copy that shares the parameters of the model, for those who replace parameters and edit none."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+    """Run forward in eval mode on tensors without numbers and record the ATen operators it calls.
+
+    They are recorded before autograd takes them apart, as the layers the user wrote. Forward runs on a copy, so that
+    what it stores in the module is not left there.
 
     Raises: TraceError with the first line of what went wrong and the user's line it points at.
     """
+    twin = shell(model).eval()
+    state = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
+    leaves, shape = tree_flatten((args, kwargs))
+    inputs = _tensors((args, kwargs))
+
+    def forward(tensors: list[Tensor]) -> list[Tensor]:
+        given = iter(tensors[len(state) :])
+        own_args, own_kwargs = tree_unflatten([next(given) if isinstance(x, Tensor) else x for x in leaves], shape)
+        named = dict(zip(state, tensors, strict=False))
+        return _outputs(torch.func.functional_call(twin, named, own_args, own_kwargs))
+
+    forward._orig_mod = twin  # type: ignore[attr-defined]  # where make_fx looks for names of modules
+    record = make_fx(
+        forward,
+        tracing_mode="fake",
+        pre_dispatch=True,
+        record_module_stack=True,
+        _allow_non_fake_inputs=True,  # constants that forward makes
+        _disable_torch_fn_metadata_mode=True,
+    )
     try:
-        with modes_kept(model), _quiet(), _innermost_lines(), torch.no_grad():
-            program = torch.export.export(model.eval(), args, kwargs, strict=False)
+        with _quiet(), _innermost_lines(), torch.no_grad():
+            module = record([*state.values(), *inputs])
     except Exception as error:
         raise _trouble(model, error) from None
-    _inline(program.graph_module)
-    return program
+    for node in list(module.graph.nodes):
+        _refuse_unknown(model, module, node)
+        if node.target is torch._C._set_grad_enabled:  # would outlive a run of the program
+            module.graph.erase_node(node)
+    return Program(module, (*state, *[None] * len(inputs)))
+
+
+def _refuse_unknown(model: nn.Module, module: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+    """Refuse what a run of the program could not give again.
+
+    Raises: TraceError naming the user's line.
+    """
+    lines = [line_of(n.meta.get("stack_trace")) for n in (node, *node.users)]
+    cannot = _cannot(model, next(filter(None, lines), ""))
+    if node.op == "get_attr" and isinstance(getattr(module, str(node.target), None), FakeTensor):
+        raise TraceError(f"{cannot}: a tensor gets there by a way that leaves no trace, such as .data; use .detach().")
+    for value in _tensors(node.meta.get("val")):
+        if any(not isinstance(size, int) for size in value.shape):
+            raise TraceError(
+                f"{cannot}: {node.name} makes a tensor whose size depends on the values of another. Keep its size "
+                "fixed: use torch.where or a product with a mask instead of picking by one."
+            )
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def _outputs(value: Any) -> list[Tensor]:
+    """Return the tensors of what forward returned.
+
+    Raises: TypeError for an object whose tensors nobody can find.
+    """
+    for leaf in tree_leaves(value):
+        if not isinstance(leaf, Tensor | int | float | str | None):
+            raise TypeError(
+                f"forward returns an object of type {type(leaf).__name__}; return tensors, alone or in tuples, lists, "
+                "dicts or named tuples"
+            )
+    return _tensors(value)
 
 
 def line_of(stack: str | None) -> str:
@@ -96,23 +184,23 @@ def is_users(filename: str) -> bool:
 
 
 def _trouble(model: nn.Module, error: Exception) -> TraceError:
-    lines = lines_of(error)
-    where = f" at {lines[-1]}" if lines else ""
+    cannot = _cannot(model, next(reversed(lines_of(error)), ""))
     text = " ".join(str(error).split("\n\n")[0].split())[:300].rstrip(".")
     if "data-dependent" in text or "DataDependent" in type(error).__name__:
         return TraceError(
-            f"{type(model).__name__} cannot be traced{where}: forward decides by the values of a tensor, or reads one "
-            "as a Python number. Use torch.where instead of an if, and keep the number in a tensor."
+            f"{cannot}: forward decides by the values of a tensor, or reads one as a Python number. Use torch.where "
+            "instead of an if, and keep the number in a tensor."
         )
-    return TraceError(
-        f"{type(model).__name__} cannot be traced{where}: {type(error).__name__}: {text}. Forward must run in eval "
-        "mode on the example input."
-    )
+    return TraceError(f"{cannot}: {type(error).__name__}: {text}. Forward must run in eval mode on the example input.")
+
+
+def _cannot(model: nn.Module, line: str) -> str:
+    return f"{type(model).__name__} cannot be traced{f' at {line}' if line else ''}"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from warning and logging; what matters of it is raised."""
+    """Keep the tracer from warning and logging; what matters of it is raised."""
     loggers = [logging.getLogger(f"torch.{name}") for name in ("export", "_export", "fx", "_dynamo", "_guards")]
     levels = [logger.level for logger in loggers]
     try:
@@ -131,8 +219,8 @@ def _quiet() -> Iterator[None]:
 def _innermost_lines() -> Iterator[None]:
     """Let nodes remember the user's innermost line.
 
-    By itself the exporter keeps only frames called ``forward``, so that whatever a helper does seems to happen on the
-    line that called it. Where the exporter has no such hook any more, its own choice stands.
+    By itself the tracer keeps only frames called ``forward``, so that whatever a helper does seems to happen on the
+    line that called it. Where the tracer has no such hook any more, its own choice stands.
     """
     name = "_filter_traceback_frames"
     ours = getattr(TracerBase, name, None)
@@ -150,21 +238,3 @@ def _innermost_lines() -> Iterator[None]:
         yield
     finally:
         setattr(TracerBase, name, ours)
-
-
-def _inline(module: torch.fx.GraphModule) -> None:
-    """Put the body of each ``with`` block where the block stands, so that the program is one list of operators."""
-    for node in list(module.graph.nodes):
-        if node.op != "call_function" or str(node.target) not in _REGIONS:
-            continue
-        at = next(i for i, a in enumerate(node.args) if isinstance(a, torch.fx.Node) and a.op == "get_attr")
-        body = module.get_submodule(node.args[at].target)
-        assert isinstance(body, torch.fx.GraphModule)
-        _inline(body)
-        inputs = [inner for inner in body.graph.nodes if inner.op == "placeholder"]
-        with module.graph.inserting_before(node):
-            made = module.graph.graph_copy(body.graph, dict(zip(inputs, node.args[at + 1 :], strict=True)))
-        for user in list(node.users):
-            user.replace_all_uses_with(made[user.args[1]])  # type: ignore[index]
-            module.graph.erase_node(user)
-        module.graph.erase_node(node)

@@ -1,6 +1,6 @@
 """The proof of a cut: the cut model equals the original whose layers are kept from reading what was removed.
 
-The original runs as its exported program, with the removed channels set to zero where a convolution or linear layer
+The original runs as its recorded program, with the removed channels set to zero where a convolution or linear layer
 reads them; the cut model runs as the user's own module. They share neither code nor weights' shapes, so agreement
 says that the labels, the surgery and the user's forward all mean the same network.
 """
@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.export.graph_signature import InputKind, OutputKind
 
 from penjing.core.modes import modes_kept
 from penjing.core.random import stream
 from penjing.core.types import Kept, Site, is_gone
 from penjing.graph.graph import Graph
-from penjing.graph.program import lines_of
-from penjing.graph.surgery import cut, shell
+from penjing.graph.program import lines_of, shell
+from penjing.graph.surgery import cut
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Largest relative difference that passes, by precision."""
@@ -60,10 +59,10 @@ class Certificate:
 
 
 class Zeroed(torch.fx.Interpreter):
-    """Runs the exported program with the channels of removed units read as zero."""
+    """Runs the program with the channels of removed units read as zero."""
 
     def __init__(self, graph: Graph, gone: NDArray[np.bool_]) -> None:
-        super().__init__(graph.program.graph_module)
+        super().__init__(graph.program.module)
         self.masks: dict[str, tuple[int, int, Tensor]] = {}
         for read in graph.reads:
             stays = ~is_gone(read.units, gone)
@@ -94,23 +93,11 @@ def _outputs(value: Any) -> list[Tensor]:
 
 
 def zeroed_outputs(graph: Graph, model: nn.Module, gone: NDArray[np.bool_], example: tuple[Any, Any]) -> list[Tensor]:
-    """Run the original ``model`` through its exported program with the removed channels read as zero."""
-    signature = graph.program.graph_signature
-    state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    """Run the original ``model`` through its program with the removed channels read as zero."""
+    state: dict[str, Tensor] = dict(model.named_parameters())
     # A forward may count its calls in a buffer; the original stays untouched.
-    state |= {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
-    users = iter(torch.utils._pytree.tree_leaves(example))
-    flat: list[Any] = []
-    for spec in signature.input_specs:
-        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            flat.append(state[str(spec.target)])
-        elif spec.kind == InputKind.USER_INPUT:
-            flat.append(next(users))
-        else:
-            flat.append(graph.program.constants[str(spec.target)])
-    outputs = Zeroed(graph, gone).run(*flat)
-    kinds = [spec.kind for spec in signature.output_specs]
-    return _outputs([o for o, kind in zip(outputs, kinds, strict=True) if kind == OutputKind.USER_OUTPUT])
+    state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return _outputs(Zeroed(graph, gone).run(*graph.program.arguments(state, example)))
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -53,11 +52,6 @@ def what_stays(tensor: torch.Tensor, axis: Axis, gone: NDArray[np.bool_]) -> tor
         return tensor.index_select(axis.axis, stays.nonzero()[:, 0])
     rows = zip(tensor.chunk(axis.groups), stays.view(axis.groups, -1), strict=True)
     return torch.cat([part.index_select(axis.axis, of_group.nonzero()[:, 0]) for part, of_group in rows])
-
-
-def shell(model: nn.Module) -> nn.Module:
-    """Return a copy that shares the parameters of the model, for a cut, which replaces parameters and edits none."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:

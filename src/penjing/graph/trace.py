@@ -1,6 +1,6 @@
-"""From a module to a Graph: export to ATen, run on labels, prove what was assumed.
+"""From a module to a Graph: record ATen operators, run them on labels, prove what was assumed.
 
-The exported program is interpreted once with a label for each channel instead of numbers. Operators with weights
+The program is interpreted once with a label for each channel instead of numbers. Operators with weights
 hand out labels and tie them to their weights; all others pass labels on as they pass data (``rules``). What is tied
 together becomes one unit; units that lie on the same tensors become one Site.
 """
@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export.graph_signature import InputKind
 
 from penjing.core.errors import TraceError
 from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
-from penjing.graph.program import export, line_of, plain
+from penjing.graph.program import Program, capture, line_of, plain, shell
 from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
 from penjing.graph.rules import layers, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.table import RULES, Around, Call, Findings
-from penjing.graph.surgery import cut, shell
+from penjing.graph.surgery import cut
 
-__all__ = ["export", "plain", "trace"]
+__all__ = ["plain", "trace"]
 
 ROUNDS = 12
 """How many readings of the user's code are tried before what is left unproved is pinned."""
@@ -47,7 +46,7 @@ def trace(
     with the zeroed original, so that code the labels cannot see (a division by the width, say) is found before any
     plan is made. Without it, only readings of the user's code that rest on an assumption are tried out.
 
-    Raises: TraceError when the module cannot be exported: data-dependent control flow, a failing forward.
+    Raises: TraceError when the module cannot be traced: data-dependent control flow, a failing forward.
     """
     network = _Network(model, (tuple(args), dict(kwargs or {})))
     levels: dict[str, int] = {}
@@ -87,13 +86,12 @@ def _freest(network: _Network, levels: dict[str, int]) -> Assembly:
 
 
 class _Network:
-    """A module with its exported program, and what all interpretations of it share."""
+    """A module with its program, and what all interpretations of it share."""
 
     def __init__(self, model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         self.model, self.example = model, example
-        self.program = export(model, *example)
-        self.steps = [_step(node) for node in self.program.graph.nodes]
-        self.names = _first_names(model)
+        self.program = capture(model, *example)
+        self.steps = [_step(node) for node in self.program.nodes]
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.parameters = {name for name, _ in model.named_parameters()}
         integers = (torch.int64, torch.int32)
@@ -108,16 +106,16 @@ class _Network:
         labels, findings = Labels(), Findings()
         results: dict[str, list[Tagged]] = {}
         around = Around(self.modules, self.parameters, self.buffers, self.live, self.batch)
-        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        names = iter(self.program.names)
         env: dict[Any, Any] = {}
         records: list[tuple[Any, Tagged]] = []
         for step in self.steps:
             node = step.node
             if node.op == "placeholder":
-                spec = specs[node.name]
-                value = env[node] = _placeholder(node, spec, self.names)
-                if spec.kind == InputKind.USER_INPUT and isinstance(value, Tagged):
-                    records.append((node, value))
+                name = next(names)
+                env[node] = _placeholder(step, name)
+                if name is None:
+                    records.append((node, env[node]))
             elif node.op == "output":
                 _pin_outputs(node, env, labels)
             elif node.op == "call_function":
@@ -129,7 +127,8 @@ class _Network:
                 elif not is_view(node):
                     records.extend((node, t) for t in made)
             else:
-                env[node] = None
+                constant = getattr(self.program.module, node.target, None)
+                env[node] = Tagged.plain(tuple(constant.shape)) if isinstance(constant, Tensor) else None
         found = assemble(self.model, self.program, self.example, labels, findings, records, results, self.batch)
         return replace(found, graph=replace(found.graph, zeros=self.zeros))
 
@@ -149,13 +148,13 @@ class _Network:
         return [surprise] if surprise in nodes else nodes
 
     def _first_surprise(self, found: Assembly, site: str) -> str:
-        """Cut one site, export, and return the first node whose shape is not the one expected."""
+        """Cut one site, trace, and return the first node whose shape is not the one expected."""
         kept = {site: two_thirds(found.graph.site(site))}
         gone = found.graph.gone(kept)
         small = shell(self.model)
         cut(small, found.graph, kept)
         try:
-            steps = [_step(node) for node in export(small, *self.example).graph.nodes]
+            steps = [_step(node) for node in capture(small, *self.example).nodes]
         except TraceError:
             return ""
         for before, after in zip(self.steps, steps, strict=False):
@@ -246,34 +245,19 @@ def _computed_from_parameters(inputs: list[Any], around: Around) -> bool:
     return bool(inputs) and all(isinstance(x, Tagged) and (x.name or id(x) in around.from_parameters) for x in inputs)
 
 
-def _live(program: torch.export.ExportedProgram) -> set[Any]:
+def _live(program: Program) -> set[Any]:
     """Return the nodes that reach an output or change something in place."""
     live: set[Any] = set()
-    for node in reversed(program.graph.nodes):
+    for node in reversed(program.nodes):
         if node.op == "output" or node in live or (node.op == "call_function" and _name_of(node) != _full_name(node)):
             live.add(node)
             live.update(node.all_input_nodes)
     return live
 
 
-def _first_names(model: nn.Module) -> dict[str, str]:
-    """Map every name of a parameter or buffer to the first name of the same tensor."""
-    first: dict[int, str] = {}
-    names: dict[str, str] = {}
-    for source in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
-        for name, tensor in source:
-            names[name] = first.setdefault(id(tensor), name)
-    return names
-
-
-def _placeholder(node: Any, spec: Any, names: Mapping[str, str]) -> Any:
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return value
-    size = tuple(int(s) for s in value.shape)
-    if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-        return Tagged(size, (None,) * len(size), names.get(spec.target, spec.target))
-    return Tagged.plain(size)
+def _placeholder(step: _Step, name: str | None) -> Tagged:
+    (size,) = step.shapes
+    return Tagged.plain(size) if name is None else Tagged(size, (None,) * len(size), name)
 
 
 def _full_name(node: Any) -> str:
