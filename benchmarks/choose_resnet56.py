@@ -1,4 +1,4 @@
-"""Choose the learning rate and mixup of the ResNet-56 rows, without the test set.
+"""Choose the learning rate, mixup and weight of hints of the ResNet-56 rows, without the test set.
 
     python benchmarks/choose_resnet56.py --data CIFAR_FOLDER --weights resnet56_cifar10.safetensors --out results
 
@@ -32,11 +32,13 @@ from resnet56 import CALIBRATION, NORMAL
 from rows import fill
 
 CHOICES = [
-    *((2, lr, 0.0) for lr in (0.002, 0.005, 0.01)),
-    *((2, lr, 1.0) for lr in (0.005, 0.01, 0.02)),
-    *((12, lr, 1.0) for lr in (0.005, 0.01, 0.02)),
+    *((2, lr, 0.0, 0.0) for lr in (0.002, 0.005, 0.01)),
+    *((2, lr, 1.0, 0.0) for lr in (0.005, 0.01, 0.02)),
+    *((12, lr, 1.0, 0.0) for lr in (0.005, 0.01, 0.02)),
+    *((2, 0.005, 1.0, weight) for weight in (20.0, 60.0, 200.0)),
+    *((2, 0.01, 1.0, weight) for weight in (60.0, 200.0)),
 ]
-"""Epochs, learning rate, mixup."""
+"""Epochs, learning rate, mixup, weight of hints."""
 
 
 @torch.no_grad()
@@ -51,7 +53,7 @@ def following(original: nn.Module, model: nn.Module, x: Tensor) -> dict[str, flo
     return {"kl": divergence / len(x), "alike": 100 * alike / len(x)}
 
 
-def row(epochs: int, lr: float, mixup: float, where: argparse.Namespace) -> dict[str, Any]:
+def row(epochs: int, lr: float, mixup: float, weight: float, where: argparse.Namespace) -> dict[str, Any]:
     """Cut to half the MACs, refit, train, and compare on validation."""
     original = plain(zoo.build("resnet56", where.weights))
     data = load(where.data, seed=0, val=5000, **NORMAL)
@@ -64,12 +66,14 @@ def row(epochs: int, lr: float, mixup: float, where: argparse.Namespace) -> dict
         for step in (prune(images=CALIBRATION), reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)):
             state = step(state, run)
         before = following(original, state.model, blended)
-        state = train(epochs=epochs, lr=lr, mixup=mixup)(state, run)
+        terms = ("soft_targets", *([{"hints": {"weight": weight}}] if weight else []))
+        state = train(epochs=epochs, lr=lr, mixup=mixup, terms=terms)(state, run)
         run.close()
     return {
         "epochs": epochs,
         "lr": lr,
         "mixup": mixup,
+        "hints": weight,
         "one-shot": before,
         "trained": following(original, state.model, blended),
         "validation": evaluate(state.model, data.val).accuracy,
@@ -79,8 +83,9 @@ def row(epochs: int, lr: float, mixup: float, where: argparse.Namespace) -> dict
 
 def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Name every row and say how it is made."""
-    for epochs, lr, mixup in CHOICES:
-        yield f"choose_{epochs}epochs_lr{lr}_mixup{mixup}", partial(row, epochs, lr, mixup, where)
+    for epochs, lr, mixup, weight in CHOICES:
+        hints = f"_hints{weight:g}" if weight else ""
+        yield f"choose_{epochs}epochs_lr{lr}_mixup{mixup}{hints}", partial(row, epochs, lr, mixup, weight, where)
 
 
 def main() -> None:

@@ -25,20 +25,20 @@ from rows import fill
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CALIBRATION = 1024
-MIXUP = 1.0
+LR, MIXUP = 0.005, 1.0
 STAGES = {0.2: (0.5, 0.3, 0.2), 0.1: (0.4, 0.2, 0.1)}
 """Shares of weights left after each stage of a cut."""
 
 
 def channels(
-    epochs: int, budget: str, seed: int, lr: float, where: argparse.Namespace, **options: Any
+    epochs: int, budget: str, seed: int, where: argparse.Namespace, refit: bool = True, **training: Any
 ) -> dict[str, Any]:
-    """Cut channels to a budget, recover without and then with training."""
-    steps: list[Any] = [prune(images=CALIBRATION, **options), *recovery(epochs, lr)]
+    """Cut channels to a budget, recover without training and then with it."""
+    steps: list[Any] = [prune(images=CALIBRATION), *recovery(epochs, refit, **training)]
     return run(steps, budget, epochs, seed, where)
 
 
-def weights(epochs: int, keep: float, seed: int, lr: float, where: argparse.Namespace) -> dict[str, Any]:
+def weights(epochs: int, keep: float, seed: int, where: argparse.Namespace) -> dict[str, Any]:
     """Zero single weights in stages, each refitted before the next; recover without and then with training."""
     steps: list[Any] = []
     for share in STAGES[keep]:
@@ -46,15 +46,16 @@ def weights(epochs: int, keep: float, seed: int, lr: float, where: argparse.Name
         whole = {"global": {"floor": 0.0}}
         cut = prune(rewrite="weights", criterion="l1", normalise=False, allocator=whole, budget=budget)
         steps += [cut, reconstruct(images=CALIBRATION)]
-    training = [train(epochs=epochs, lr=lr, mixup=MIXUP)] if epochs else []
-    steps = [*steps, recalibrate(images=CALIBRATION), *training]
-    return run(steps, f"nonzero={keep}x", epochs, seed, where)
+    return run([*steps, *recovery(epochs, refit=False)], f"nonzero={keep}x", epochs, seed, where)
 
 
-def recovery(epochs: int, lr: float) -> list[Any]:
+def recovery(epochs: int, refit: bool, **training: Any) -> list[Any]:
     """Return the steps after a cut."""
-    closed: list[Any] = [reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)]
-    return [*closed, train(epochs=epochs, lr=lr, mixup=MIXUP)] if epochs else closed
+    steps: list[Any] = [reconstruct(images=CALIBRATION)] if refit else []
+    steps.append(recalibrate(images=CALIBRATION))
+    if epochs:
+        steps.append(train(epochs=epochs, lr=LR, mixup=MIXUP, **training))
+    return steps
 
 
 def run(steps: list[Any], budget: str, epochs: int, seed: int, where: argparse.Namespace) -> dict[str, Any]:
@@ -88,19 +89,20 @@ def run(steps: list[Any], budget: str, epochs: int, seed: int, where: argparse.N
 
 def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Name every row and say how it is made."""
+    half = partial(channels, budget="macs=0.5x", where=where)
     for seed in (0, 1):
+        yield f"channels_macs0.5x_recalibrated_seed{seed}", partial(half, 0, seed=seed, refit=False)
         for epochs in (0, 2, 12):
-            lr = 0.005
-            yield (
-                f"channels_macs0.5x_{epochs}epochs_seed{seed}",
-                partial(channels, epochs, "macs=0.5x", seed, lr, where),
-            )
+            yield f"channels_macs0.5x_{epochs}epochs_seed{seed}", partial(half, epochs, seed=seed)
+        for epochs in (2, 12):
+            alone = partial(half, epochs, seed=seed, terms=("soft_targets",))
+            yield f"channels_macs0.5x_{epochs}epochs_nohints_seed{seed}", alone
     for epochs in (0, 2):
-        yield f"channels_latency0.75x_{epochs}epochs_seed0", partial(channels, epochs, "latency=0.75x", 0, 0.005, where)
+        yield f"channels_latency0.75x_{epochs}epochs_seed0", partial(channels, epochs, "latency=0.75x", 0, where)
     for seed in (0, 1):
         for keep in (0.2, 0.1):
             for epochs in (0, 5):
-                yield f"weights_{keep}_{epochs}epochs_seed{seed}", partial(weights, epochs, keep, seed, 0.005, where)
+                yield f"weights_{keep}_{epochs}epochs_seed{seed}", partial(weights, epochs, keep, seed, where)
 
 
 def main() -> None:

@@ -120,14 +120,14 @@ def _still_there(state: State, graph: Graph) -> dict[str, Kept]:
 @register("step")
 @dataclass(frozen=True)
 class train(Options):  # noqa: N801  (registered under its own name)
-    """Fine-tune on the training split, by default taught by the original network's soft targets.
+    """Fine-tune on the training split, by default taught by the original network: its soft targets, and hints.
 
     Options are those of ``penjing.training.options.Options``. Zeros left by the rewrite ``weights`` are held.
     Validation accuracy is told after each epoch; test is never read.
     """
 
     epochs: int = 10
-    terms: tuple[Any, ...] = ("soft_targets",)
+    terms: tuple[Any, ...] = ("soft_targets", "hints")
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a trained model."""
@@ -149,7 +149,8 @@ class train(Options):  # noqa: N801  (registered under its own name)
                 on_epoch=self._tell,
             )
             run.note("training", *history.rows)
-            run.note("trained", {"precision": history.precision, "device": history.device, **asdict(recipe)})
+            told = {"terms": [repr(term) for term in terms], "precision": history.precision, "device": history.device}
+            run.note("trained", told | asdict(recipe))
             said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
         return state.with_model(model)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import TrainError
 from penjing.core.outputs import first_tensor
 from penjing.core.registry import register
+from penjing.terms.teacher import Teacher
 
 
 @register("term")
@@ -31,9 +30,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
     temperature: float = 4.0
     weight: float = 0.9
     teacher: Any = field(default=None, repr=False, compare=False)
-    _lent: list[nn.Module] = field(init=False, repr=False, compare=False, default_factory=list)
-    _modes: dict[nn.Module, bool] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _moved: list[tuple[nn.Module, torch.device]] = field(init=False, repr=False, compare=False, default_factory=list)
+    _teacher: Teacher = field(init=False, repr=False, compare=False, default_factory=lambda: Teacher("soft_targets"))
 
     @property
     def task_weight(self) -> float:
@@ -42,7 +39,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
 
     def teach(self, teacher: nn.Module) -> None:
         """Take this teacher until ``detach``, unless the options name one."""
-        self._lent[:] = [teacher]
+        self._teacher.lend(teacher)
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Put the teacher into evaluation mode; there are no parameters to train."""
@@ -51,12 +48,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
                 f"soft_targets needs a temperature above 0 and a weight from 0 to 1; "
                 f"got {self.temperature} and {self.weight}."
             )
-        teacher = self._teacher()
-        if teacher is model:
-            raise TrainError("soft_targets: the teacher is the model being trained; give a copy or another network.")
-        for module in teacher.modules():
-            self._modes.setdefault(module, module.training)
-        teacher.eval()
+        self._teacher.hire(self.teacher, model)
         return []
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
@@ -64,14 +56,8 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
 
         Shapes: logits [n, classes] → scalar.
         """
-        teacher = self._teacher()
-        home = next((t.device for t in chain(teacher.parameters(), teacher.buffers())), x.device)
-        if home != x.device:
-            self._moved.append((teacher, home))
-            teacher.to(x.device)
-        with torch.no_grad():
-            given = first_tensor(teacher(x)).double()
         # Doubles, because T² multiplies the rounding error: at T = 100 floats keep three digits.
+        given = first_tensor(self._teacher(x)).double()
         own = first_tensor(outputs).double()
         if own.shape != given.shape:
             raise TrainError(
@@ -89,19 +75,4 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
 
     def detach(self) -> None:
         """Give the teacher its modes and its device back and forget a lent one."""
-        if self._moved:
-            teacher, home = self._moved[0]
-            teacher.to(home)
-            self._moved.clear()
-        for module, training in self._modes.items():
-            module.training = training
-        self._modes.clear()
-        self._lent.clear()
-
-    def _teacher(self) -> nn.Module:
-        teacher = self.teacher if self.teacher is not None else next(iter(self._lent), None)
-        if isinstance(teacher, nn.Module):
-            return teacher
-        if teacher is None:
-            raise TrainError("soft_targets needs a teacher: give the network to learn from as its option `teacher`.")
-        raise TrainError(f"soft_targets: the teacher must be a torch.nn.Module, not {type(teacher).__name__}.")
+        self._teacher.release()
