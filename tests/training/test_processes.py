@@ -10,6 +10,7 @@ from torch import nn
 
 from penjing.core.errors import TrainError
 from penjing.terms.distill import soft_targets
+from penjing.terms.hints import hints
 from penjing.training import processes
 from penjing.training.loop import Options, fit
 
@@ -134,8 +135,10 @@ def test_many_epochs_do_not_block_the_way_back():
 
 
 def test_nothing_is_printed(capfd):
+    import lightning_fabric  # noqa: F401  (importing it sets its level)
+
     level = logging.getLogger("lightning_fabric").level
-    fit(built(Plain), toy(), toy(), TWO, terms=[soft_targets(teacher=built(Plain, seed=1))])
+    fit(built(Plain), toy(), toy(), TWO, terms=[soft_targets(), hints()], teacher=built(Plain, seed=1))
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("lightning_fabric").level == level
 
@@ -144,10 +147,13 @@ def test_nothing_is_printed(capfd):
 def test_spawned_processes_equal_forked_ones(monkeypatch):
     split = toy(37)
     forked, forked_term, _ = trained(TWO, split)
+    fit(taught := built(Plain), split, None, TWO, terms=[hints()], teacher=built(Plain, seed=1))
     monkeypatch.setattr(processes, "_start_method", lambda accelerator: "spawn")
     spawned, spawned_term, _ = trained(TWO, split)
     assert equal(weights(forked), weights(spawned))
     assert torch.equal(forked_term.own, spawned_term.own)
+    fit(again := built(Plain), split, None, TWO, terms=[hints()], teacher=built(Plain, seed=1))
+    assert equal(weights(taught), weights(again))
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch):
