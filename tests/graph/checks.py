@@ -19,6 +19,7 @@ from torch.utils import _pytree
 from nets.grammar import random_net
 from nets.hostile import HOSTILE
 from penjing.core.types import Kept
+from penjing.graph import form
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, difference, prove
 from penjing.graph.surgery import cut
@@ -155,8 +156,12 @@ def reloading(net: Network, kept: Mapping[str, Kept], small: nn.Module) -> list[
             parameter.zero_()
     other.load_state_dict(small.state_dict())
     example = (net.args, net.kwargs)
-    same = zip(outputs(small, example), outputs(other, example), strict=True)
-    return [] if all(torch.equal(a, b) for a, b in same) else ["the state does not survive saving and loading"]
+    refilled = form.refill(copy.deepcopy(net.model), form.tensors(small), form.counts(small))
+    found = []
+    for which, model in (("state does not survive saving and loading", other), ("form is not all of it", refilled)):
+        same = zip(outputs(small, example), outputs(model, example), strict=True)
+        found += [] if all(torch.equal(a, b) for a, b in same) else [f"the {which}"]
+    return found
 
 
 def untrue(model: nn.Module) -> list[str]:

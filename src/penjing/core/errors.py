@@ -6,6 +6,8 @@
     ├── BudgetError              a budget is malformed or contradictory
     │   └── Infeasible           well formed, but nothing reaches it; carries the best point found
     │       └── Missed           found out on the exported file, at the end: there are results that show it
+    ├── BundleError              a bundle's folder is not what it says
+    ├── ResumeError              a run cannot go on from where it stopped
     ├── ParityError              two forms of one model disagree (cut and zeroed, torch and ONNX)
     ├── DataError                a data set cannot be read
     ├── RecipeError              a recipe, an option or a name is wrong
@@ -51,6 +53,14 @@ class Missed(Infeasible):
 
 class ParityError(PenjingError):
     """Two forms of one model disagree."""
+
+
+class BundleError(PenjingError):
+    """A bundle's folder is not what it says."""
+
+
+class ResumeError(PenjingError):
+    """A run cannot go on from where it stopped."""
 
 
 class DataError(PenjingError):

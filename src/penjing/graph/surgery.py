@@ -20,14 +20,14 @@ def cut(model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
     Raises: PlanError when the model is not the one that was traced.
     """
     gone = graph.gone(kept)
-    places = _places(model)
+    places = places_of(model)
     changed = [axis for axis in graph.axes if is_gone(axis.units, gone).any()]
     _check(changed, places)
     _renumber(graph, gone, places)
     for axis in changed:
         owner, attribute = places[axis.tensor][0]
         old = getattr(owner, attribute)
-        _replace(places[axis.tensor], old, what_stays(old.detach(), axis, gone))
+        put(places[axis.tensor], old, what_stays(old.detach(), axis, gone))
     _describe(model, graph, gone, places)
 
 
@@ -54,7 +54,7 @@ def what_stays(tensor: torch.Tensor, axis: Axis, gone: NDArray[np.bool_]) -> tor
     return torch.cat([part.index_select(axis.axis, of_group.nonzero()[:, 0]) for part, of_group in rows])
 
 
-def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+def places_of(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     """Map each tensor's first name to every (module, attribute) that holds the same tensor."""
     by_identity: dict[int, list[tuple[nn.Module, str]]] = {}
     names: dict[str, int] = {}
@@ -66,7 +66,7 @@ def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     return {name: by_identity[identity] for name, identity in names.items()}
 
 
-def _replace(places: list[tuple[nn.Module, str]], old: torch.Tensor, new: torch.Tensor) -> None:
+def put(places: list[tuple[nn.Module, str]], old: torch.Tensor, new: torch.Tensor) -> None:
     """Put one new tensor wherever the old one was, as a parameter where it was one."""
     laid_out = old.dim() == 4 and old.is_contiguous(memory_format=torch.channels_last) and not old.is_contiguous()
     new = new.contiguous(memory_format=torch.channels_last if laid_out else torch.contiguous_format)
@@ -84,7 +84,7 @@ def _renumber(graph: Graph, gone: NDArray[np.bool_], places: Mapping[str, list[t
         owner, attribute = places[gather.buffer][0]
         old = getattr(owner, attribute)
         new = position.to(old.device)[old.long()].to(old.dtype).clamp(min=0)
-        _replace(places[gather.buffer], old, new)
+        put(places[gather.buffer], old, new)
 
 
 def _describe(

@@ -12,6 +12,7 @@ from torch import nn
 
 from penjing.core.modes import modes_kept
 from penjing.core.types import Progress, Taught, Term
+from penjing.training.checkpoint import Checkpoint
 from penjing.training.options import Options, check, make_optimizer
 from penjing.training.processes import accelerator_here, open_fabric, resolve_precision, spread
 from penjing.training.session import Job, Row, Session
@@ -44,6 +45,7 @@ def fit(
     teacher: nn.Module | None = None,
     progress: Progress | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train ``model`` in place; its modes, device and memory layout and the global generators end as they were.
 
@@ -55,10 +57,11 @@ def fit(
     sample of each batch and the gradient is that of the whole batch; batch norm sees each process's own samples, and
     its running statistics are averaged after each epoch. ``on_epoch`` is then called after training, since that must
     happen in this process, and ``progress`` gives way to the first process's own bar; what a term learns comes back
-    in the parameters that its ``attach`` returned, and nothing else of it.
+    in the parameters that its ``attach`` returned, and nothing else of it. ``checkpoint`` says where training keeps
+    itself; where that file is there already, it goes on from it, and ends as if it had never been stopped.
 
     Raises: TrainError when the recipe, the data and the model do not fit; and when the loss or a weight stops being
-    finite, after putting the model back to the start of that epoch.
+    finite, after putting the model back to the start of that epoch; ResumeError for a checkpoint that does not fit.
     """
     check(recipe, len(train), validated=val is not None and len(val) > 0)
     accelerator = accelerator_here()
@@ -78,7 +81,7 @@ def fit(
                 attached.callback(term.detach)
                 extras += term.attach(model)
         make_optimizer(recipe, model, extras)  # refuses a frozen model here, before any process starts
-        job = Job(model, train, val, recipe, tuple(terms), extras, seed)
+        job = Job(model, train, val, recipe, tuple(terms), extras, seed, checkpoint=checkpoint)
         if alone:
             job.progress, job.on_epoch = progress, on_epoch
             report = Session(fabric, job).run()

@@ -6,8 +6,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ from penjing.core.errors import TrainError
 from penjing.core.outputs import first_tensor
 from penjing.core.types import Progress, Term
 from penjing.training.blend import Blend
+from penjing.training.checkpoint import Checkpoint, optimizer_state, put_back, restore_optimizer
 from penjing.training.evaluate import Metrics, class_count, class_scores, evaluate
 from penjing.training.options import Options, make_optimizer
 from penjing.training.recalibrate import batch_norms
@@ -53,6 +55,23 @@ class Job:
     seed: int
     progress: Progress | None = None
     on_epoch: Callable[[Row], None] | None = None
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass
+class Where:
+    """How far a training is: ``step`` steps into ``epoch``, whose losses so far sum to ``total`` over ``seen`` samples.
+
+    ``best`` are the correct answers and the negative loss of the best epoch, ``kept`` its number.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    total: float = 0.0
+    seen: int = 0
+    rows: list[Row] = field(default_factory=list)
+    best: tuple[float, float] = (-1.0, 0.0)
+    kept: int = 0
 
 
 class _Diverged(Exception):
@@ -88,67 +107,122 @@ class Session:
         self.classes = class_count(job.train)
         self.steps = self.recipe.steps(len(job.train))
         self.good = Snapshot(self.tensors)
+        self.best: Snapshot | None = None
+        self.at = Where(kept=self.recipe.epochs)
+        self.saved = 0
 
     def run(self) -> dict[str, Any]:
-        """Train all epochs; return the ``rows`` and the epoch ``kept``.
+        """Train all epochs that are left; return the ``rows`` and the epoch ``kept``.
 
-        Raises: TrainError, with the weights as they were at the start of the epoch.
+        Raises: TrainError, with the weights as they were at the start of the epoch; ResumeError for a checkpoint that
+        does not fit.
         """
-        rows: list[Row] = []
-        best, best_weights, kept = (-1.0, 0.0), None, self.recipe.epochs
-        with chance(self.job.seed, f"train/{self.rank}", self.device), self._progress() as advance:
-            for epoch in range(self.recipe.epochs):
-                start = time.perf_counter()
-                try:
-                    loss = self._epoch(epoch, advance)
-                    metrics = self._validate((epoch + 1) * self.steps - 1)
-                except _Diverged as diverged:
-                    self.good.restore()
-                    raise TrainError(self._advice(epoch, diverged)) from None
-                except TrainError:
-                    self.good.restore()
-                    raise
-                self.good.take()
-                if self.recipe.keep == "best" and metrics and (metrics.correct, -metrics.loss) > best:
-                    best, kept = (metrics.correct, -metrics.loss), epoch + 1
-                    best_weights = best_weights or Snapshot(self.tensors)
-                    best_weights.take()
-                rows.append(
-                    {
-                        "epoch": epoch + 1,
-                        "lr": self._lr((epoch + 1) * self.steps - 1),
-                        "loss": loss,
-                        "val_accuracy": metrics.accuracy if metrics else None,
-                        "val_loss": metrics.loss if metrics else None,
-                        "seconds": time.perf_counter() - start,
-                    }
-                )
-                if self.job.on_epoch is not None:
-                    self.job.on_epoch(dict(rows[-1]))
-        if best_weights is not None:
-            best_weights.restore()
-        return {"rows": rows, "kept": kept}
+        with chance(self.job.seed, f"train/{self.rank}", self.device):
+            self._go_on()
+            with self._progress() as advance:
+                if done := self.at.epoch * self.steps + self.at.step:
+                    advance(done, f"epoch {self.at.epoch + 1}/{self.recipe.epochs}, going on")
+                while self.at.epoch < self.recipe.epochs:
+                    try:
+                        self._epoch(advance)
+                    except _Diverged as diverged:
+                        self.good.restore()
+                        raise TrainError(self._advice(diverged)) from None
+                    except TrainError:
+                        self.good.restore()
+                        raise
+        if self.best is not None:
+            self.best.restore()
+        return {"rows": self.at.rows, "kept": self.at.kept}
 
-    def _epoch(self, epoch: int, advance: Advance) -> float:
-        """Train one epoch and return the mean loss of its samples."""
+    def _epoch(self, advance: Advance) -> None:
+        """Train what is left of an epoch, and validate."""
+        start = time.perf_counter()
+        at, epoch = self.at, self.at.epoch
         self.model.train()
-        step, total, seen = epoch * self.steps, 0.0, 0
         unread: list[Tensor] = []
-        for x, y in self.job.train.batches(self.recipe.batch, seed=self.job.seed, epoch=epoch, augment=True):
-            if len(x) < self.recipe.least:
-                continue
-            unread.append(self._step(step, x, y))
-            step, seen = step + 1, seen + len(x)
-            if len(unread) == LOOK or step == (epoch + 1) * self.steps:
-                total += self._read(unread, step)
-                advance(len(unread), f"epoch {epoch + 1}/{self.recipe.epochs}, loss {total / seen:.4f}")
+        batches = self.job.train.batches(self.recipe.batch, seed=self.job.seed, epoch=epoch, augment=True)
+        for x, y in islice((pair for pair in batches if len(pair[0]) >= self.recipe.least), at.step, None):
+            unread.append(self._step(epoch * self.steps + at.step, x, y))
+            at.step, at.seen = at.step + 1, at.seen + len(x)
+            if len(unread) == LOOK or at.step == self.steps:
+                at.total += self._read(unread, epoch * self.steps + at.step)
+                advance(len(unread), f"epoch {epoch + 1}/{self.recipe.epochs}, loss {at.total / at.seen:.4f}")
                 unread.clear()
-        if step != (epoch + 1) * self.steps:
+                self._keep(at.step)
+        if at.step != self.steps:
             raise TrainError(
-                f"Epoch {epoch + 1} had {step - epoch * self.steps} batches, not {self.steps}: the training split "
+                f"Epoch {epoch + 1} had {at.step} batches, not {self.steps}: the training split "
                 f"has {len(self.job.train)} samples and must give them in batches of {self.recipe.batch}."
             )
-        return total / seen
+        metrics = self._validate((epoch + 1) * self.steps - 1)
+        self.good.take()
+        if self.recipe.keep == "best" and metrics and (metrics.correct, -metrics.loss) > at.best:
+            at.best, at.kept = (metrics.correct, -metrics.loss), epoch + 1
+            self.best = self.best or Snapshot(self.tensors)
+            self.best.take()
+        row: Row = {
+            "epoch": epoch + 1,
+            "lr": self._lr((epoch + 1) * self.steps - 1),
+            "loss": at.total / at.seen,
+            "val_accuracy": metrics.accuracy if metrics else None,
+            "val_loss": metrics.loss if metrics else None,
+            "seconds": time.perf_counter() - start,
+        }
+        self.at = Where(epoch + 1, rows=[*at.rows, row], best=at.best, kept=at.kept)
+        self._keep(0)
+        if self.job.on_epoch is not None:
+            self.job.on_epoch(dict(row))
+
+    # ------------------------------------------------------------------------------------------------ interruptions
+
+    def _keep(self, step: int) -> None:
+        """Save a checkpoint where one is due: at the end of an epoch (step 0), and on the way through it."""
+        checkpoint = self.job.checkpoint
+        if checkpoint is None or (step and (self.world > 1 or step - self.saved < checkpoint.every)):
+            return
+        self.saved = step
+        chances = torch.get_rng_state()
+        everyones = torch.zeros((self.world, len(chances)), dtype=torch.int32, device=self.device)
+        everyones[self.rank] = chances.to(everyones)
+        everyones = self._summed(everyones).to("cpu", torch.uint8)
+        if self.rank:
+            return
+        groups = {"own": self.tensors, "chance": list(everyones)}
+        groups |= {f"optimizer/{kind}": values for kind, values in optimizer_state(self.optimizer).items()}
+        groups |= {"good": self.good.copies} if step else {}
+        groups |= {"best": self.best.copies} if self.best else {}
+        if self.device.type == "cuda":
+            groups["device chance"] = [torch.cuda.get_rng_state(self.device)]
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        checkpoint.save(groups, {"where": asdict(self.at), "scaler": scaler.state_dict() if scaler else None})
+
+    def _go_on(self) -> None:
+        """Take up a checkpoint where there is one."""
+        checkpoint = self.job.checkpoint
+        found = checkpoint.load() if checkpoint is not None else None
+        if checkpoint is None or found is None:
+            return
+        groups, facts = found
+        path = checkpoint.path
+        put_back(self.tensors, groups["own"], path)
+        self.good.take()
+        if "good" in groups:
+            put_back(self.good.copies, groups["good"], path)
+        if "best" in groups:
+            self.best = Snapshot(self.tensors)
+            put_back(self.best.copies, groups["best"], path)
+        prefix = "optimizer/"
+        restore_optimizer(
+            self.optimizer, {k.removeprefix(prefix): v for k, v in groups.items() if k.startswith(prefix)}
+        )
+        torch.set_rng_state(groups["chance"][self.rank])
+        if "device chance" in groups and self.world == 1:
+            torch.cuda.set_rng_state(groups["device chance"][0], self.device)
+        if facts["scaler"]:
+            self.fabric._precision.scaler.load_state_dict(facts["scaler"])
+        self.saved = int(facts["where"]["step"])
+        self.at = Where(**facts["where"] | {"best": tuple(facts["where"]["best"])})
 
     def _step(self, step: int, x: Tensor, y: Tensor | None) -> Tensor:
         """Take one optimiser step; return the loss summed over this process's samples."""
@@ -245,7 +319,7 @@ class Session:
             raise _Diverged(step, "weights or the validation loss stopped being finite")
         return metrics
 
-    def _advice(self, epoch: int, diverged: _Diverged) -> str:
+    def _advice(self, diverged: _Diverged) -> str:
         lr = self._lr(diverged.step)
         cause = (
             "It was the first batch: look for NaN or infinity in the data and the weights"
@@ -253,7 +327,7 @@ class Session:
             else f"Try lr={self.recipe.lr / 10:g}, a longer warmup than {self.recipe.warmup:g}, or clip=1.0"
         )
         return (
-            f"Training diverged in epoch {epoch + 1} at step {diverged.step + 1} of "
+            f"Training diverged in epoch {self.at.epoch + 1} at step {diverged.step + 1} of "
             f"{self.steps * self.recipe.epochs}, learning rate {lr:.3g}: {diverged}. The model is back at the start "
             f"of this epoch. {cause}."
         )

@@ -48,18 +48,18 @@ class Snapshot:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = list(tensors)
-        self._copies = [tensor.detach().clone() for tensor in tensors]
+        self.copies = [tensor.detach().clone() for tensor in tensors]
 
     @torch.no_grad()
     def take(self) -> None:
         """Overwrite the copies with the tensors as they are now."""
-        for copy, tensor in zip(self._copies, self._tensors, strict=True):
+        for copy, tensor in zip(self.copies, self._tensors, strict=True):
             copy.copy_(tensor)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the copies back into the tensors."""
-        for copy, tensor in zip(self._copies, self._tensors, strict=True):
+        for copy, tensor in zip(self.copies, self._tensors, strict=True):
             tensor.copy_(copy)
 
 

@@ -1,0 +1,201 @@
+"""A finished network as a folder that needs penjing and its builder, and no pickle: safetensors and JSON.
+
+``weights.safetensors`` holds every tensor once; ``manifest.json`` the builder's name, the counts of its modules, the
+lineage of plans, and the checksum of the weights. Loading builds the original on the meta device and gives it the
+tensors; nothing is traced again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+import penjing
+from penjing.core.errors import BundleError, PlanError
+from penjing.core.importing import call_named
+from penjing.core.types import Plan
+from penjing.graph import form
+from penjing.graph.program import plain
+
+VERSION = 1
+MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+LARGEST_MANIFEST = 64_000_000
+"""Bytes; the lineage of single weights is long."""
+
+OURS = "penjing.zoo."
+"""Builders under this name are imported without asking."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of its network.
+
+    ``counts`` are those of its modules; ``inputs`` the shapes of one sample's inputs; ``facts`` what the run that made
+    it wrote down.
+    """
+
+    network: str
+    weights: str
+    builder: str = ""
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    inputs: Sequence[Sequence[int]] = ()
+    lineage: Sequence[Any] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    penjing: str = penjing.__version__
+    bundle: int = VERSION
+
+
+def write_bundle(
+    folder: str | Path,
+    model: nn.Module,
+    *,
+    builder: str = "",
+    plans: Sequence[Plan] = (),
+    inputs: Sequence[Sequence[int]] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a bundle, whole or not at all; one that is there already is replaced.
+
+    Raises: BundleError when the system does not let it.
+    """
+    place = Path(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in form.tensors(model).items()}
+    packed = save_tensors(tensors)
+    manifest = Manifest(
+        network=type(model).__name__,
+        weights=hashlib.sha256(packed).hexdigest(),
+        builder=builder,
+        counts=form.counts(model),
+        inputs=[list(shape) for shape in inputs],
+        lineage=[plan.to_json() for plan in plans],
+        facts=dict(facts or {}),
+    )
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        try:
+            (beside / WEIGHTS).write_bytes(packed)
+            (beside / MANIFEST).write_text(json.dumps(vars(manifest), indent=1, default=float), encoding="utf-8")
+            _exchange(beside, place)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise BundleError(f"The bundle {place} cannot be written: {error.strerror or error}.") from error
+    return place
+
+
+def _exchange(new: Path, place: Path) -> None:
+    if not place.exists():
+        new.rename(place)
+        return
+    old = new.with_name(f"{new.name}.old")
+    place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read what a bundle says of its network, without its weights.
+
+    Raises: BundleError naming what is wrong with the file.
+    """
+    path = _file(Path(folder), MANIFEST)
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise BundleError(f"{path} has more than {LARGEST_MANIFEST:,} bytes; that is no manifest.")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        if data["bundle"] != VERSION:
+            raise BundleError(f"{path} is of bundle version {data['bundle']!r}; this penjing reads version {VERSION}.")
+        manifest = Manifest(**data)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"{path} is no manifest: {type(error).__name__}: {str(error)[:200].rstrip('.')}.") from None
+    strings = all(isinstance(value, str) for value in (manifest.network, manifest.weights, manifest.builder))
+    maps = isinstance(manifest.counts, dict) and all(isinstance(facts, dict) for facts in manifest.counts.values())
+    if not (strings and maps and isinstance(manifest.lineage, list) and isinstance(manifest.facts, dict)):
+        raise BundleError(f"{path} is no manifest: its entries are of other kinds than a manifest's.")
+    return manifest
+
+
+def load_bundle(
+    folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False
+) -> nn.Module:
+    """Return the bundle's network, in eval mode.
+
+    ``builder`` makes the original; by default the one that the manifest names is called, if it is penjing's own.
+    ``trust`` says that it may be imported wherever it comes from: importing runs code.
+
+    Raises: BundleError naming the file and what is wrong with it.
+    """
+    place = Path(folder)
+    manifest = read_manifest(place)
+    packed = _file(place, WEIGHTS).read_bytes()
+    if hashlib.sha256(packed).hexdigest() != manifest.weights:
+        raise BundleError(f"{place / WEIGHTS} is not the file that {MANIFEST} tells of: their checksums differ.")
+    try:
+        tensors = load_tensors(packed)
+    except SafetensorError as error:
+        raise BundleError(f"{place / WEIGHTS} is no sound safetensors file: {error}.") from None
+    make = builder if builder is not None else partial(_built, place, manifest, trust)
+    try:
+        return form.refill(_without_numbers(make), tensors, manifest.counts).eval()
+    except PlanError as error:
+        raise BundleError(f"{place} does not fit its builder: {error}") from None
+
+
+def _without_numbers(make: Callable[[], nn.Module]) -> nn.Module:
+    """Build on the meta device, which costs neither time nor memory; where a builder needs numbers, with them."""
+    try:
+        with torch.device("meta"):
+            return plain(make())
+    except Exception:
+        return plain(make())
+
+
+def _built(place: Path, manifest: Manifest, trust: bool) -> nn.Module:
+    if not manifest.builder:
+        raise BundleError(f"{place} names no builder; pass the function that makes a {manifest.network}.")
+    if not trust and not manifest.builder.startswith(OURS):
+        raise BundleError(
+            f"{place} names the builder {manifest.builder}, and importing it runs its code; pass the builder, or "
+            "trust=True if you know it."
+        )
+    model = call_named(manifest.builder, "builder", BundleError)
+    if not isinstance(model, nn.Module):
+        raise BundleError(f"{manifest.builder} returned {type(model).__name__}; a builder returns a torch.nn.Module.")
+    return model
+
+
+def _file(place: Path, name: str) -> Path:
+    """Return a bundle's file.
+
+    Raises: BundleError where it is not a plain file in a plain folder.
+    """
+    path = place / name
+    if not place.is_dir():
+        raise BundleError(f"There is no bundle {place}; a bundle is a folder with {MANIFEST} and {WEIGHTS}.")
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path} is not there, or is a link; a bundle holds its own files.")
+    return path
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise BundleError(f"the key {next(n for n in names if names.count(n) > 1)!r} is written twice.")
+    return found

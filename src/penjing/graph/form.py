@@ -1,0 +1,78 @@
+"""The form of a network: its tensors by name and the counts its modules hold, enough to make it from its original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core.errors import PlanError
+from penjing.graph.surgery import places_of, put
+
+COUNTS = (
+    "in_channels",
+    "out_channels",
+    "groups",
+    "in_features",
+    "out_features",
+    "num_features",
+    "num_channels",
+    "num_groups",
+    "num_parameters",
+    "embedding_dim",
+)
+"""What torch's own modules hold beside their tensors and a cut changes."""
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer once, under its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def counts(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Return what torch's own modules say of their sizes, by module name."""
+    found: dict[str, dict[str, int]] = {}
+    for name, module in model.named_modules():
+        own = {key: getattr(module, key) for key in COUNTS if type(getattr(module, key, None)) is int}
+        if own and type(module).__module__.startswith("torch.nn."):
+            found[name] = own
+    return found
+
+
+def refill(model: nn.Module, given: Mapping[str, Tensor], sizes: Counts) -> nn.Module:
+    """Give an original, in place, the tensors and counts of a network made from it, and return it.
+
+    Tensors may be of other sizes; the original's may lie on the meta device.
+
+    Raises: PlanError naming what the original has and the other lacks, or the other way round, or has otherwise.
+    """
+    own, modules, places = tensors(model), dict(model.named_modules()), places_of(model)
+    for one, other, lacks in ((own, given, "lack"), (given, own, "have")):
+        if missing := [name for name in one if name not in other]:
+            text = "the network has" if lacks == "lack" else "the network has not"
+            raise PlanError(f"The tensors {lacks} {missing[0]}, which {text}; they belong to another one.")
+    for name, new in given.items():
+        old = own[name]
+        if old.dim() != new.dim() or old.is_floating_point() != new.is_floating_point():
+            raise PlanError(
+                f"{name} is {old.dtype} with {old.dim()} dimensions in the network, not {new.dtype} with {new.dim()}."
+            )
+    for name, facts in sizes.items():
+        for key, value in facts.items():
+            known = getattr(modules.get(name), key, None) if key in COUNTS else None
+            if type(known) is not int or type(value) is not int or value < 1:
+                raise PlanError(f"The network has no count {key!r} of {name or 'its root'} that could be {value!r}.")
+    for name, new in given.items():
+        put(places[name], own[name], new.to(own[name].dtype) if new.dtype != own[name].dtype else new)
+    for name, facts in sizes.items():
+        for key, value in facts.items():
+            setattr(modules[name], key, value)
+    return model
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Tell whether two networks' tensors are equal to the bit."""
+    return a.keys() == b.keys() and all(a[n].shape == b[n].shape and torch.equal(a[n], b[n]) for n in a)

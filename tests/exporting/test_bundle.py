@@ -1,0 +1,223 @@
+"""Bundles: what goes in comes out, and nothing else gets in."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nets.hostile import HOSTILE
+from penjing import zoo
+from penjing.core.errors import BundleError
+from penjing.core.types import Plan
+from penjing.exporting.bundle import MANIFEST, WEIGHTS, load_bundle, read_manifest, write_bundle
+from penjing.graph import form
+from penjing.graph.surgery import cut
+from penjing.graph.trace import plain, trace
+
+X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+BUILDER = "penjing.zoo.resnet:resnet20"
+
+
+@pytest.fixture(scope="module")
+def small():
+    model = plain(zoo.resnet20())
+    graph = trace(model, (X,), proof=False)
+    plan = Plan.of("channels", {s.name: range(s.size // 2) for s in graph.sites}, graph.sites)
+    cut(model, graph, plan.of_rewrite("channels"))
+    return model, plan
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    model, plan = small
+    return write_bundle(
+        tmp_path / "model.penjing", model, builder=BUILDER, plans=[plan], inputs=[[3, 32, 32]], facts={"macs": 1.5}
+    )
+
+
+def change(folder: Path, **entries: object) -> Path:
+    """Change the manifest."""
+    data = json.loads((folder / MANIFEST).read_text()) | entries
+    (folder / MANIFEST).write_text(json.dumps(data))
+    return folder
+
+
+def sign(folder: Path) -> Path:
+    """Make the manifest agree with the weights, as an attacker would."""
+    import hashlib
+
+    return change(folder, weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
+
+
+def test_a_bundle_gives_the_network_back(small, folder):
+    model, plan = small
+    again = load_bundle(folder)
+    assert not again.training and form.same(form.tensors(model), form.tensors(again))
+    with torch.no_grad():
+        assert torch.equal(again(X), model(X))
+    assert again.layer1[0].conv1.out_channels == 8 and all(not p.is_meta for p in again.parameters())
+    manifest = read_manifest(folder)
+    assert (manifest.network, manifest.inputs, manifest.facts) == ("CifarResNet", [[3, 32, 32]], {"macs": 1.5})
+    assert Plan.from_json(manifest.lineage[0]).key == plan.key
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["model.penjing"]
+
+
+def test_it_trains_on_and_is_cut_again(folder):
+    model = load_bundle(folder)
+    model.train()(X).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert trace(model.eval(), (X,)).sites
+
+
+def test_a_second_bundle_takes_the_place_of_the_first(small, folder):
+    write_bundle(folder, zoo.resnet20(), builder=BUILDER)
+    assert load_bundle(folder).layer1[0].conv1.out_channels == 16
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["model.penjing"]
+
+
+def test_a_builder_that_needs_numbers_gets_them(tmp_path):
+    model = zoo.digits_net(pretrained=True)
+    folder = write_bundle(tmp_path / "digits", model, builder="penjing.zoo.digits:trained")
+    assert form.same(form.tensors(load_bundle(folder)), form.tensors(model))
+
+
+@pytest.mark.parametrize("name", ["same_parameter_in_two_modules", "transposed_weight_tying", "weight_norm"])
+def test_networks_that_share_or_compute_weights(name, tmp_path):
+    model = plain(HOSTILE[name].build())
+    folder = write_bundle(tmp_path / name, model)
+    again = load_bundle(folder, HOSTILE[name].build)
+    assert form.same(form.tensors(model), form.tensors(again))
+
+
+# -------------------------------------------------------------------------------------------------------- attacks
+
+
+def test_a_strangers_builder_is_not_imported(folder, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text("import pathlib\npathlib.Path('harm').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    change(folder, builder="stranger:build")
+    with pytest.raises(BundleError, match=r"names the builder stranger:build, and importing it runs its code"):
+        load_bundle(folder)
+    assert not (tmp_path / "harm").exists()
+    assert load_bundle(folder, zoo.resnet20) is not None
+    with pytest.raises(BundleError, match="has no builder 'build'"):
+        load_bundle(folder, trust=True)
+    assert (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("builder", ["penjing.zoo.resnet", "penjing.cli:main", "penjing.zoo.os:system", ""])
+def test_a_name_that_is_no_builder(folder, builder):
+    with pytest.raises(BundleError):
+        load_bundle(change(folder, builder=builder))
+
+
+def test_tampered_weights_are_refused(folder):
+    packed = bytearray((folder / WEIGHTS).read_bytes())
+    packed[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(packed)
+    with pytest.raises(BundleError, match="their checksums differ"):
+        load_bundle(folder)
+    load_bundle(sign(folder))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        struct.pack("<Q", 2**63),
+        struct.pack("<Q", 10**9) + b"{}",
+        struct.pack("<Q", 2) + b"{]",
+        b"",
+        b"\x80\x04}q\x00.",
+        struct.pack("<Q", 64) + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}'.ljust(64) + b"\0" * 4,
+    ],
+)
+def test_headers_that_lie_are_refused(folder, head):
+    (folder / WEIGHTS).write_bytes(head)
+    with pytest.raises(BundleError, match="is no sound safetensors file"):
+        load_bundle(sign(folder))
+
+
+def test_weights_of_another_network_are_refused(folder):
+    tensors = load_file(folder / WEIGHTS)
+    first = "conv1.weight"
+    for wrong, words in (
+        ({k: v for k, v in tensors.items() if k != first}, f"lack {first}"),
+        (tensors | {"extra": torch.zeros(1)}, "have extra, which the network has not"),
+        (tensors | {first: tensors[first].to(torch.int32)}, f"{first} is torch.float32 with"),
+        (tensors | {first: tensors[first].flatten()}, "dimensions in the network, not"),
+    ):
+        save_file(wrong, folder / WEIGHTS)
+        with pytest.raises(BundleError, match=words):
+            load_bundle(sign(folder))
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"conv1": {"__class__": 1}},
+        {"conv1": {"out_channels": "16"}},
+        {"conv1": {"out_channels": True}},
+        {"conv1": {"groups": 0}},
+        {"conv1.weight": {"groups": 1}},
+        {"nowhere": {"groups": 1}},
+        {"bn1": {"out_channels": 3}},
+    ],
+)
+def test_only_counts_are_set(folder, counts):
+    with pytest.raises(BundleError, match="has no count"):
+        load_bundle(change(folder, counts=counts))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no manifest"),
+        ("[]", "no manifest"),
+        ("{}", "no manifest"),
+        ('{"bundle": 1}', "no manifest"),
+        ('{"bundle": 2}', "bundle version 2"),
+        ('{"bundle": 1, "bundle": 1}', "'bundle' is written twice"),
+        ("[" * 200_000, "no manifest"),
+        ('{"bundle": 1, "network": "a", "weights": "b", "surprise": 1}', "no manifest"),
+        ('{"bundle": 1, "network": "a", "weights": 3}', "other kinds"),
+        ('{"bundle": 1, "network": "a", "weights": "b", "counts": []}', "other kinds"),
+        ('{"bundle": 1, "network": "a", "weights": "b", "counts": {"a": 1}}', "other kinds"),
+        ("\udcff", "no manifest"),
+    ],
+)
+def test_a_manifest_that_is_none(folder, text, words):
+    (folder / MANIFEST).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(BundleError, match=words):
+        load_bundle(folder)
+
+
+def test_a_huge_manifest_is_not_read(folder):
+    with (folder / MANIFEST).open("r+b") as file:
+        file.truncate(10**9)  # a hole, which takes no space
+    with pytest.raises(BundleError, match="more than 64,000,000 bytes"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
+def test_links_and_missing_files_are_refused(folder, tmp_path, name):
+    elsewhere = tmp_path / "elsewhere"
+    (folder / name).rename(elsewhere)
+    with pytest.raises(BundleError, match="is not there, or is a link"):
+        load_bundle(folder)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(BundleError, match="is not there, or is a link"):
+        load_bundle(folder)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(BundleError, match=r"There is no bundle .*nothing; a bundle is a folder"):
+        load_bundle(tmp_path / "nothing")
+
+
+def test_a_file_in_the_way_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="cannot be written: File exists"):
+        write_bundle(tmp_path / "file" / "bundle", zoo.resnet20())
