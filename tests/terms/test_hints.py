@@ -38,7 +38,7 @@ def lesson(term: hints, model: nn.Module, teacher: nn.Module) -> torch.Tensor:
     return loss
 
 
-def test_compares_the_ends_of_stages_relative_to_the_teacher():
+def test_compares_the_ends_of_stages_relative_to_their_size():
     model, teacher = Net(inner=3), Net()
     term = hints(weight=2.0)
     loss = lesson(term, model, teacher)
@@ -47,7 +47,9 @@ def test_compares_the_ends_of_stages_relative_to_the_teacher():
     t = [teacher.one(teacher.stem(X))]
     for net, found in ((model, s), (teacher, t)):
         found.append(net.two(net.down(found[0].relu())))
-    by_hand = sum(((a - b).square().sum() / b.square().sum()).item() for a, b in zip(s, t, strict=True))
+    by_hand = sum(
+        ((a - b).square().sum() / (a.square().sum() + b.square().sum())).item() for a, b in zip(s, t, strict=True)
+    )
     assert loss.item() == pytest.approx(2 * by_hand, rel=1e-5)
     assert term._chosen == [("one", "two")]
 
@@ -60,6 +62,21 @@ def test_an_equal_model_has_nothing_to_learn_and_others_get_a_gradient():
     lesson(hints(), model, teacher).backward()
     assert model.stem.weight.grad.abs().sum() > 0 and model.head.weight.grad is None
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_model_that_has_run_away_is_pulled_back_gently():
+    """The pull stays bounded however far away it is; over the teacher's size alone it would grow with the distance."""
+    teacher = Net().eval()
+    steps = []
+    for far in (1e1, 1e3):
+        model = copy.deepcopy(teacher)
+        with torch.no_grad():
+            model.two[0].weight.mul_(far)
+        loss = lesson(hints(weight=1.0), model, teacher)
+        loss.backward()
+        steps.append(float(model.two[0].weight.grad.norm()))
+        assert loss.item() < 2
+    assert steps[1] < steps[0]
 
 
 def test_layers_can_be_named():

@@ -53,15 +53,16 @@ class Ears:
 class hints:  # noqa: N801 - the name a recipe writes
     """Pull what layers compute towards what the teacher computes there.
 
-    Adds ``weight * Σ ‖s - t‖² / ‖t‖²`` over layers, ``s`` and ``t`` being what the layer of that name returns in the
-    model and in the teacher. ``layers`` names them; by default it is, at every spatial size, the last one whose result
-    has the teacher's shape: in a residual network whose stream was left whole, the end of every stage. Where none has,
-    the term adds nothing and says so. Name it after a term that runs the same teacher, which then is not run again.
+    Adds ``weight * Σ ‖s - t‖² / (‖s‖² + ‖t‖²)`` over layers, ``s`` and ``t`` being what the layer of that name returns
+    for the batch in the model and in the teacher; the divisor has no gradient. ``layers`` names them; by default it
+    is, at every spatial size, the last one whose result has the teacher's shape: in a residual network whose stream
+    was left whole, the end of every stage. Where none has, the term adds nothing and says so. Name it after a term
+    that runs the same teacher, which then is not run again.
 
     Raises: TrainError without a teacher, for a layer that either network lacks, or one that returns another shape.
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
     Differs: no regressor, since a cut network computes what its original does, channel by channel; several layers at
-    once, each relative to the size of what the teacher computes; beside the task from the start.
+    once, each relative to the size of what is computed, so that no layer can run away; beside the task from the start.
     """
 
     weight: float = 200.0
@@ -103,9 +104,7 @@ class hints:  # noqa: N801 - the name a recipe writes
         loss = x.new_zeros((), dtype=torch.float32)
         for name in self._chosen[0]:
             s, t = own.heard[name].float(), theirs.heard[name].float()
-            power = t.square().sum()
-            share = (s - t).square().sum() / power.clamp(min=1e-12)
-            loss = loss + torch.where(power > 0, share, 0)  # a layer that is silent in the teacher has no size
+            loss = loss + (s - t).square().sum() / (s.detach().square().sum() + t.square().sum()).clamp(min=1e-12)
         return self.weight * loss
 
     def _named(self, own: Ears, theirs: Ears) -> tuple[str, ...]:
