@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from penjing.core.errors import PenjingError
-from penjing.exporting.files import write_whole
+from penjing.core.files import write_whole
 from penjing.graph.proof import prove
 from rows import machine
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core.errors import PenjingError
-from penjing.exporting.files import write_whole
+from penjing.core.files import write_whole
 from penjing.exporting.measure import cpu_name
 
 

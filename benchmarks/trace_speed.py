@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from networks import densenet121
+from penjing.core.files import write_whole
 from penjing.core.types import Kept
-from penjing.exporting.files import write_whole
 from penjing.graph.evidence import Evidence
 from penjing.graph.proof import prove
 from penjing.graph.surgery import cut

@@ -28,6 +28,7 @@ def run(*args, **options):
         (["compress", "digits_net", "digits", "--budget", "macs=0.5x", "--lr", "-1"], "lr must be"),
         (["compress", "digits_net", "digits", "--budget", "macs=0.5x", "--reference", "rnd"], "Did you mean 'random'"),
         (["run", "nothing.yaml", "--set", "x"], "must be key=value"),
+        (["resume", "nowhere"], "nowhere holds no unfinished run."),
     ],
 )
 def test_bad_input_is_one_sentence(args, message, tmp_path, monkeypatch):

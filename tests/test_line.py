@@ -73,7 +73,12 @@ def test_the_file_computes_what_the_model_computes_at_any_batch(result):
         x = torch.randn(n, 3, 8, 8)
         (ours,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(ours, result.model(x).detach().numpy(), atol=1e-5)
-    assert sorted(p.name for p in result.folder.iterdir()) == ["model.onnx", "report.html", "results.json"]
+    assert sorted(p.name for p in result.folder.iterdir()) == [
+        "journal.jsonl",
+        "model.onnx",
+        "report.html",
+        "results.json",
+    ]
 
 
 def test_accuracy_is_recovered_and_said_honestly(result):

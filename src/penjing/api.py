@@ -19,19 +19,22 @@ from torch.utils._pytree import tree_leaves
 
 from penjing.core import console
 from penjing.core.errors import Missed, PlanError
+from penjing.core.files import write_whole
+from penjing.core.journal import NAME as JOURNAL
+from penjing.core.journal import Journal
 from penjing.core.registry import build
 from penjing.costs.units import show
 from penjing.data.data import Data
 from penjing.data.load import as_data
-from penjing.exporting.files import write_whole
 from penjing.exporting.measure import measure, ratio
 from penjing.exporting.session import evaluate_onnx, file_bytes
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
-from penjing.publish import REPORT, RESULTS, aside, publish
+from penjing.publish import REPORT, RESULTS, publish, unfinished
 from penjing.references import make, refuse_impossible
 from penjing.report.build import write_report
-from penjing.results import gather
+from penjing.results import READ, gather
+from penjing.resume import go_on, identity, keep
 from penjing.steps.order import ordered
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
@@ -111,17 +114,21 @@ def run(
     references: Sequence[str] = (),
     command: str = "",
     recipe: str = "",
+    started: Sequence[str] = (),
 ) -> Result:
     """Run steps on a copy of ``model`` and report; the model given is not touched.
 
     ``data`` is what ``penjing.data.load`` takes, a ``Data``, (train, test) or (train, val, test) as datasets or
     loaders, or None. ``folder`` receives the results (a temporary one by default) once all are there, also those of a
-    file that misses its budget; a run that ends earlier leaves the folder as it was. ``example`` is an input batch of
-    two, taken from the data by default; ``threads`` and ``batch`` say how latency is measured. ``references`` adds
-    rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery) and ``"scratch"``
-    (the same widths, trained from new weights for as many epochs as the steps train).
+    file that misses its budget; a run that ends earlier leaves the folder as it was. One that is interrupted or killed
+    leaves ``unfinished`` in its folder, and the same call goes on from there, to the same result. ``example`` is an
+    input batch of two, taken from the data by default; ``threads`` and ``batch`` say how latency is measured.
+    ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
+    and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train). ``command``
+    and ``recipe`` are shown in the report; ``started`` is what ``penjing resume`` starts again.
 
-    Raises: Missed when the exported file misses the budget; PenjingError for everything a user can mend.
+    Raises: Missed when the exported file misses the budget; ResumeError when the folder holds another unfinished run,
+    or another process works in it; PenjingError for everything a user can mend.
     """
     if not isinstance(model, nn.Module):
         raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
@@ -137,10 +144,15 @@ def run(
         probe(original, inputs)
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
-        with aside(place) as hidden:
-            book = Run(hidden, wanted, seed, threads, batch, command, recipe)
-            book.note("remarks", *_remarks(original, inputs))
-            book.note("reads before", 0 if data is None else data.test_reads)
+        which = identity(
+            original, data, todo, budget=wanted, seed=seed, threads=threads, batch=batch, beside=references
+        )
+        with unfinished(place, which, started) as hidden:
+            book = Run(hidden, wanted, seed, threads, batch, command, recipe, resumable=folder is not None)
+            if book.resumable:
+                book.journal = Journal(hidden / JOURNAL)
+            if data is not None:
+                book.made["reads before"] = data.test_reads - book.journal.count(READ)
             try:
                 state, missed = _through(todo, State(copy.deepcopy(original), original, data, (inputs, {})), book)
                 beside = [] if missed else [make(name, state, book, todo) for name in references]
@@ -190,17 +202,31 @@ def _remarks(original: nn.Module, inputs: tuple[Any, ...]) -> list[str]:
 
 
 def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Missed | None]:
-    """Take the state through the steps, with the validation accuracy before and after; stop at a missed budget."""
-    before_and_after = [build("step", "evaluate")] if state.data is not None else []
+    """Take the state through the steps, with the validation accuracy before and after; stop at a missed budget.
+
+    Steps that an earlier process has done are not done again.
+    """
+    measured = [build("step", "evaluate")] if state.data is not None else []
+    todo = [*measured, *steps, *measured]
+    names = [f"{i:02}-{type(step).__name__.rstrip('_')}" for i, step in enumerate(todo, 1)]
+    state, done = go_on(state, book, names)
+    if done:
+        console.say(f"Going on after step {done} of {len(todo)}, {names[done - 1].partition('-')[2]}.")
+    elif book.journal.count("run begins"):
+        console.say("Going on with the first step.")
+    else:
+        book.note("remarks", *_remarks(state.original, state.example[0]))
+    book.journal.note("run begins" if not done else "run goes on", steps=len(todo), done=done)
     missed = None
-    for step in [*before_and_after, *steps]:
+    for name, step in zip(names[done:], todo[done:], strict=True):
+        book.at = name
         try:
-            state = step(state, book)
+            if missed is None or step in measured:
+                state = step(state, book)
         except Missed as error:
             missed = error
-            break
-    for step in before_and_after:
-        state = step(state, book)
+        else:
+            keep(state, book)
     return state, missed
 
 

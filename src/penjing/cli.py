@@ -1,4 +1,4 @@
-"""The shell: inspect, compress, run, bench, list. Everything heavy is imported inside the verbs."""
+"""The shell: inspect, compress, run, resume, bench, list. Everything heavy is imported inside the verbs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _errors() -> Iterator[None]:
         typer.echo(f"penjing: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo("penjing: interrupted.", err=True)
+        typer.echo("penjing: interrupted; penjing resume FOLDER goes on with a run that had begun.", err=True)
         raise typer.Exit(130) from None
     except OSError as error:
         typer.echo(f"penjing: {error.filename or 'the output'} cannot be used: {error.strerror or error}.", err=True)
@@ -158,7 +158,7 @@ def compress(
             result = api.compress(
                 network, _load(data, seed, val, mean, std), budget, epochs=epochs, lr=lr, criterion=criterion,
                 allocator=allocator, folder=out, seed=seed, threads=threads, batch=batch,
-                references=tuple(reference or ()), command=_command(),
+                references=tuple(reference or ()), command=_command(), started=sys.argv[1:],
             )  # fmt: skip
         _tell(result, out, as_json)
 
@@ -195,10 +195,28 @@ def run(
             data = load(_beside(recipe, read.data), seed=read.seed, val=read.val, mean=read.mean, std=read.std)
             result = api.run(
                 network, data, read.steps, read.budget, folder=out, seed=read.seed, references=tuple(reference or ()),
-                command=_command(), recipe=recipe.read_text(encoding="utf-8"),
+                command=_command(), recipe=recipe.read_text(encoding="utf-8"), started=sys.argv[1:],
                 threads=int(read.target.get("threads", 1)), batch=int(read.target.get("batch", 1)),
             )  # fmt: skip
         _tell(result, out, as_json)
+
+
+@app.command()
+def resume(folder: Annotated[Path, typer.Argument(help="The --out of a run that was interrupted or killed.")]) -> None:
+    """Go on with an unfinished run, by the command that started it."""
+    with _errors():
+        from penjing.core.errors import ResumeError
+        from penjing.publish import read_run
+
+        found, place = read_run(folder), folder.resolve()
+        if not found["command"]:
+            raise ResumeError(f"The run in {folder} was started from Python; call the same again, and it goes on.")
+        try:
+            os.chdir(found["folder"])
+        except OSError as error:
+            raise ResumeError(f"The run was started in {found['folder']}, which is gone: {error.strerror}.") from None
+        sys.argv[1:] = [*found["command"], "--out", str(place)]
+    app(sys.argv[1:])
 
 
 def _beside(recipe: Path, name: str | None) -> Any:

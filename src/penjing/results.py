@@ -17,7 +17,7 @@ import penjing
 from penjing.core.registry import build
 from penjing.core.types import Plan
 from penjing.data.data import Data
-from penjing.exporting.measure import Timing, cpu_name, measure, ratio
+from penjing.exporting.measure import Timing, cpu_name, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
@@ -25,6 +25,9 @@ from penjing.graph.trace import trace
 from penjing.steps.price import cheap_costs, original_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
+
+READ = "the test set is read"
+"""What the journal says of it."""
 
 FIELDS = (
     "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "stages", "rounds", "diagnostics",
@@ -45,9 +48,10 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     for i, (name, model, _) in enumerate(networks[1:]):
         ready = next(reversed(list(state.files.values())), None) if name == "penjing" else None
         files[name] = ready or export_onnx(model, *state.example, run.scratch / f"reference{i}.onnx")
-    timings = measure(files, threads=run.threads, batch=run.batch)
+    timings = run.measure("all files", files)
     rows = [
-        row(name, model, state, timings, note) | {"size": file_bytes(files[name])} for name, model, note in networks
+        row(name, model, state, run, timings, note) | {"size": file_bytes(files[name])}
+        for name, model, note in networks
     ]
     facts: dict[str, Any] = {
         "penjing": penjing.__version__,
@@ -64,7 +68,7 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
         },
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count() or 1, "threads": run.threads},
         "rows": rows,
-        "test_reads": 0 if state.data is None else state.data.test_reads - sum(run.noted("reads before")),
+        "test_reads": 0 if state.data is None else state.data.test_reads - run.made.get("reads before", 0),
         "files": {path.name: path.stat().st_size for path in sorted(run.folder.glob("*.onnx"))},
     }
     for name in FIELDS:
@@ -75,24 +79,26 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     return facts
 
 
-def row(name: str, model: nn.Module, state: State, timings: dict[str, Timing], note: str) -> dict[str, Any]:
+def row(name: str, model: nn.Module, state: State, run: Run, timings: dict[str, Timing], note: str) -> dict[str, Any]:
     """Return one network's line of the table; the test split is read here, once."""
     graph = trace(model, *state.example, proof=False)
     draft = Draft(graph, Plan(), lambda: model)
     facts: dict[str, Any] = {"name": name, "note": note}
     facts |= {cost: float(build("cost", cost)(draft)) for cost in cheap_costs()}
     facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
-    facts |= tested(model, state.data)
+    facts |= run.journal.recall(f"test of {name}", lambda: tested(name, model, state.data, run))
     timing = timings[name]
     facts["latency"] = {key: value for key, value in asdict(timing).items() if key != "samples"}
     facts["ratio"] = asdict(ratio(timings["original"], timing))
     return facts
 
 
-def tested(model: nn.Module, data: Data | None) -> dict[str, Any]:
+def tested(name: str, model: nn.Module, data: Data | None, run: Run) -> dict[str, Any]:
     """Read the test split once and return accuracy, error, and how many pictures are wrong; nothing without data."""
     if data is None:
         return {"accuracy": None, "error": None, "wrong": 0, "of": 0}
+    # Written down beforehand: a run that is killed meanwhile has read it all the same.
+    run.journal.note(READ, network=name)
     found = evaluate(model, data.test)
     return {
         "accuracy": found.accuracy,

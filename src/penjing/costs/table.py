@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core.errors import PenjingError
+from penjing.core.files import write_whole
 from penjing.core.types import Draft, Layer
 from penjing.costs.probe import Shape, time_shape
-from penjing.exporting.files import write_whole
 from penjing.exporting.measure import Timing, cpu_name, runtime_name
 
 Timer = Callable[[Shape, int, int], float]

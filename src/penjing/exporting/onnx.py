@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from penjing.core.errors import PenjingError
+from penjing.core.files import write_whole
 from penjing.exporting import tidy
 from penjing.exporting.blame import export_error, run_error
-from penjing.exporting.files import write_whole
 from penjing.exporting.inputs import Example, batch_of, bound, names_of, open_batch, with_batch
 from penjing.exporting.modes import evaluating
 from penjing.exporting.silence import silence

@@ -10,7 +10,7 @@ from penjing.core.errors import Missed, PlanError
 from penjing.core.registry import build, register
 from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
-from penjing.exporting.measure import measure, ratio
+from penjing.exporting.measure import ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
 from penjing.exporting.verify import check_parity
@@ -89,7 +89,7 @@ class check:  # noqa: N801  (registered under its own name)
             draft = Draft(trace(state.model, *state.example, proof=False), Plan(), state.copy_model)
             original = original_of(state, run)
             costs = {name: float(build("cost", name)(draft)) for name in cheap_costs()}
-            timings = measure({"original": original.file, "model": file}, threads=run.threads, batch=run.batch)
+            timings = run.measure(f"the file of {run.at}", {"original": original.file, "model": file})
             faster = ratio(timings["original"], timings["model"])
             costs |= {"size": float(file_bytes(file)), "latency": original.costs["latency"] / faster.median}
             wanted = asked(run.budget)

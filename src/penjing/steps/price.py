@@ -12,10 +12,11 @@ from torch import nn
 from penjing.core.errors import BudgetError
 from penjing.core.registry import build, entries
 from penjing.core.types import Bound, Cost, Plan
+from penjing.costs.probe import Shape, time_shape
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
 from penjing.costs.units import Asked, parse_budget, resolve, show
-from penjing.exporting.measure import Timing, measure, ratio
+from penjing.exporting.measure import Timing, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
@@ -41,14 +42,14 @@ class Original:
 
 def original_of(state: State, run: Run) -> Original:
     """Return the original's costs, measured once a run."""
-    if not run.noted("original"):
+    if "original" not in run.made:
         draft = Draft(trace(state.original, *state.example, proof=False), Plan(), lambda: state.original)
         found = {name: float(build("cost", name)(draft)) for name in cheap_costs()}
         file = export_onnx(state.original, *state.example, run.scratch / "original.onnx")
-        timing = measure({"original": file}, threads=run.threads, batch=run.batch)["original"]
+        timing = run.measure("the original", {"original": file})["original"]
         found |= {"size": float(file_bytes(file)), "latency": timing.median_ms}
-        run.note("original", Original(found, file, timing))
-    original: Original = run.noted("original")[0]
+        run.made["original"] = Original(found, file, timing)
+    original: Original = run.made["original"]
     return original
 
 
@@ -84,7 +85,7 @@ class Pricer:
         self.bounds = [resolve(a, self.original.costs[name]) for name, a in self.wanted.items() if name != "error"]
         self._refuse_idle()
         self.factors = dict.fromkeys(MEASURED, 1.0)
-        self.table = LayerTable(run.threads, run.batch)
+        self.table = LayerTable(run.threads, run.batch, self._timed)
         if self.wants("latency"):
             self.table.calibrate(graph.layers, self.original.timing)
         self._costs: dict[str, Cost] = {b.cost: build("cost", b.cost) for b in self.bounds if b.cost != "latency"}
@@ -98,6 +99,11 @@ class Pricer:
         if self.bounds and "error" not in self.wanted and all(b.met(costs[b.cost]) for b in self.bounds):
             kept = (f"{b.cost}={b.asked} with {show(costs[b.cost], units()[b.cost])}" for b in self.bounds)
             raise BudgetError(f"The budget asks for nothing: the original meets {', '.join(kept)}.")
+
+    def _timed(self, shape: Shape, threads: int, batch: int) -> float:
+        """Time a layer's shape, once a run."""
+        ms: float = self.run.journal.recall(f"time of {shape}", lambda: time_shape(shape, threads, batch))
+        return ms
 
     def wants(self, cost: str) -> bool:
         """Tell whether the budget bounds this cost."""
@@ -139,7 +145,7 @@ class Pricer:
             found["size"] = float(file_bytes(file))
         if self.wants("latency"):
             files = {"original": self.original.file, "candidate": file}
-            timings = measure(files, threads=self.run.threads, batch=self.run.batch)
+            timings = self.run.measure(f"a candidate of {self.run.at}", files)
             found["latency"] = ratio(timings["candidate"], timings["original"]).median * self.original.costs["latency"]
         return found
 

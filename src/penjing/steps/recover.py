@@ -147,6 +147,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
                 seed=run.seed,
                 teacher=state.original,
                 on_epoch=self._tell,
+                checkpoint=run.checkpoint(),
             )
             run.note("training", *history.rows)
             told = {"terms": [repr(term) for term in terms], "precision": history.precision, "device": history.device}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from penjing.core import console
+from penjing.core.journal import Journal
 from penjing.core.types import Plan
 from penjing.data.data import Data
+from penjing.exporting.measure import Timing, measure
+from penjing.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,9 @@ class Run:
     """Where and how a recipe runs, and the book of what happened.
 
     ``budget`` is what the user asked, by cost. ``threads`` and ``batch`` say how latency is measured. Facts for the
-    report are filed in ``book`` by name.
+    report are filed in ``book`` by name, as plain JSON data. What was measured is written into the ``journal``, so
+    that a run that goes on does not measure it again. ``at`` names the step that is being taken; ``resumable`` says
+    whether anybody will go on from here, so that trainings and steps are kept.
     """
 
     folder: Path
@@ -64,7 +68,12 @@ class Run:
     command: str = ""
     recipe: str = ""
     book: dict[str, list[Any]] = field(default_factory=dict)
+    journal: Journal = field(default_factory=Journal)
+    at: str = ""
+    resumable: bool = False
     started: float = field(default_factory=time.time)
+    made: dict[str, Any] = field(default_factory=dict)
+    _trainings: int = 0
     _temporary: Path | None = None
 
     def note(self, name: str, *facts: Any) -> None:
@@ -85,11 +94,29 @@ class Run:
         self.note("stages", {"name": name, "seconds": round(seconds, 2), "detail": "; ".join(said)})
         console.say(f"{name}: {'; '.join(said) or 'done'} ({seconds:.1f} s)")
 
+    def measure(self, what: str, files: Mapping[str, Path]) -> dict[str, Timing]:
+        """Measure files side by side, as this run measures latency, once; ``what`` says which they are."""
+
+        def taken() -> dict[str, Any]:
+            timings = measure(files, threads=self.threads, batch=self.batch)
+            return {name: asdict(timing) for name, timing in timings.items()}
+
+        found = self.journal.recall(f"latency of {what}", taken)
+        return {name: Timing(**facts | {"samples": tuple(facts["samples"])}) for name, facts in found.items()}
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return where the next training of this step keeps itself."""
+        if not self.resumable:
+            return None
+        self._trainings += 1
+        return Checkpoint(self.folder / f"{self.at or 'run'}.{self._trainings}.training")
+
     @property
     def scratch(self) -> Path:
         """A folder for files that nobody keeps; it goes with the run."""
         if self._temporary is None:
-            self._temporary = Path(tempfile.mkdtemp(prefix="penjing-"))
+            self._temporary = self.folder / "scratch"
+            self._temporary.mkdir(exist_ok=True)
         return self._temporary
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from penjing.core.errors import ResumeError
-from penjing.exporting.files import write_whole
+from penjing.core.files import write_whole
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""Go on where a run was stopped: what identifies a run, and what is kept of each step that is done."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import penjing
+from penjing.core.errors import ResumeError
+from penjing.core.types import Plan
+from penjing.data.data import Data
+from penjing.exporting.bundle import load_bundle, read_manifest, write_bundle
+from penjing.exporting.measure import cpu_name, runtime_name
+from penjing.graph import form
+from penjing.steps.state import Run, State
+
+SUFFIX = ".done"
+
+
+# ------------------------------------------------------------------------------------------------- which run it is
+
+
+def identity(original: nn.Module, data: Data | None, steps: Sequence[Any], **options: Any) -> dict[str, Any]:
+    """Return what makes a run this one: two runs with equal identities end with equal weights."""
+    return {
+        **{name: told(value) for name, value in options.items()},
+        "network": type(original).__name__,
+        "weights": _digest(original),
+        "data": None if data is None else _described(data),
+        "steps": [told(step) for step in steps],
+        "torch threads": torch.get_num_threads(),
+        "versions": [penjing.__version__, str(torch.__version__), runtime_name()],
+        "processor": cpu_name(),
+    }
+
+
+def told(thing: Any) -> Any:
+    """Return a step or an option as JSON data that is the same in every process."""
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if is_dataclass(thing) and not isinstance(thing, type):
+        shown = {f.name: told(getattr(thing, f.name)) for f in fields(thing) if f.init and f.repr}
+        return {type(thing).__name__.rstrip("_"): shown}
+    if isinstance(thing, Mapping):
+        return {str(key): told(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple | set | frozenset):
+        return [told(one) for one in thing]
+    if isinstance(thing, os.PathLike):
+        return os.fspath(thing)
+    return getattr(thing, "__qualname__", type(thing).__qualname__)
+
+
+def _digest(model: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, tensor in form.tensors(model).items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _described(data: Data) -> dict[str, Any]:
+    labels = hashlib.sha256()
+    for split in (data.train, data.val):
+        labels.update(np.ascontiguousarray(split.labels).tobytes())
+    return {"name": data.name, "train": len(data.train), "val": len(data.val), "labels": labels.hexdigest()[:16]}
+
+
+# ------------------------------------------------------------------------------------------------- what is done
+
+
+def keep(state: State, run: Run) -> None:
+    """Keep the state after the step that ``run.at`` names; those kept before it go.
+
+    Raises: BundleError when it cannot be written.
+    """
+    if not run.resumable:
+        return
+    facts = {
+        "book": run.book,
+        "files": {name: path.name for name, path in state.files.items()},
+        "seconds": time.time() - run.started,
+    }
+    kept = write_bundle(run.folder / f"{run.at}{SUFFIX}", state.model, plans=state.plans, facts=facts)
+    run.journal.note("step done", step=run.at, weights=read_manifest(kept).weights[:16])
+    for older in run.folder.glob(f"*{SUFFIX}"):
+        if older != kept:
+            shutil.rmtree(older, ignore_errors=True)
+    for training in run.folder.glob("*.training"):
+        training.unlink(missing_ok=True)
+
+
+def go_on(state: State, run: Run, names: Sequence[str]) -> tuple[State, int]:
+    """Return the state after the last step that is done, and how many are; the book is that of then.
+
+    Raises: ResumeError when what was kept cannot be used.
+    """
+    for done in range(len(names), 0, -1):
+        kept = run.folder / f"{names[done - 1]}{SUFFIX}"
+        if kept.exists():
+            return _restored(state, run, kept), done
+    return state, 0
+
+
+def _restored(state: State, run: Run, kept: Path) -> State:
+    model = load_bundle(kept, lambda: copy.deepcopy(state.original))
+    manifest = read_manifest(kept)
+    try:
+        run.book = {str(name): list(facts) for name, facts in manifest.facts["book"].items()}
+        run.started = time.time() - float(manifest.facts["seconds"])
+        files = {str(name): run.folder / Path(file).name for name, file in manifest.facts["files"].items()}
+        plans = tuple(Plan.from_json(plan) for plan in manifest.lineage)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResumeError(
+            f"{kept} is not what this run wrote ({error!r}); remove {run.folder} to start over."
+        ) from None
+    return replace(state, model=model, plans=plans, files=files)

@@ -1,0 +1,174 @@
+"""A run that is stopped anywhere ends, once it goes on, as if it had never been stopped."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import penjing
+from penjing.core.errors import ResumeError
+from penjing.core.journal import Journal
+from penjing.graph import form
+from penjing.resume import told
+from penjing.steps.prune import prune
+from penjing.steps.recover import train
+from tiny import pictures, tiny
+
+STEPS = [prune(criterion="l1"), "reconstruct", "recalibrate", train(epochs=2, lr=0.02, batch=16), "export", "check"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def run(data, folder, steps=STEPS, budget="macs=0.6x", **options):
+    return penjing.run(tiny(), data, steps, budget, folder=folder, **options)
+
+
+def timeless(results):
+    """Leave out what is measured or read off a clock."""
+    rows = [{k: v for k, v in row.items() if k not in ("latency", "ratio")} for row in results["rows"]]
+    epochs = [{k: v for k, v in row.items() if k != "seconds"} for row in results["training"]]
+    return {
+        **{k: results[k] for k in ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks")},
+        "rows": rows,
+        "epochs": epochs,
+        "stages": [(stage["name"]) for stage in results["stages"]],
+    }
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(monkeypatch, count):
+    """Die when the journal has got so many more lines."""
+    honest, seen = Journal.note, list[str]()
+
+    def note(self, event, **facts):
+        seen.append(event)
+        if len(seen) > count:
+            raise Killed
+        honest(self, event, **facts)
+
+    monkeypatch.setattr(Journal, "note", note)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    return run(data, tmp_path_factory.mktemp("whole"), references=("random",))
+
+
+def test_a_run_killed_before_every_line_of_its_journal_ends_the_same(data, tmp_path, monkeypatch, whole):
+    lines = len((whole.folder / "journal.jsonl").read_text().splitlines())
+    assert lines > 10
+    place = tmp_path / "run"
+    for count in range(1, lines):
+        with monkeypatch.context() as patch:
+            kill_at(patch, 1)
+            try:
+                broken = run(data, place, references=("random",))
+                break
+            except Killed:
+                assert (place / "unfinished" / "run.json").exists(), count
+    else:
+        broken = run(data, place, references=("random",))
+    assert form.same(form.tensors(whole.model), form.tensors(broken.model))
+    assert timeless(whole.results) == timeless(json.loads((place / "results.json").read_text()))
+    assert (place / "model.onnx").read_bytes() == (whole.folder / "model.onnx").read_bytes()
+    assert not (place / "unfinished").exists()
+
+
+def test_latencies_that_were_measured_are_not_measured_again(data, tmp_path, monkeypatch):
+    from penjing.steps import state as states
+
+    honest, measured = states.measure, []
+
+    def measure(files, **options):
+        measured.append(sorted(files))
+        return honest(files, **options)
+
+    monkeypatch.setattr(states, "measure", measure)
+    steps = [prune(criterion="l1"), "export", "check"]
+    with monkeypatch.context() as patch:
+        patch.setattr("penjing.api.gather", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(data, tmp_path, steps)
+    before = len(measured)
+    run(data, tmp_path, steps)
+    assert measured[before:] == [["original", "penjing"]], "the rows alone; the original's own time is known"
+
+
+def test_the_same_call_goes_on_and_another_does_not(data, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("penjing.api.gather", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path)
+    for other, key in (({"seed": 1}, "seed"), ({"budget": "macs=0.5x"}, "budget"), ({"threads": 2}, "threads")):
+        with pytest.raises(ResumeError, match=f"unfinished run with another {key}"):
+            run(data, tmp_path, **other)
+    with pytest.raises(ResumeError, match="unfinished run with another steps"):
+        run(data, tmp_path, steps=STEPS[:3])
+    capsys.readouterr()
+    run(data, tmp_path)
+    assert "Going on after step 8 of 8, evaluate." in capsys.readouterr().err
+
+
+def test_a_temporary_run_keeps_nothing(data):
+    result = penjing.run(tiny(), data, [prune(criterion="l1")], "macs=0.6x")
+    assert sorted(path.name for path in result.folder.iterdir()) == ["report.html", "results.json"]
+
+
+def test_what_identifies_a_step_is_the_same_in_every_process():
+    assert told([prune(), pictures, Path("a/b"), {1: (2, None)}])[1:] == ["pictures", "a/b", {"1": [2, None]}]
+    assert "0x" not in json.dumps(told([train(terms=[penjing.train]), lambda: 0]))
+
+
+# ----------------------------------------------------------------------------------------------------- real kills
+
+KILLS = range(10)
+
+COMPRESS = ["compress", "tiny:tiny", "--budget", "macs=0.6x", "--criterion", "l1", "--epochs", "2", "--quiet"]
+
+
+def shell(*words, cwd=Path(__file__).parent):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-m", "penjing.cli", *map(str, words)]
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def ended(process):
+    said = process.communicate(timeout=300)[1].decode()
+    return process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    """The folder of a run that nobody disturbed, and how long it took."""
+    folder, begun = tmp_path_factory.mktemp("unbroken"), time.monotonic()
+    assert ended(shell(*COMPRESS, data, "--out", folder)) == (0, "")
+    return folder, time.monotonic() - begun
+
+
+@pytest.mark.parametrize("number", KILLS)
+def test_killed_for_real_at_any_moment_it_ends_the_same_to_the_byte(data, tmp_path, unbroken, number):
+    folder, lasted = unbroken
+    place = tmp_path / "run"
+    process = shell(*COMPRESS, data, "--out", place)
+    time.sleep((0.15 + 0.85 * random.Random(number).random()) * lasted)
+    process.kill()
+    ended(process)
+    if (place / "unfinished" / "run.json").exists():
+        assert ended(shell("resume", place, cwd="/")) == (0, "")
+    elif not (place / "results.json").exists():
+        assert ended(shell(*COMPRESS, data, "--out", place)) == (0, "")  # it had not begun
+    assert (place / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+    ours, theirs = (timeless(json.loads((f / "results.json").read_text())) for f in (place, folder))
+    assert ours.pop("test_reads") >= theirs.pop("test_reads")
+    assert ours == theirs and not (place / "unfinished").exists()
