@@ -122,7 +122,7 @@ def test_the_same_call_goes_on_and_another_does_not(data, tmp_path, monkeypatch,
 
 def test_a_temporary_run_keeps_nothing(data):
     result = penjing.run(tiny(), data, [prune(criterion="l1")], "macs=0.6x")
-    assert sorted(path.name for path in result.folder.iterdir()) == ["report.html", "results.json"]
+    assert sorted(path.name for path in result.folder.iterdir()) == ["model.penjing", "report.html", "results.json"]
 
 
 def test_what_identifies_a_step_is_the_same_in_every_process():

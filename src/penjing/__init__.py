@@ -9,9 +9,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Result": "api",
-    "bench": "api",
+    "bench": "compare",
     "compress": "api",
     "inspect": "api",
+    "load": "exporting.bundle",
     "run": "api",
     "PenjingError": "core.errors",
 }
@@ -35,6 +36,7 @@ __all__ = [
     "data",
     "export",
     "inspect",
+    "load",
     "prune",
     "recalibrate",
     "reconstruct",

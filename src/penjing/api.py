@@ -26,8 +26,7 @@ from penjing.core.registry import build
 from penjing.costs.units import show
 from penjing.data.data import Data
 from penjing.data.load import as_data
-from penjing.exporting.measure import measure, ratio
-from penjing.exporting.session import evaluate_onnx, file_bytes
+from penjing.exporting import bundle
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 from penjing.publish import REPORT, RESULTS, publish, unfinished
@@ -47,8 +46,8 @@ from penjing.training.probe import probe
 class Result:
     """What a run returns: the smaller ``model``, and ``results``, plain data that tells everything about it.
 
-    ``folder`` holds ``report.html``, ``results.json`` and the exported ``files``, by name, in order; a temporary one
-    goes with the result.
+    ``folder`` holds ``report.html``, ``results.json``, the bundle ``model.penjing`` and the exported ``files``, by
+    name, in order; a temporary one goes with the result.
     """
 
     model: nn.Module
@@ -64,6 +63,13 @@ class Result:
         if not self.files:
             raise PlanError("This run exported nothing; put the step export at the end of its steps.")
         return write_whole(path, list(self.files.values())[-1].read_bytes())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the network as a bundle, which ``penjing.load`` reads.
+
+        Raises: BundleError when it cannot be written.
+        """
+        return bundle.copied(self.folder / bundle.BUNDLE, path)
 
     def report(self, path: str | Path) -> Path:
         """Copy the report.
@@ -114,6 +120,7 @@ def run(
     references: Sequence[str] = (),
     command: str = "",
     recipe: str = "",
+    builder: str = "",
     started: Sequence[str] = (),
 ) -> Result:
     """Run steps on a copy of ``model`` and report; the model given is not touched.
@@ -125,7 +132,8 @@ def run(
     input batch of two, taken from the data by default; ``threads`` and ``batch`` say how latency is measured.
     ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
     and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train). ``command``
-    and ``recipe`` are shown in the report; ``started`` is what ``penjing resume`` starts again.
+    and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
+    bundle, to make the network by when it is loaded; ``started`` is what ``penjing resume`` starts again.
 
     Raises: Missed when the exported file misses the budget; ResumeError when the folder holds another unfinished run,
     or another process works in it; PenjingError for everything a user can mend.
@@ -159,8 +167,7 @@ def run(
                 results = gather(state, book, beside)
             finally:
                 book.close()
-            write_whole(hidden / RESULTS, json.dumps(results, indent=1, default=float).encode())
-            write_report(results, hidden / REPORT)
+            _write(hidden, state, results, builder)
             publish(hidden, place)
         if missed is not None:
             where = "" if folder is None else f" What was reached lies in {place}."
@@ -173,6 +180,15 @@ def run(
     if folder is None:
         weakref.finalize(result, shutil.rmtree, place, ignore_errors=True)
     return result
+
+
+def _write(folder: Path, state: State, results: Mapping[str, Any], builder: str) -> None:
+    """Write what a finished run shows beside its files."""
+    shapes = [list(x.shape[1:]) for x in state.example[0] if isinstance(x, Tensor)]
+    facts: dict[str, Any] = {key: results.get(key) for key in ("rows", "budget", "validation")}
+    bundle.write(folder / bundle.BUNDLE, state.model, builder=builder, plans=state.plans, inputs=shapes, facts=facts)
+    write_whole(folder / RESULTS, json.dumps(results, indent=1, default=float).encode())
+    write_report(results, folder / REPORT)
 
 
 def _kind(thing: Any) -> str:
@@ -280,42 +296,3 @@ def described(facts: Mapping[str, Any]) -> str:
             cells = [[show(v, "MACs") if k == "macs" else str(v) for k, v in row.items()] for row in rows]
             parts.append(console.table(title, list(rows[0]), cells))
     return "\n\n".join(parts)
-
-
-def bench(
-    files: Sequence[Path], *, threads: int = 1, batch: int = 1, rounds: int = 40, split: Any = None
-) -> list[dict[str, Any]]:
-    """Measure ONNX files side by side; return a row a file, with the ratio of the first one's latency to its own.
-
-    Raises: PenjingError for a file that cannot be opened.
-    """
-    paths = {str(i): file for i, file in enumerate(files)}
-    timings = measure(paths, threads=threads, batch=batch, rounds=rounds)
-    rows = []
-    for key, timing in timings.items():
-        name, faster = str(paths[key]), ratio(timings["0"], timing)
-        row = {"file": name, "bytes": file_bytes(name), "median_ms": timing.median_ms, "low_ms": timing.low_ms,
-               "high_ms": timing.high_ms, "speed-up": faster.median, "speed-up low": faster.low,
-               "speed-up high": faster.high, "threads": threads, "batch": batch, "clock": timing.clock,
-               "runtime": timing.runtime, "cpu": timing.cpu}  # fmt: skip
-        if split is not None:
-            row["accuracy"] = evaluate_onnx(name, split)
-        rows.append(row)
-    return rows
-
-
-def benched(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what ``bench`` measured as text."""
-    header = ["file", "size", "median", "10 % to 90 %", "speed-up", "10 % to 90 %"]
-    cells = []
-    for r in rows:
-        spread = f"{r['low_ms']:.3f} to {r['high_ms']:.3f} ms"
-        faster = f"{r['speed-up low']:.2f} to {r['speed-up high']:.2f}"
-        size, median = show(r["bytes"], "bytes"), show(r["median_ms"], "ms")
-        cells.append([r["file"], size, median, spread, f"{r['speed-up']:.2f}x", faster])
-    if "accuracy" in rows[0]:
-        header.append("accuracy")
-        cells = [[*cell, f"{r['accuracy']:.2f} %"] for cell, r in zip(cells, rows, strict=True)]
-    one = rows[0]
-    where = f"{one['runtime']}, {one['threads']} thread(s), batch {one['batch']}, {one['clock']} time, {one['cpu']}"
-    return f"{console.table('', header, cells)}\n{where}"

@@ -1,4 +1,4 @@
-"""The shell: inspect, compress, run, resume, bench, list. Everything heavy is imported inside the verbs."""
+"""The shell, a function a verb. Everything heavy is imported inside the verbs."""
 
 from __future__ import annotations
 
@@ -158,7 +158,8 @@ def compress(
             result = api.compress(
                 network, _load(data, seed, val, mean, std), budget, epochs=epochs, lr=lr, criterion=criterion,
                 allocator=allocator, folder=out, seed=seed, threads=threads, batch=batch,
-                references=tuple(reference or ()), command=_command(), started=sys.argv[1:],
+                references=tuple(reference or ()), command=_command(), builder=zoo.builder_of(model),
+                started=sys.argv[1:],
             )  # fmt: skip
         _tell(result, out, as_json)
 
@@ -195,7 +196,8 @@ def run(
             data = load(_beside(recipe, read.data), seed=read.seed, val=read.val, mean=read.mean, std=read.std)
             result = api.run(
                 network, data, read.steps, read.budget, folder=out, seed=read.seed, references=tuple(reference or ()),
-                command=_command(), recipe=recipe.read_text(encoding="utf-8"), started=sys.argv[1:],
+                command=_command(), recipe=recipe.read_text(encoding="utf-8"), builder=zoo.builder_of(read.model),
+                started=sys.argv[1:],
                 threads=int(read.target.get("threads", 1)), batch=int(read.target.get("batch", 1)),
             )  # fmt: skip
         _tell(result, out, as_json)
@@ -217,6 +219,41 @@ def resume(folder: Annotated[Path, typer.Argument(help="The --out of a run that 
             raise ResumeError(f"The run was started in {found['folder']}, which is gone: {error.strerror}.") from None
         sys.argv[1:] = [*found["command"], "--out", str(place)]
     app(sys.argv[1:])
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or a bundle.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.onnx"),
+    builder: Annotated[str, typer.Option(help="package.module:builder, in place of the bundle's own.")] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="Import the bundle's builder; that runs its code.")] = False,
+) -> None:
+    """Write a run's network as ONNX again, from its bundle."""
+    with _errors():
+        from penjing import compare
+
+        path, difference = compare.export_bundle(folder, out, builder, trust)
+        typer.echo(f"{path}: differs from the network by {difference:.1e} at most")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; by default the folder's own.")] = None,
+) -> None:
+    """Write a run's report again, from its results."""
+    with _errors():
+        from penjing.core.errors import RecipeError
+        from penjing.publish import REPORT, RESULTS
+        from penjing.report.build import write_report
+
+        try:
+            results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RecipeError(
+                f"{folder / RESULTS} cannot be read: {getattr(error, 'strerror', '') or error}."
+            ) from None
+        typer.echo(str(write_report(results, out or folder / REPORT)))
 
 
 def _beside(recipe: Path, name: str | None) -> Any:
@@ -255,7 +292,7 @@ def inspect(
 
 @app.command()
 def bench(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is what the others are compared with.")],
+    files: Annotated[list[Path], typer.Argument(help="ONNX files or runs' folders; the first is compared with.")],
     threads: Threads = 1,
     batch: Batch = 1,
     rounds: Annotated[int, typer.Option(help="How many times the files take turns.", min=5)] = 40,
@@ -267,11 +304,11 @@ def bench(
 ) -> None:
     """Measure files side by side: latency with its spread, size, and, with --data, accuracy."""
     with _errors():
-        from penjing import api
+        from penjing import compare
 
         split = _load(data, seed, "0.1", mean, std).val if data else None
-        facts = api.bench(files, threads=threads, batch=batch, rounds=rounds, split=split)
-        typer.echo(json.dumps(facts, indent=1) if as_json else api.benched(facts))
+        facts = compare.bench(files, threads=threads, batch=batch, rounds=rounds, split=split)
+        typer.echo(json.dumps(facts, indent=1) if as_json else compare.benched(facts))
 
 
 @app.command("list")

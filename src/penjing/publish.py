@@ -14,6 +14,7 @@ from typing import IO, Any
 from penjing.core.errors import PenjingError, PlanError, ResumeError
 from penjing.core.files import write_whole
 from penjing.core.journal import NAME as JOURNAL
+from penjing.exporting.bundle import BUNDLE
 
 try:
     import fcntl
@@ -118,7 +119,7 @@ def read_run(place: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if not (isinstance(found["identity"], dict) and all(isinstance(part, str) for part in found["command"])):
             raise ValueError("its entries are of other kinds")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         done = ": its run is done" if (place / RESULTS).exists() else ""
         raise ResumeError(f"{place} holds no unfinished run{done}.") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -151,7 +152,8 @@ def publish(hidden: Path, place: Path) -> None:
 
     Raises: PlanError when the system does not let it.
     """
-    shown = [file for file in hidden.iterdir() if file.suffix == ".onnx" or file.name in (RESULTS, REPORT, JOURNAL)]
+    names = (RESULTS, REPORT, JOURNAL, BUNDLE)
+    shown = [file for file in hidden.iterdir() if file.suffix == ".onnx" or file.name in names]
     files = sorted(shown, key=lambda file: file.name == RESULTS)
     try:
         earlier = _files_of(place)
@@ -159,11 +161,21 @@ def publish(hidden: Path, place: Path) -> None:
         for name in earlier - {file.name for file in files}:
             (place / name).unlink(missing_ok=True)
         for file in files:
-            beside = place / f".{file.name}.part"
-            shutil.copyfile(file, beside)
-            beside.replace(place / file.name)
+            _copy(file, place / file.name)
     except OSError as error:
-        raise PlanError(f"The results cannot be put into {place}: {error.strerror}.") from None
+        raise PlanError(f"The results cannot be put into {place}: {error.strerror or error}.") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder in place of what is there."""
+    beside = target.with_name(f".{target.name}.part")
+    if source.is_file():
+        shutil.copyfile(source, beside)
+    else:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(source, beside)
+        shutil.rmtree(target, ignore_errors=True)
+    beside.replace(target)
 
 
 def _files_of(place: Path) -> set[str]:

@@ -20,7 +20,7 @@ import penjing
 from penjing.core.errors import ResumeError
 from penjing.core.types import Plan
 from penjing.data.data import Data
-from penjing.exporting.bundle import load_bundle, read_manifest, write_bundle
+from penjing.exporting import bundle
 from penjing.exporting.measure import cpu_name, runtime_name
 from penjing.graph import form
 from penjing.steps.state import Run, State
@@ -91,8 +91,8 @@ def keep(state: State, run: Run) -> None:
         "files": {name: path.name for name, path in state.files.items()},
         "seconds": time.time() - run.started,
     }
-    kept = write_bundle(run.folder / f"{run.at}{SUFFIX}", state.model, plans=state.plans, facts=facts)
-    run.journal.note("step done", step=run.at, weights=read_manifest(kept).weights[:16])
+    kept = bundle.write(run.folder / f"{run.at}{SUFFIX}", state.model, plans=state.plans, facts=facts)
+    run.journal.note("step done", step=run.at, weights=bundle.read_manifest(kept).weights[:16])
     for older in run.folder.glob(f"*{SUFFIX}"):
         if older != kept:
             shutil.rmtree(older, ignore_errors=True)
@@ -113,8 +113,8 @@ def go_on(state: State, run: Run, names: Sequence[str]) -> tuple[State, int]:
 
 
 def _restored(state: State, run: Run, kept: Path) -> State:
-    model = load_bundle(kept, lambda: copy.deepcopy(state.original))
-    manifest = read_manifest(kept)
+    model = bundle.load(kept, lambda: copy.deepcopy(state.original))
+    manifest = bundle.read_manifest(kept)
     try:
         run.book = {str(name): list(facts) for name, facts in manifest.facts["book"].items()}
         run.started = time.time() - float(manifest.facts["seconds"])

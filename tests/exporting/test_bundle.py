@@ -12,7 +12,7 @@ from nets.hostile import HOSTILE
 from penjing import zoo
 from penjing.core.errors import BundleError
 from penjing.core.types import Plan
-from penjing.exporting.bundle import MANIFEST, WEIGHTS, load_bundle, read_manifest, write_bundle
+from penjing.exporting.bundle import MANIFEST, WEIGHTS, load, read_manifest, write
 from penjing.graph import form
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
@@ -33,7 +33,7 @@ def small():
 @pytest.fixture
 def folder(small, tmp_path):
     model, plan = small
-    return write_bundle(
+    return write(
         tmp_path / "model.penjing", model, builder=BUILDER, plans=[plan], inputs=[[3, 32, 32]], facts={"macs": 1.5}
     )
 
@@ -54,7 +54,7 @@ def sign(folder: Path) -> Path:
 
 def test_a_bundle_gives_the_network_back(small, folder):
     model, plan = small
-    again = load_bundle(folder)
+    again = load(folder)
     assert not again.training and form.same(form.tensors(model), form.tensors(again))
     with torch.no_grad():
         assert torch.equal(again(X), model(X))
@@ -66,29 +66,29 @@ def test_a_bundle_gives_the_network_back(small, folder):
 
 
 def test_it_trains_on_and_is_cut_again(folder):
-    model = load_bundle(folder)
+    model = load(folder)
     model.train()(X).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
     assert trace(model.eval(), (X,)).sites
 
 
 def test_a_second_bundle_takes_the_place_of_the_first(small, folder):
-    write_bundle(folder, zoo.resnet20(), builder=BUILDER)
-    assert load_bundle(folder).layer1[0].conv1.out_channels == 16
+    write(folder, zoo.resnet20(), builder=BUILDER)
+    assert load(folder).layer1[0].conv1.out_channels == 16
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model.penjing"]
 
 
 def test_a_builder_that_needs_numbers_gets_them(tmp_path):
     model = zoo.digits_net(pretrained=True)
-    folder = write_bundle(tmp_path / "digits", model, builder="penjing.zoo.digits:trained")
-    assert form.same(form.tensors(load_bundle(folder)), form.tensors(model))
+    folder = write(tmp_path / "digits", model, builder="penjing.zoo.digits:trained")
+    assert form.same(form.tensors(load(folder)), form.tensors(model))
 
 
 @pytest.mark.parametrize("name", ["same_parameter_in_two_modules", "transposed_weight_tying", "weight_norm"])
 def test_networks_that_share_or_compute_weights(name, tmp_path):
     model = plain(HOSTILE[name].build())
-    folder = write_bundle(tmp_path / name, model)
-    again = load_bundle(folder, HOSTILE[name].build)
+    folder = write(tmp_path / name, model)
+    again = load(folder, HOSTILE[name].build)
     assert form.same(form.tensors(model), form.tensors(again))
 
 
@@ -100,18 +100,18 @@ def test_a_strangers_builder_is_not_imported(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     change(folder, builder="stranger:build")
     with pytest.raises(BundleError, match=r"names the builder stranger:build, and importing it runs its code"):
-        load_bundle(folder)
+        load(folder)
     assert not (tmp_path / "harm").exists()
-    assert load_bundle(folder, zoo.resnet20) is not None
+    assert load(folder, zoo.resnet20) is not None
     with pytest.raises(BundleError, match="has no builder 'build'"):
-        load_bundle(folder, trust=True)
+        load(folder, trust=True)
     assert (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize("builder", ["penjing.zoo.resnet", "penjing.cli:main", "penjing.zoo.os:system", ""])
 def test_a_name_that_is_no_builder(folder, builder):
     with pytest.raises(BundleError):
-        load_bundle(change(folder, builder=builder))
+        load(change(folder, builder=builder))
 
 
 def test_tampered_weights_are_refused(folder):
@@ -119,8 +119,8 @@ def test_tampered_weights_are_refused(folder):
     packed[-1] ^= 1
     (folder / WEIGHTS).write_bytes(packed)
     with pytest.raises(BundleError, match="their checksums differ"):
-        load_bundle(folder)
-    load_bundle(sign(folder))
+        load(folder)
+    load(sign(folder))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_tampered_weights_are_refused(folder):
 def test_headers_that_lie_are_refused(folder, head):
     (folder / WEIGHTS).write_bytes(head)
     with pytest.raises(BundleError, match="is no sound safetensors file"):
-        load_bundle(sign(folder))
+        load(sign(folder))
 
 
 def test_weights_of_another_network_are_refused(folder):
@@ -151,7 +151,7 @@ def test_weights_of_another_network_are_refused(folder):
     ):
         save_file(wrong, folder / WEIGHTS)
         with pytest.raises(BundleError, match=words):
-            load_bundle(sign(folder))
+            load(sign(folder))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_weights_of_another_network_are_refused(folder):
 )
 def test_only_counts_are_set(folder, counts):
     with pytest.raises(BundleError, match="has no count"):
-        load_bundle(change(folder, counts=counts))
+        load(change(folder, counts=counts))
 
 
 @pytest.mark.parametrize(
@@ -191,14 +191,14 @@ def test_only_counts_are_set(folder, counts):
 def test_a_manifest_that_is_none(folder, text, words):
     (folder / MANIFEST).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(BundleError, match=words):
-        load_bundle(folder)
+        load(folder)
 
 
 def test_a_huge_manifest_is_not_read(folder):
     with (folder / MANIFEST).open("r+b") as file:
         file.truncate(10**9)  # a hole, which takes no space
     with pytest.raises(BundleError, match="more than 64,000,000 bytes"):
-        load_bundle(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
@@ -206,18 +206,18 @@ def test_links_and_missing_files_are_refused(folder, tmp_path, name):
     elsewhere = tmp_path / "elsewhere"
     (folder / name).rename(elsewhere)
     with pytest.raises(BundleError, match="is not there, or is a link"):
-        load_bundle(folder)
+        load(folder)
     (folder / name).symlink_to(elsewhere)
     with pytest.raises(BundleError, match="is not there, or is a link"):
-        load_bundle(folder)
+        load(folder)
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(BundleError, match=r"There is no bundle .*nothing; a bundle is a folder"):
-        load_bundle(tmp_path / "nothing")
+        load(tmp_path / "nothing")
 
 
 def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot be written: File exists"):
-        write_bundle(tmp_path / "file" / "bundle", zoo.resnet20())
+        write(tmp_path / "file" / "bundle", zoo.resnet20())

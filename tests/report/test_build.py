@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penjing.core.errors import RecipeError
+from penjing.core.errors import PenjingError, RecipeError
 from penjing.report.build import render, write_report
 
 VOID = {"meta", "link", "br"}
@@ -188,11 +188,13 @@ def test_report_is_written_whole_or_not_at_all(results: dict[str, Any], tmp_path
 
 def test_an_unwritable_path_is_one_clear_sentence(results: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(RecipeError, match=r"cannot be written to .*taken"):
+    with pytest.raises(PenjingError, match=r"taken cannot be written: Is a directory"):
         write_report(results, tmp_path / "taken")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
-    with pytest.raises(RecipeError, match="cannot be written to /"):
+    with pytest.raises(PenjingError, match="/ cannot be written: it is a folder"):
         write_report(results, Path("/"))
+    with pytest.raises(PenjingError, match="cannot be written: embedded null byte"):
+        write_report(results, tmp_path / "a\0b")
 
 
 def test_a_missed_budget_and_a_failed_check_are_stamped(results: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ def test_the_file_may_have_another_name_and_there_may_be_two(folder, tmp_path):
     steps = [{"export": {"file": "before.onnx"}}, prune(criterion="l1"), {"export": {"file": "small.onnx"}}, "check"]
     result = penjing.run(tiny(), folder, steps, "macs=0.5x", folder=tmp_path / "run")
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
-    assert names == ["before.onnx", "journal.jsonl", "report.html", "results.json", "small.onnx"]
+    assert names == ["before.onnx", "journal.jsonl", "model.penjing", "report.html", "results.json", "small.onnx"]
     assert sorted(result.results["files"]) == ["before.onnx", "small.onnx"]
     copy = result.export(tmp_path / "deep" / "copy.onnx")
     assert copy.read_bytes() == (tmp_path / "run" / "small.onnx").read_bytes()

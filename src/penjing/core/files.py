@@ -15,14 +15,17 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
     Raises: PenjingError when the system does not let it.
     """
     target = Path(path)
+    if not target.name:
+        raise PenjingError(f"{target} cannot be written: it is a folder.")
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)
         beside.replace(target)
-    except OSError as error:
-        raise PenjingError(f"{target} cannot be written: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise PenjingError(f"{target} cannot be written: {why}.") from error
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             beside.unlink()
     return target

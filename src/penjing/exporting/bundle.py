@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load as unpacked
+from safetensors.torch import save as packed
 from torch import nn
 
 import penjing
@@ -32,6 +32,9 @@ from penjing.graph.program import plain
 
 VERSION = 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+BUNDLE = "model.penjing"
+"""A run's bundle, in its folder."""
+
 LARGEST_MANIFEST = 64_000_000
 """Bytes; the lineage of single weights is long."""
 
@@ -58,7 +61,7 @@ class Manifest:
     bundle: int = VERSION
 
 
-def write_bundle(
+def write(
     folder: str | Path,
     model: nn.Module,
     *,
@@ -73,22 +76,35 @@ def write_bundle(
     """
     place = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in form.tensors(model).items()}
-    packed = save_tensors(tensors)
+    weights = packed(tensors)
     manifest = Manifest(
         network=type(model).__name__,
-        weights=hashlib.sha256(packed).hexdigest(),
+        weights=hashlib.sha256(weights).hexdigest(),
         builder=builder,
         counts=form.counts(model),
         inputs=[list(shape) for shape in inputs],
         lineage=[plan.to_json() for plan in plans],
         facts=dict(facts or {}),
     )
+    return _written(place, weights, json.dumps(vars(manifest), indent=1, default=float).encode())
+
+
+def copied(folder: str | Path, to: str | Path) -> Path:
+    """Copy a bundle, whole or not at all.
+
+    Raises: BundleError when there is none, or the system does not let it.
+    """
+    files = (_file(place_of(folder), name).read_bytes() for name in (WEIGHTS, MANIFEST))
+    return _written(Path(to), *files)
+
+
+def _written(place: Path, weights: bytes, manifest: bytes) -> Path:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
         try:
-            (beside / WEIGHTS).write_bytes(packed)
-            (beside / MANIFEST).write_text(json.dumps(vars(manifest), indent=1, default=float), encoding="utf-8")
+            (beside / WEIGHTS).write_bytes(weights)
+            (beside / MANIFEST).write_bytes(manifest)
             _exchange(beside, place)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -112,7 +128,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
     Raises: BundleError naming what is wrong with the file.
     """
-    path = _file(Path(folder), MANIFEST)
+    path = _file(place_of(folder), MANIFEST)
     if path.stat().st_size > LARGEST_MANIFEST:
         raise BundleError(f"{path} has more than {LARGEST_MANIFEST:,} bytes; that is no manifest.")
     try:
@@ -131,23 +147,21 @@ def read_manifest(folder: str | Path) -> Manifest:
     return manifest
 
 
-def load_bundle(
-    folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False
-) -> nn.Module:
-    """Return the bundle's network, in eval mode.
+def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False) -> nn.Module:
+    """Return the network of a bundle, or of a run's folder, in eval mode, to run, train on, cut again or export.
 
     ``builder`` makes the original; by default the one that the manifest names is called, if it is penjing's own.
     ``trust`` says that it may be imported wherever it comes from: importing runs code.
 
     Raises: BundleError naming the file and what is wrong with it.
     """
-    place = Path(folder)
+    place = place_of(folder)
     manifest = read_manifest(place)
-    packed = _file(place, WEIGHTS).read_bytes()
-    if hashlib.sha256(packed).hexdigest() != manifest.weights:
+    weights = _file(place, WEIGHTS).read_bytes()
+    if hashlib.sha256(weights).hexdigest() != manifest.weights:
         raise BundleError(f"{place / WEIGHTS} is not the file that {MANIFEST} tells of: their checksums differ.")
     try:
-        tensors = load_tensors(packed)
+        tensors = unpacked(weights)
     except SafetensorError as error:
         raise BundleError(f"{place / WEIGHTS} is no sound safetensors file: {error}.") from None
     make = builder if builder is not None else partial(_built, place, manifest, trust)
@@ -171,13 +185,19 @@ def _built(place: Path, manifest: Manifest, trust: bool) -> nn.Module:
         raise BundleError(f"{place} names no builder; pass the function that makes a {manifest.network}.")
     if not trust and not manifest.builder.startswith(OURS):
         raise BundleError(
-            f"{place} names the builder {manifest.builder}, and importing it runs its code; pass the builder, or "
-            "trust=True if you know it."
+            f"{place} names the builder {manifest.builder}, and importing it runs its code; pass the builder, or say "
+            "that you trust it (trust=True, --trust)."
         )
     model = call_named(manifest.builder, "builder", BundleError)
     if not isinstance(model, nn.Module):
         raise BundleError(f"{manifest.builder} returned {type(model).__name__}; a builder returns a torch.nn.Module.")
     return model
+
+
+def place_of(folder: str | Path) -> Path:
+    """Return the bundle's folder: this one, or the one in a run's folder."""
+    inner = Path(folder) / BUNDLE
+    return inner if inner.is_dir() else Path(folder)
 
 
 def _file(place: Path, name: str) -> Path:

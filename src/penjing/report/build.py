@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from penjing.core.errors import RecipeError
+from penjing.core.files import write_whole
 from penjing.report import plots, table, units, words
 from penjing.report.results import Results, read
 
@@ -20,24 +18,10 @@ def write_report(results: Mapping[str, Any], path: Path) -> Path:
 
     The file appears whole or not at all; an older report stays until the new one is complete.
 
-    Raises: RecipeError naming the key of ``results`` that is missing or wrong, or why the file cannot be written.
+    Raises: RecipeError naming the key of ``results`` that is missing or wrong; PenjingError when the file cannot be
+    written.
     """
-    page = render(results)
-    path = Path(path)
-    part: Path | None = None
-    try:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page, encoding="utf-8", newline="\n")
-        part.replace(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RecipeError(f"The report cannot be written to {path}: {reason}.") from None
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-    return path
+    return write_whole(path, render(results).encode())
 
 
 def render(results: Mapping[str, Any]) -> str:

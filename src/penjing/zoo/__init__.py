@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from penjing.zoo.digits import digits_net
     from penjing.zoo.resnet import resnet18, resnet20, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
     from penjing.zoo.vgg import vgg16_bn, vgg16_bn_wide
-    from penjing.zoo.weights import build, load_weights
+    from penjing.zoo.weights import build, builder_of, load_weights
 
 __all__ = [
     "build",
+    "builder_of",
     "digits_net",
     "load_weights",
     "resnet18",
@@ -45,7 +46,7 @@ BUILDERS = {
 }
 """Each network's builder and the file it lives in."""
 
-_HOMES = {**BUILDERS, "build": "weights", "load_weights": "weights"}
+_HOMES = {**BUILDERS, "build": "weights", "builder_of": "weights", "load_weights": "weights"}
 
 
 def __getattr__(name: str) -> Any:

@@ -66,19 +66,31 @@ def build(spec: str, weights: str | Path | None = None) -> nn.Module:
     >>> type(build("resnet20")).__name__
     'CifarResNet'
     """
-    if ":" not in spec:
-        if spec not in zoo.BUILDERS:
-            raise RecipeError(
-                f"There is no network {spec!r} in the zoo.{did_you_mean(spec, zoo.BUILDERS)} "
-                "Your own is written package.module:builder."
-            )
-        spec = f"{zoo.__name__}.{zoo.BUILDERS[spec]}:{spec}"
+    spec = builder_of(spec)
     model = call_named(spec, "builder", RecipeError)
     if not isinstance(model, nn.Module):
         raise RecipeError(f"{spec} returned {type(model).__name__}; a builder returns a torch.nn.Module.")
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def builder_of(spec: str) -> str:
+    """Return ``package.module:builder`` for a bare zoo name, and others as they are.
+
+    Raises: RecipeError for a name that the zoo has not.
+
+    >>> builder_of("resnet20")
+    'penjing.zoo.resnet:resnet20'
+    """
+    if ":" in spec:
+        return spec
+    if spec not in zoo.BUILDERS:
+        raise RecipeError(
+            f"There is no network {spec!r} in the zoo.{did_you_mean(spec, zoo.BUILDERS)} "
+            "Your own is written package.module:builder."
+        )
+    return f"{zoo.__name__}.{zoo.BUILDERS[spec]}:{spec}"
 
 
 def _read(path: Path) -> dict[str, Tensor]:
