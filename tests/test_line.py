@@ -76,6 +76,7 @@ def test_the_file_computes_what_the_model_computes_at_any_batch(result):
     assert sorted(p.name for p in result.folder.iterdir()) == [
         "journal.jsonl",
         "model.onnx",
+        "model.penjing",
         "report.html",
         "results.json",
     ]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -120,6 +121,34 @@ def test_the_same_call_goes_on_and_another_does_not(data, tmp_path, monkeypatch,
     assert "Going on after step 8 of 8, evaluate." in capsys.readouterr().err
 
 
+def test_a_training_goes_on_from_its_own_checkpoint(data, tmp_path, monkeypatch):
+    """Also the second of two, and that of a reference."""
+    from penjing.training.session import Session
+
+    steps = [train(epochs=1, lr=0.02, batch=16), train(epochs=2, lr=0.02, batch=16)]
+    honest, epochs = Session._epoch, []
+
+    def watched(self, advance):
+        if len(epochs) == 2:
+            raise Killed
+        honest(self, advance)
+        epochs.append(self.job.recipe.epochs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_epoch", watched)
+        with pytest.raises(Killed):
+            run(data, tmp_path, steps, None, references=("scratch",))
+        assert epochs == [1, 2]
+        epochs.clear()
+        with pytest.raises(Killed):
+            run(data, tmp_path, steps, None, references=("scratch",))
+        assert epochs == [2, 3], "one epoch of the second training was left, then the reference began"
+    epochs.clear()
+    patch = monkeypatch.setattr(Session, "_epoch", lambda self, a: (honest(self, a), epochs.append(1)))
+    run(data, tmp_path, steps, None, references=("scratch",))
+    assert epochs == [1, 1] and patch is None
+
+
 def test_a_temporary_run_keeps_nothing(data):
     result = penjing.run(tiny(), data, [prune(criterion="l1")], "macs=0.6x")
     assert sorted(path.name for path in result.folder.iterdir()) == ["model.penjing", "report.html", "results.json"]
@@ -130,6 +159,26 @@ def test_what_identifies_a_step_is_the_same_in_every_process():
     assert "0x" not in json.dumps(told([train(terms=[penjing.train]), lambda: 0]))
 
 
+def test_a_full_disk_is_a_sentence_and_the_folder_goes_on(data, tmp_path, whole):
+    """No file may grow beyond a limit that the system sets."""
+
+    def limit(size):
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    place = tmp_path / "run"
+    for size in (1_000, 20_000, 45_000, 60_000):
+        code, said = ended(shell(*COMPRESS, data, "--out", place, preexec_fn=limit(size)))
+        if code == 0:
+            break
+        assert code == 2 and said.startswith("penjing: ") and len(said.splitlines()) == 1, said
+        assert "File too large" in said
+        assert not (place / "results.json").exists() and (place / "unfinished" / "lock").exists()
+    assert ended(shell(*COMPRESS, data, "--out", place)) == (0, "")
+    assert sorted(p.name for p in place.iterdir()) == [
+        "journal.jsonl", "model.onnx", "model.penjing", "report.html", "results.json",
+    ]  # fmt: skip
+
+
 # ----------------------------------------------------------------------------------------------------- real kills
 
 KILLS = range(10)
@@ -137,10 +186,12 @@ KILLS = range(10)
 COMPRESS = ["compress", "tiny:tiny", "--budget", "macs=0.6x", "--criterion", "l1", "--epochs", "2", "--quiet"]
 
 
-def shell(*words, cwd=Path(__file__).parent):
+def shell(*words, cwd=Path(__file__).parent, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-m", "penjing.cli", *map(str, words)]
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
+    )
 
 
 def ended(process):

@@ -41,6 +41,9 @@ from penjing.steps.recover import train
 from penjing.steps.state import Run, State
 from penjing.training.probe import probe
 
+BEGUN = "a process begins"
+"""What the journal says of each that works on a run."""
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -152,9 +155,10 @@ def run(
         probe(original, inputs)
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
-        which = identity(
-            original, data, todo, budget=wanted, seed=seed, threads=threads, batch=batch, beside=references
-        )
+        which: dict[str, Any] = {}
+        if folder is not None:
+            options = {"budget": wanted, "seed": seed, "threads": threads, "batch": batch, "references": references}
+            which = identity(original, data, todo, options)
         with unfinished(place, which, started) as hidden:
             book = Run(hidden, wanted, seed, threads, batch, command, recipe, resumable=folder is not None)
             if book.resumable:
@@ -226,13 +230,14 @@ def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Miss
     todo = [*measured, *steps, *measured]
     names = [f"{i:02}-{type(step).__name__.rstrip('_')}" for i, step in enumerate(todo, 1)]
     state, done = go_on(state, book, names)
-    if done:
-        console.say(f"Going on after step {done} of {len(todo)}, {names[done - 1].partition('-')[2]}.")
-    elif book.journal.count("run begins"):
-        console.say("Going on with the first step.")
-    else:
+    if not done:
         book.note("remarks", *_remarks(state.original, state.example[0]))
-    book.journal.note("run begins" if not done else "run goes on", steps=len(todo), done=done)
+    if book.journal.count(BEGUN):
+        after = (
+            f"after step {done} of {len(todo)}, {names[done - 1].partition('-')[2]}" if done else "with the first step"
+        )
+        console.say(f"Going on {after}.")
+    book.journal.note(BEGUN, steps=names, done=done)
     missed = None
     for name, step in zip(names[done:], todo[done:], strict=True):
         book.at = name

@@ -55,7 +55,7 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
 
 def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Make a network of the result's widths by other means; return its name, itself, and how it was made."""
-    apart = Run(run.folder, {}, run.seed + 1, run.threads, run.batch, journal=run.journal, at=f"reference-{name}")
+    apart = replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={})
     fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example)
     with console.quiet():
         if name == "random":

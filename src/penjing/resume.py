@@ -31,7 +31,9 @@ SUFFIX = ".done"
 # ------------------------------------------------------------------------------------------------- which run it is
 
 
-def identity(original: nn.Module, data: Data | None, steps: Sequence[Any], **options: Any) -> dict[str, Any]:
+def identity(
+    original: nn.Module, data: Data | None, steps: Sequence[Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what makes a run this one: two runs with equal identities end with equal weights."""
     return {
         **{name: told(value) for name, value in options.items()},

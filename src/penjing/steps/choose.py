@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,12 @@ class Chooser:
             raise Infeasible(_missed(bounds, best, rounds), best)
         return holding[1]
 
+    def _error(self, model: nn.Module, images: int) -> float:
+        """Return the error on validation, in %, once batch norm is recalibrated."""
+        data = data_of(self.state, "prune")
+        recalibrate(model, data.calibration(images, self.run.seed, size=128))
+        return evaluate(model, data.val).error
+
     def within_error(self, images: int) -> None:
         """Bound the MACs by the least that keeps the error bound on validation, before training, by bisection.
 
@@ -218,8 +225,9 @@ class Chooser:
             except Infeasible:
                 low = share
                 continue
-            recalibrate(model, data.calibration(images, self.run.seed, size=128))
-            error = evaluate(model, data.val).error
+            error = self.run.journal.recall(
+                f"{self.run.at}: error at {share} of the MACs", partial(self._error, model, images)
+            )
             self.run.note("rounds", {"round": round_, "predicted": {"macs": share * whole},
                                      "measured": {"error": error}})  # fmt: skip
             low, high = (low, share) if limit.met(error) else (share, high)

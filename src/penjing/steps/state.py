@@ -57,7 +57,7 @@ class Run:
     ``budget`` is what the user asked, by cost. ``threads`` and ``batch`` say how latency is measured. Facts for the
     report are filed in ``book`` by name, as plain JSON data. What was measured is written into the ``journal``, so
     that a run that goes on does not measure it again. ``at`` names the step that is being taken; ``resumable`` says
-    whether anybody will go on from here, so that trainings and steps are kept.
+    whether anybody will go on from here, so that trainings and steps are kept; ``made`` holds what is made once.
     """
 
     folder: Path
@@ -73,7 +73,6 @@ class Run:
     resumable: bool = False
     started: float = field(default_factory=time.time)
     made: dict[str, Any] = field(default_factory=dict)
-    _trainings: int = 0
     _temporary: Path | None = None
 
     def note(self, name: str, *facts: Any) -> None:
@@ -108,8 +107,8 @@ class Run:
         """Return where the next training of this step keeps itself."""
         if not self.resumable:
             return None
-        self._trainings += 1
-        return Checkpoint(self.folder / f"{self.at or 'run'}.{self._trainings}.training")
+        count = self.made[f"trainings of {self.at}"] = self.made.get(f"trainings of {self.at}", 0) + 1
+        return Checkpoint(self.folder / f"{self.at}.{count}.training")
 
     @property
     def scratch(self) -> Path:
