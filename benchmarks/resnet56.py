@@ -25,16 +25,19 @@ from rows import fill
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CALIBRATION = 1024
-LR, MIXUP = 0.005, 1.0
+LR, MIXUP, HINTS = 0.005, 1.0, 200.0
+"""Chosen by choose_resnet56.py."""
+
+TAUGHT = ("soft_targets", {"hints": {"weight": HINTS}})
 STAGES = {0.2: (0.5, 0.3, 0.2), 0.1: (0.4, 0.2, 0.1)}
 """Shares of weights left after each stage of a cut."""
 
 
 def channels(
-    epochs: int, budget: str, seed: int, where: argparse.Namespace, refit: bool = True, **training: Any
+    epochs: int, budget: str, seed: int, where: argparse.Namespace, refit: bool = True, terms: tuple[Any, ...] = TAUGHT
 ) -> dict[str, Any]:
     """Cut channels to a budget, recover without training and then with it."""
-    steps: list[Any] = [prune(images=CALIBRATION), *recovery(epochs, refit, **training)]
+    steps: list[Any] = [prune(images=CALIBRATION), *recovery(epochs, refit, terms)]
     return run(steps, budget, epochs, seed, where)
 
 
@@ -46,15 +49,17 @@ def weights(epochs: int, keep: float, seed: int, where: argparse.Namespace) -> d
         whole = {"global": {"floor": 0.0}}
         cut = prune(rewrite="weights", criterion="l1", normalise=False, allocator=whole, budget=budget)
         steps += [cut, reconstruct(images=CALIBRATION)]
-    return run([*steps, *recovery(epochs, refit=False)], f"nonzero={keep}x", epochs, seed, where)
+    return run(
+        [*steps, *recovery(epochs, refit=False, terms=("soft_targets",))], f"nonzero={keep}x", epochs, seed, where
+    )
 
 
-def recovery(epochs: int, refit: bool, **training: Any) -> list[Any]:
+def recovery(epochs: int, refit: bool, terms: tuple[Any, ...] = TAUGHT) -> list[Any]:
     """Return the steps after a cut."""
     steps: list[Any] = [reconstruct(images=CALIBRATION)] if refit else []
     steps.append(recalibrate(images=CALIBRATION))
     if epochs:
-        steps.append(train(epochs=epochs, lr=LR, mixup=MIXUP, **training))
+        steps.append(train(epochs=epochs, lr=LR, mixup=MIXUP, terms=terms))
     return steps
 
 

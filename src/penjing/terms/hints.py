@@ -55,9 +55,10 @@ class hints:  # noqa: N801 - the name a recipe writes
 
     Adds ``weight * Σ ‖s - t‖² / (‖s‖² + ‖t‖²)`` over layers, ``s`` and ``t`` being what the layer of that name returns
     for the batch in the model and in the teacher; the divisor has no gradient. ``layers`` names them; by default it
-    is, at every spatial size, the last one whose result has the teacher's shape: in a residual network whose stream
-    was left whole, the end of every stage. Where none has, the term adds nothing and says so. Name it after a term
-    that runs the same teacher, which then is not run again.
+    is, at every spatial size above one, the last one whose result has the teacher's shape: in a residual network whose
+    stream was left whole, the end of every stage. Where none has, the term adds nothing and says so. Name it after a
+    term that runs the same teacher, which then is not run again. A larger weight pulls harder and asks for a smaller
+    learning rate: 200 was best for a deep residual network, and too much for a small one of inverted residuals.
 
     Raises: TrainError without a teacher, for a layer that either network lacks, or one that returns another shape.
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
@@ -65,7 +66,7 @@ class hints:  # noqa: N801 - the name a recipe writes
     once, each relative to the size of what is computed, so that no layer can run away; beside the task from the start.
     """
 
-    weight: float = 200.0
+    weight: float = 20.0
     layers: tuple[str, ...] = ()
     teacher: Any = field(default=None, repr=False, compare=False)
     _teacher: Teacher = field(init=False, repr=False, compare=False, default_factory=lambda: Teacher("hints"))
@@ -137,9 +138,9 @@ class hints:  # noqa: N801 - the name a recipe writes
 
 
 def last_alike(own: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[str, ...]:
-    """Return, of each spatial size, the last layer that returns the same shape ``[n, c, ...]`` in both networks."""
+    """Return, of each spatial size above one, the last layer that returns the same ``[n, c, ...]`` in both networks."""
     last: dict[tuple[int, ...], str] = {}
     for name, tensor in own.items():
-        if tensor.ndim > 2 and name in theirs and tensor.shape == theirs[name].shape:
+        if tensor.shape[2:].numel() > 1 and name in theirs and tensor.shape == theirs[name].shape:
             last[tuple(tensor.shape[2:])] = name
     return tuple(last.values())
