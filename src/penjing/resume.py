@@ -18,7 +18,6 @@ from torch import nn
 
 import penjing
 from penjing.core.errors import ResumeError
-from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.exporting import bundle
 from penjing.exporting.measure import cpu_name, runtime_name
@@ -121,9 +120,8 @@ def _restored(state: State, run: Run, kept: Path) -> State:
         run.book = {str(name): list(facts) for name, facts in manifest.facts["book"].items()}
         run.started = time.time() - float(manifest.facts["seconds"])
         files = {str(name): run.folder / Path(file).name for name, file in manifest.facts["files"].items()}
-        plans = tuple(Plan.from_json(plan) for plan in manifest.lineage)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResumeError(
             f"{kept} is not what this run wrote ({error!r}); remove {run.folder} to start over."
         ) from None
-    return replace(state, model=model, plans=plans, files=files)
+    return replace(state, model=model, plans=bundle.plans_of(kept), files=files)

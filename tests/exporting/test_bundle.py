@@ -4,6 +4,7 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from nets.hostile import HOSTILE
 from penjing import zoo
 from penjing.core.errors import BundleError
-from penjing.core.types import Plan
-from penjing.exporting.bundle import MANIFEST, WEIGHTS, load, read_manifest, write
+from penjing.core.types import Entry, Plan
+from penjing.exporting.bundle import MANIFEST, WEIGHTS, load, plans_of, read_manifest, write
 from penjing.graph import form
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
@@ -61,8 +62,22 @@ def test_a_bundle_gives_the_network_back(small, folder):
     assert again.layer1[0].conv1.out_channels == 8 and all(not p.is_meta for p in again.parameters())
     manifest = read_manifest(folder)
     assert (manifest.network, manifest.inputs, manifest.facts) == ("CifarResNet", [[3, 32, 32]], {"macs": 1.5})
-    assert Plan.from_json(manifest.lineage[0]).key == plan.key
+    assert [one.key for one in plans_of(folder)] == [plan.key]
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model.penjing"]
+
+
+def test_long_choices_are_kept_as_bits(small, tmp_path):
+    model, plan = small
+    rng = np.random.default_rng(0)
+    weights = Plan((Entry("weights", "conv1.weight", np.sort(rng.permutation(100_000)[:30_000]), 100_000),))
+    folder = write(tmp_path / "sparse", model, builder=BUILDER, plans=[plan, weights])
+    assert [one.key for one in plans_of(folder)] == [plan.key, weights.key]
+    assert (folder / MANIFEST).stat().st_size < 20_000
+    assert form.same(form.tensors(load(folder)), form.tensors(model))
+    lineage = json.loads((folder / MANIFEST).read_text())["lineage"]
+    lineage[1][0]["kept"] = "conv1.weight"
+    with pytest.raises(BundleError, match=r"has no choice 'conv1.weight' among its tensors"):
+        plans_of(change(folder, lineage=lineage))
 
 
 def test_it_trains_on_and_is_cut_again(folder):

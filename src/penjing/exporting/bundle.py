@@ -1,8 +1,8 @@
 """A finished network as a folder that needs penjing and its builder, and no pickle: safetensors and JSON.
 
-``weights.safetensors`` holds every tensor once; ``manifest.json`` the builder's name, the counts of its modules, the
-lineage of plans, and the checksum of the weights. Loading builds the original on the meta device and gives it the
-tensors; nothing is traced again.
+``weights.safetensors`` holds every tensor once, and choices of the lineage that are long, a bit a unit;
+``manifest.json`` the builder's name, the counts of its modules, the lineage of plans, and the checksum of the weights.
+Loading builds the original on the meta device and gives it the tensors; nothing is traced again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as unpacked
@@ -37,6 +38,12 @@ BUNDLE = "model.penjing"
 
 LARGEST_MANIFEST = 64_000_000
 """Bytes; the lineage of single weights is long."""
+
+LINEAGE = "lineage/"
+"""What the names of long choices begin with, among the tensors."""
+
+LONG = 256
+"""Runs of kept units; a choice of more goes among the tensors."""
 
 OURS = "penjing.zoo."
 """Builders under this name are imported without asking."""
@@ -76,17 +83,53 @@ def write(
     """
     place = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in form.tensors(model).items()}
-    weights = packed(tensors)
+    lineage, bits = _lineage(plans)
+    weights = packed(tensors | bits)
     manifest = Manifest(
         network=type(model).__name__,
         weights=hashlib.sha256(weights).hexdigest(),
         builder=builder,
         counts=form.counts(model),
         inputs=[list(shape) for shape in inputs],
-        lineage=[plan.to_json() for plan in plans],
+        lineage=lineage,
         facts=dict(facts or {}),
     )
     return _written(place, weights, json.dumps(vars(manifest), indent=1, default=float).encode())
+
+
+def _lineage(plans: Sequence[Plan]) -> tuple[list[Any], dict[str, torch.Tensor]]:
+    """Return the plans as JSON data, and the long choices in them as bits."""
+    data, bits = [plan.to_json() for plan in plans], dict[str, torch.Tensor]()
+    for i, (plan, entries) in enumerate(zip(plans, data, strict=True)):
+        for j, (entry, facts) in enumerate(zip(plan, entries, strict=True)):
+            if len(facts["kept"]) > LONG:
+                stays = np.zeros(entry.size, dtype=np.bool_)
+                stays[entry.kept] = True
+                facts["kept"] = f"{LINEAGE}{i}/{j}"
+                bits[facts["kept"]] = torch.from_numpy(np.packbits(stays))
+    return data, bits
+
+
+def plans_of(folder: str | Path) -> tuple[Plan, ...]:
+    """Return the plans that led to a bundle's network, in order.
+
+    Raises: BundleError for a bundle, PlanError for plans, that cannot be read.
+    """
+    manifest, tensors = read_manifest(folder), _tensors(place_of(folder))
+
+    def entry(facts: Any) -> Any:
+        if not isinstance(facts, dict) or not isinstance(facts.get("kept"), str):
+            return facts
+        bits = tensors.get(facts["kept"])
+        if bits is None or bits.dtype != torch.uint8 or not isinstance(facts.get("size"), int):
+            raise BundleError(f"{folder} has no choice {facts['kept'][:40]!r} among its tensors.")
+        kept = np.flatnonzero(np.unpackbits(bits.numpy())[: facts["size"]])
+        return facts | {"kept": [[int(unit), int(unit)] for unit in kept]}
+
+    return tuple(
+        Plan.from_json([entry(facts) for facts in plan] if isinstance(plan, list) else plan)
+        for plan in manifest.lineage
+    )
 
 
 def copied(folder: str | Path, to: str | Path) -> Path:
@@ -157,18 +200,27 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
     """
     place = place_of(folder)
     manifest = read_manifest(place)
-    weights = _file(place, WEIGHTS).read_bytes()
-    if hashlib.sha256(weights).hexdigest() != manifest.weights:
-        raise BundleError(f"{place / WEIGHTS} is not the file that {MANIFEST} tells of: their checksums differ.")
-    try:
-        tensors = unpacked(weights)
-    except SafetensorError as error:
-        raise BundleError(f"{place / WEIGHTS} is no sound safetensors file: {error}.") from None
+    tensors = {name: tensor for name, tensor in _tensors(place).items() if not name.startswith(LINEAGE)}
     make = builder if builder is not None else partial(_built, place, manifest, trust)
     try:
         return form.refill(_without_numbers(make), tensors, manifest.counts).eval()
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None
+
+
+def _tensors(place: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors, once their checksum is the manifest's.
+
+    Raises: BundleError when it is not, or the file is not sound.
+    """
+    weights = _file(place, WEIGHTS).read_bytes()
+    if hashlib.sha256(weights).hexdigest() != read_manifest(place).weights:
+        raise BundleError(f"{place / WEIGHTS} is not the file that {MANIFEST} tells of: their checksums differ.")
+    try:
+        found: dict[str, torch.Tensor] = unpacked(weights)
+    except SafetensorError as error:
+        raise BundleError(f"{place / WEIGHTS} is no sound safetensors file: {error}.") from None
+    return found
 
 
 def _without_numbers(make: Callable[[], nn.Module]) -> nn.Module:
