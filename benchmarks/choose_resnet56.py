@@ -35,7 +35,7 @@ CHOICES = [
     *((2, lr, 0.0, 0.0) for lr in (0.002, 0.005, 0.01)),
     *((2, lr, 1.0, 0.0) for lr in (0.005, 0.01, 0.02)),
     *((12, lr, 1.0, 0.0) for lr in (0.005, 0.01, 0.02)),
-    *((2, 0.005, 1.0, weight) for weight in (20.0, 200.0)),
+    (2, 0.005, 1.0, 200.0),
 ]
 """Epochs, learning rate, mixup, weight of hints."""
 
