@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core import files
 from penjing.core.errors import PenjingError, TraceError
-from penjing.exporting import files
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import fixed_batch, operators, session
 from penjing.exporting.tidy import unfolded

@@ -11,7 +11,7 @@ from penjing import zoo
 def test_all_is_sorted_and_complete():
     # Sorted as the linter sorts: digits inside a name count as numbers.
     assert len(set(zoo.__all__)) == len(zoo.__all__)
-    assert set(zoo.__all__) == {*zoo.BUILDERS, "build", "load_weights"}
+    assert set(zoo.__all__) == {*zoo.BUILDERS, "build", "builder_of", "load_weights"}
     assert [name for name in zoo.__all__ if not name.startswith("resnet")] == sorted(
         name for name in zoo.__all__ if not name.startswith("resnet")
     )
