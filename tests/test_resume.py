@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import penjing
-from penjing.core.errors import ResumeError
+from penjing.core.errors import Missed, ResumeError
 from penjing.core.journal import Journal
 from penjing.graph import form
 from penjing.resume import told
@@ -147,6 +147,16 @@ def test_a_training_goes_on_from_its_own_checkpoint(data, tmp_path, monkeypatch)
     patch = monkeypatch.setattr(Session, "_epoch", lambda self, a: (honest(self, a), epochs.append(1)))
     run(data, tmp_path, steps, None, references=("scratch",))
     assert epochs == [1, 1] and patch is None
+
+
+def test_a_missed_budget_is_missed_again(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("penjing.api.gather", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(data, tmp_path, ["export", "check"])
+    with pytest.raises(Missed, match=r"The exported file misses the budget: macs 0\.6x"):
+        run(data, tmp_path, ["export", "check"])
+    assert not json.loads((tmp_path / "results.json").read_text())["budget"][0]["met"]
 
 
 def test_a_temporary_run_keeps_nothing(data):

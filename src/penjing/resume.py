@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import shutil
@@ -93,7 +92,7 @@ def keep(state: State, run: Run) -> None:
         "seconds": time.time() - run.started,
     }
     kept = bundle.write(run.folder / f"{run.at}{SUFFIX}", state.model, plans=state.plans, facts=facts)
-    run.journal.note("step done", step=run.at, weights=bundle.read_manifest(kept).weights[:16])
+    run.journal.note("step done", step=run.at)
     for older in run.folder.glob(f"*{SUFFIX}"):
         if older != kept:
             shutil.rmtree(older, ignore_errors=True)
@@ -114,7 +113,7 @@ def go_on(state: State, run: Run, names: Sequence[str]) -> tuple[State, int]:
 
 
 def _restored(state: State, run: Run, kept: Path) -> State:
-    model = bundle.load(kept, lambda: copy.deepcopy(state.original))
+    model = bundle.load(kept, lambda: state.original)  # which it copies
     manifest = bundle.read_manifest(kept)
     try:
         run.book = {str(name): list(facts) for name, facts in manifest.facts["book"].items()}

@@ -179,7 +179,7 @@ class Session:
     def _keep(self, step: int) -> None:
         """Save a checkpoint where one is due: at the end of an epoch (step 0), and on the way through it."""
         checkpoint = self.job.checkpoint
-        if checkpoint is None or (step and (self.world > 1 or step - self.saved < checkpoint.every)):
+        if checkpoint is None or (step and (self.world > 1 or step + LOOK - self.saved <= checkpoint.every)):
             return
         self.saved = step
         chances = torch.get_rng_state()
