@@ -32,12 +32,18 @@ def run(data, folder, steps=STEPS, budget="macs=0.6x", **options):
     return penjing.run(tiny(), data, steps, budget, folder=folder, **options)
 
 
+SAME = ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks", "trials")
+
+
 def timeless(results):
     """Leave out what is measured or read off a clock."""
     rows = [{k: v for k, v in row.items() if k not in ("latency", "ratio")} for row in results["rows"]]
     epochs = [{k: v for k, v in row.items() if k != "seconds"} for row in results["training"]]
     return {
-        **{k: results[k] for k in ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks")},
+        **{
+            k: results[k]
+            for k in ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks", "trials")
+        },
         "rows": rows,
         "epochs": epochs,
         "stages": [(stage["name"]) for stage in results["stages"]],
@@ -191,7 +197,20 @@ def test_a_full_disk_is_a_sentence_and_the_folder_goes_on(data, tmp_path, whole)
 
 # ----------------------------------------------------------------------------------------------------- real kills
 
-KILLS = range(10)
+KILLS = [pytest.param(i, marks=[pytest.mark.slow] * (i >= 10)) for i in range(60)]
+
+RECIPE = """
+model: tiny:tiny
+data: DATA
+budget: macs=0.6x
+steps:
+  - prune: {criterion: l1, allocator: {random: {trials: 10}}}
+  - reconstruct
+  - recalibrate
+  - train: {epochs: 1, batch: 16}
+  - export
+  - check
+"""
 
 COMPRESS = ["compress", "tiny:tiny", "--budget", "macs=0.6x", "--criterion", "l1", "--epochs", "2", "--quiet"]
 
@@ -210,25 +229,35 @@ def ended(process):
 
 
 @pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
+def searching(data, tmp_path_factory):
+    """The words of a run with ten trials."""
+    recipe = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("DATA", str(data)))
+    return ["run", recipe, "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(searching, tmp_path_factory):
     """The folder of a run that nobody disturbed, and how long it took."""
     folder, begun = tmp_path_factory.mktemp("unbroken"), time.monotonic()
-    assert ended(shell(*COMPRESS, data, "--out", folder)) == (0, "")
+    assert ended(shell(*searching, "--out", folder)) == (0, "")
     return folder, time.monotonic() - begun
 
 
 @pytest.mark.parametrize("number", KILLS)
-def test_killed_for_real_at_any_moment_it_ends_the_same_to_the_byte(data, tmp_path, unbroken, number):
+def test_killed_for_real_at_any_moment_it_ends_the_same_to_the_byte(searching, tmp_path, unbroken, number):
+    """Every second one searches with two processes."""
     folder, lasted = unbroken
     place = tmp_path / "run"
-    process = shell(*COMPRESS, data, "--out", place)
+    words = [*searching, "--workers", number % 2 * 2, "--out", place]
+    process = shell(*words)
     time.sleep((0.15 + 0.85 * random.Random(number).random()) * lasted)
     process.kill()
     ended(process)
     if (place / "unfinished" / "run.json").exists():
         assert ended(shell("resume", place, cwd="/")) == (0, "")
     elif not (place / "results.json").exists():
-        assert ended(shell(*COMPRESS, data, "--out", place)) == (0, "")  # it had not begun
+        assert ended(shell(*words)) == (0, "")  # it had not begun
     assert (place / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
     ours, theirs = (timeless(json.loads((f / "results.json").read_text())) for f in (place, folder))
     assert ours.pop("test_reads") >= theirs.pop("test_reads")

@@ -1,9 +1,15 @@
 """A network and a data set so small that the whole line runs in seconds."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from penjing.data import load
+from penjing.training.loop import Options, fit
 
 
 class TinyNet(nn.Module):
@@ -30,6 +36,15 @@ def tiny() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return TinyNet()
+
+
+def skilled() -> nn.Module:
+    """Build it with weights that tell the stripes of ``pictures`` apart, most of the time."""
+    model = tiny()
+    with tempfile.TemporaryDirectory() as folder:
+        data = load(pictures(Path(folder)), seed=0)
+        fit(model, data.train, data.val, Options(epochs=6, lr=0.05, batch=16), seed=0)
+    return model.eval()
 
 
 def failing() -> nn.Module:

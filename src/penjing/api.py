@@ -40,6 +40,7 @@ from penjing.steps.prune import prune
 from penjing.steps.recover import train
 from penjing.steps.state import Run, State
 from penjing.training.probe import probe
+from penjing.workers import Workers
 
 BEGUN = "a process begins"
 """What the journal says of each that works on a run."""
@@ -125,6 +126,8 @@ def run(
     recipe: str = "",
     builder: str = "",
     started: Sequence[str] = (),
+    workers: int | str = 0,
+    timeout: float = 600.0,
 ) -> Result:
     """Run steps on a copy of ``model`` and report; the model given is not touched.
 
@@ -138,6 +141,11 @@ def run(
     and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
     bundle, to make the network by when it is loaded; ``started`` is what ``penjing resume`` starts again.
 
+    Plans that an allocator tries are measured by ``workers``: so many processes (0: this one), or a Ray cluster:
+    ``"ray"`` starts one here, ``"ray:4"`` with four workers, an address joins one. The result does not depend on it.
+    ``timeout`` is the number of seconds after which a worker that does not answer is killed and its plan given to
+    another. Ctrl-C ends a search with the best so far and the run goes on with that; once more, and the run is left.
+
     Raises: Missed when the exported file misses the budget; ResumeError when the folder holds another unfinished run,
     or another process works in it; PenjingError for everything a user can mend.
     """
@@ -145,6 +153,7 @@ def run(
         raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
     wanted = {name: one.text for name, one in asked(budget).items()} if budget is not None else {}
     todo = ordered(steps)
+    crew = Workers.of(workers, timeout)
     data = None if data is None else as_data(data, seed=seed)
     original = plain(model).cpu()
     refuse_impossible(references, original, data, todo)
@@ -160,7 +169,8 @@ def run(
             options = {"budget": wanted, "seed": seed, "threads": threads, "batch": batch, "references": references}
             which = identity(original, data, todo, options)
         with unfinished(place, which, started) as hidden:
-            book = Run(hidden, wanted, seed, threads, batch, command, recipe, resumable=folder is not None)
+            book = Run(hidden, wanted, seed, threads, batch, command, recipe, workers=crew,
+                       resumable=folder is not None)  # fmt: skip
             if book.resumable:
                 book.journal = Journal(hidden / JOURNAL)
             if data is not None:

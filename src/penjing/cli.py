@@ -38,6 +38,11 @@ Weights = Annotated[Path | None, typer.Option(help="A .safetensors file or a .pt
 Seed = Annotated[int, typer.Option(help="One seed, one result.")]
 Threads = Annotated[int, typer.Option(help="Threads of the runtime when latency is measured.", min=1)]
 Batch = Annotated[int, typer.Option(help="Batch size when latency is measured.", min=1)]
+Workers = Annotated[
+    str,
+    typer.Option(help="Who tries plans in a search: a number of processes, ray, ray:4, or a Ray cluster's address."),
+]
+TrialTimeout = Annotated[float, typer.Option(help="Seconds after which a worker that does not answer is killed.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx, report.html and results.json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
@@ -143,6 +148,8 @@ def compress(
     mean: Floats = None,
     std: Floats = None,
     reference: References = None,
+    workers: Workers = "0",
+    trial_timeout: TrialTimeout = 600.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -159,7 +166,7 @@ def compress(
                 network, _load(data, seed, val, mean, std), budget, epochs=epochs, lr=lr, criterion=criterion,
                 allocator=allocator, folder=out, seed=seed, threads=threads, batch=batch,
                 references=tuple(reference or ()), command=_command(), builder=zoo.builder_of(model),
-                started=sys.argv[1:],
+                started=sys.argv[1:], workers=workers, timeout=trial_timeout,
             )  # fmt: skip
         _tell(result, out, as_json)
 
@@ -172,6 +179,8 @@ def run(
     ] = None,
     out: Out = Path("penjing-run"),
     reference: References = None,
+    workers: Workers = "0",
+    trial_timeout: TrialTimeout = 600.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -197,7 +206,7 @@ def run(
             result = api.run(
                 network, data, read.steps, read.budget, folder=out, seed=read.seed, references=tuple(reference or ()),
                 command=_command(), recipe=recipe.read_text(encoding="utf-8"), builder=zoo.builder_of(read.model),
-                started=sys.argv[1:],
+                started=sys.argv[1:], workers=workers, timeout=trial_timeout,
                 threads=int(read.target.get("threads", 1)), batch=int(read.target.get("batch", 1)),
             )  # fmt: skip
         _tell(result, out, as_json)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from penjing.core.errors import PenjingError, PlanError, ResumeError
+from penjing.core.errors import PenjingError, PlanError, ResumeError, WorkerError
 from penjing.core.files import write_whole
 from penjing.core.journal import NAME as JOURNAL
 from penjing.exporting.bundle import BUNDLE
@@ -134,7 +134,8 @@ def _short(value: Any) -> str:
 
 def _may_go_on(error: BaseException) -> bool:
     """Tell whether a run that ended so may end otherwise next time."""
-    return not isinstance(error, PenjingError) or isinstance(error, ResumeError) or isinstance(error.__cause__, OSError)
+    ours = isinstance(error, PenjingError) and not isinstance(error, ResumeError | WorkerError)
+    return not ours or isinstance(error.__cause__, OSError)
 
 
 def _remove(work: Path, made: Sequence[Path]) -> None:

@@ -31,7 +31,7 @@ READ = "the test set is read"
 
 FIELDS = (
     "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "stages", "rounds", "diagnostics",
-    "remarks", "final",
+    "remarks", "final", "searches", "trials",
 )  # fmt: skip
 """What of the run's book goes into the results as it stands."""
 

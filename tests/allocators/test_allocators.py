@@ -5,12 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
+from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
 from penjing.allocators.problem import Problem
+from penjing.allocators.random import random
 from penjing.allocators.simple import global_, threshold, uniform
 from penjing.core.errors import Infeasible, PlanError
 from penjing.core.registry import entries
 from penjing.core.types import Bound, Plan, Site
+
+BUDGETED = [uniform(), global_(), greedy(), random(trials=3)]
 
 
 def site(name, size, step=1):
@@ -30,28 +34,36 @@ def problem(sizes, unit_costs, limit, *, step=1, seed=0, scores=None):
     return Problem("channels", sites, given, [Bound("macs", limit, "test")], price)
 
 
+def chosen(allocator, p):
+    return Driver().run(allocator, p)
+
+
 def counts(p, plan):
     return {s.name: s.size for s in p.sites} | {e.site: len(e.kept) for e in plan}
 
 
-@pytest.mark.parametrize("allocator", [uniform(), global_(), greedy()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(
+    "allocator", [uniform(), global_(), greedy(), random(trials=3)], ids=lambda a: type(a).__name__
+)
 @pytest.mark.parametrize("shape", [[12], [16, 32, 64], [8] * 200])
 @pytest.mark.parametrize("share", [0.35, 0.5, 0.9])
 def test_every_allocator_meets_the_bound_and_uses_it(allocator, shape, share):
     costs = [1.0 + i % 3 for i in range(len(shape))]
     full = sum(n * c for n, c in zip(shape, costs, strict=True))
     p = problem(shape, costs, share * full)
-    plan = allocator(p)
+    plan = chosen(allocator, p)
     spent = p.price(plan)["macs"]
     assert spent <= share * full
     assert spent > share * full - max(costs) - 1e-9, "the fill leaves no room for another unit"
-    assert [e.key for e in [plan]] == [allocator(p).key], "deterministic"
+    assert [e.key for e in [plan]] == [chosen(allocator, p).key], "deterministic"
 
 
-@pytest.mark.parametrize("allocator", [uniform(), global_(), greedy()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(
+    "allocator", [uniform(), global_(), greedy(), random(trials=3)], ids=lambda a: type(a).__name__
+)
 def test_counts_are_multiples_of_the_step_and_the_best_units_stay(allocator):
     p = problem([16, 48, 20], [1, 1, 1], 40, step=8)
-    plan = allocator(p)
+    plan = chosen(allocator, p)
     for entry in plan:
         assert len(entry.kept) % 8 == 0
         scores = p.scores[entry.site]
@@ -62,7 +74,7 @@ def test_counts_are_multiples_of_the_step_and_the_best_units_stay(allocator):
 def test_greedy_equals_brute_force_where_units_cost_the_same():
     scores = {"s0": np.array([5.0, 4.0, 0.1, 0.2]), "s1": np.array([3.0, 2.9, 2.8, 0.3]), "s2": np.array([1.0, 0.9])}
     p = problem([4, 4, 2], [1, 1, 1], 6, scores=scores)
-    plan = greedy(floor=0.0)(p)
+    plan = chosen(greedy(floor=0.0), p)
     lost = sum(scores[s].sum() for s in scores) - sum(scores[e.site][e.kept].sum() for e in plan)
     lost -= sum(scores[s.name].sum() for s in p.sites if s.name not in {e.site for e in plan})
     best = np.inf
@@ -81,7 +93,7 @@ def test_greedy_steps_over_a_stair_that_saves_nothing():
         return {"latency": float(-(-kept["s0"] // 16))}
 
     p = Problem("channels", [stairs], {"s0": np.arange(32.0)}, [Bound("latency", 1.0, "0.5x")], price)
-    (entry,) = greedy()(p)
+    (entry,) = chosen(greedy(), p)
     assert len(entry.kept) == 16, "16 units cost as much as 1 to 15, so the fill gives them all back"
 
 
@@ -101,11 +113,13 @@ def test_threshold_keeps_scores_above_k_and_checks_the_budget():
         threshold(k=1.0)(problem([4], [1], 2, scores=scores))
 
 
-@pytest.mark.parametrize("allocator", [uniform(), global_(), greedy()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(
+    "allocator", [uniform(), global_(), greedy(), random(trials=3)], ids=lambda a: type(a).__name__
+)
 def test_what_cannot_be_met_is_refused_with_the_lowest_reachable_value(allocator):
     p = problem([16, 16], [1, 1], 3, step=8)
     with pytest.raises(Infeasible, match=r"macs test is 3, lowest reachable 16") as caught:
-        allocator(p)
+        chosen(allocator, p)
     assert caught.value.best == {"macs": 16.0}
 
 
@@ -113,7 +127,7 @@ def test_what_cannot_be_met_is_refused_with_the_lowest_reachable_value(allocator
 def test_without_a_budget_an_allocator_says_that_it_needs_one(name):
     p = Problem("channels", [site("a", 4)], {"a": np.ones(4)}, [], lambda plan: {})
     with pytest.raises(PlanError, match=f"{name!r} needs a budget"):
-        entries("allocator")[name]()(p)
+        chosen(entries("allocator")[name](), p)
 
 
 def test_uniform_with_a_share_needs_no_budget():
@@ -130,5 +144,5 @@ def test_equal_scores_keep_the_order_of_the_site():
 def test_a_bound_that_already_holds_changes_nothing():
     p = problem([6, 6], [1, 1], 100)
     for allocator in (uniform(), global_(), greedy()):
-        assert len(allocator(p)) == 0
-    assert isinstance(greedy()(p), Plan)
+        assert len(chosen(allocator, p)) == 0
+    assert isinstance(chosen(greedy(), p), Plan)

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
 from penjing.allocators.problem import Problem
 from penjing.core.types import Bound, Site
@@ -43,12 +44,12 @@ def test_greedy_meets_what_the_smallest_plan_meets(sizes, prices, shares, seed):
     one = problem(sizes, prices, shares, np.random.default_rng(seed))
     smallest = one.keep({site.name: site.fewest for site in one.sites})
     if one.fits(smallest):
-        assert one.fits(greedy()(one))
+        assert one.fits(Driver().run(greedy(), one))
 
 
 def test_two_bounds_on_different_sites_are_both_met():
     one = problem([(16, 1), (16, 1)], {"a": ("sum", [0]), "b": ("sum", [1])}, [0.5, 0.25], np.random.default_rng(0))
-    counts = {entry.site: len(entry.kept) for entry in greedy()(one)}
+    counts = {entry.site: len(entry.kept) for entry in Driver().run(greedy(), one)}
     assert counts == {"s0": 8, "s1": 4}
 
 
@@ -62,11 +63,11 @@ def test_single_moves_do_not_empty_the_only_site_that_saves_alone():
 
     bounds = [Bound("memory", 57.6, "0.6x")]
     one = Problem("channels", sites, {site.name: np.ones(32) for site in sites}, bounds, price)
-    counts = {entry.site: len(entry.kept) for entry in greedy()(one)}
+    counts = {entry.site: len(entry.kept) for entry in Driver().run(greedy(), one)}
     assert sum(counts.get(site.name, 32) for site in sites) >= 57, "as much as 19 of each"
 
 
 def test_a_peak_of_two_sites_comes_down_though_neither_saves_alone():
     one = problem([(16, 1), (16, 1)], {"a": ("max", [0, 1])}, [0.5], np.random.default_rng(0))
-    counts = {entry.site: len(entry.kept) for entry in greedy()(one)}
+    counts = {entry.site: len(entry.kept) for entry in Driver().run(greedy(), one)}
     assert counts == {"s0": 8, "s1": 8}

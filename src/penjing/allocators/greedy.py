@@ -9,7 +9,7 @@ from heapq import heapify, heappop, heappush
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Bound, Plan, Site
+from penjing.core.types import Bound, Search, Site
 
 
 @register("allocator")
@@ -20,7 +20,7 @@ class greedy:  # noqa: N801  (registered under its own name)
     What is saved is added up over the bounds that are still exceeded, so that a move may serve any of them. A step
     that saves nothing (inside a latency staircase) is never taken alone: the next count that saves is tried. Where a
     site saves nothing however far it shrinks (activations that make one peak together), single moves mislead: all
-    sites are then shrunk by one share as well, and of the two plans the one that loses less score is taken.
+    sites are then shrunk by one share as well, and of the two plans the better is taken, as measured.
     ``floor`` is the share that every site keeps, as long as the budget allows.
 
     Paper: Yang et al., NetAdapt, ECCV 2018, the outer loop, with scores in place of short fine-tuning; and Shen et
@@ -38,8 +38,8 @@ class greedy:  # noqa: N801  (registered under its own name)
         if not 0 <= self.floor < 1:
             raise PlanError(f"greedy: floor is the share that a site keeps, from 0 to below 1; got {self.floor}.")
 
-    def __call__(self, problem: Problem) -> Plan:
-        """Return the plan.
+    def __call__(self, problem: Problem) -> Search:
+        """Search; asks for measurements only where there are two plans to choose from.
 
         Raises: Infeasible when the budget cannot be met; PlanError without a budget.
         """
@@ -49,7 +49,10 @@ class greedy:  # noqa: N801  (registered under its own name)
         if peaked or not plans:
             # A peak is met exactly long before everything below it is as wide as it may be, so it is filled up.
             plans.append(problem.keep(problem.fill(self._together(problem), close=0.0)))
-        return min(plans, key=problem.lost)
+        if len(plans) == 1:
+            return plans[0]
+        trials = yield plans
+        return min(trials, key=lambda trial: trial[problem.minimise]).plan
 
     def _descend(self, problem: Problem) -> tuple[dict[str, int], bool]:
         """Take the best moves until every bound holds or none saves anything; tell whether some site saved nothing."""

@@ -9,6 +9,7 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from penjing.core.errors import Infeasible, PlanError
+from penjing.core.random import stream
 from penjing.core.types import Bound, Floats, Ints, Plan, Site
 
 CLOSE = 1e-3
@@ -30,7 +31,8 @@ class Problem:
 
     ``scores`` rank the units of a site, and across sites where an allocator compares them. ``bounds`` are upper
     limits on costs that ``price`` tells and ``shown`` writes; ``seed`` feeds allocators that draw numbers. ``finer``
-    allows the last units to be filled in below the sites' step, so that an arithmetic bound is hit.
+    allows the last units to be filled in below the sites' step, so that an arithmetic bound is hit. ``minimise`` names
+    what trials measure and a search seeks the least of: a cost, or ``"lost"``, the score of what a plan removes.
     """
 
     rewrite: str
@@ -40,8 +42,13 @@ class Problem:
     price: Price
     seed: int = 0
     finer: bool = False
+    minimise: str = "lost"
     shown: Shown = lambda _, value: f"{value:.6g}"
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Return the random numbers of this name; the same ones each time."""
+        return stream(self.seed, name)
 
     def order(self, site: Site) -> Ints:
         """Return the units of a site from best to worst; equal scores keep the order of the site."""
@@ -107,6 +114,18 @@ class Problem:
             else:
                 high = middle
         return best
+
+    def near(self, plan: Plan) -> Plan:
+        """Return a plan of the proportions of this one that keeps every bound and wastes little of them.
+
+        Raises: Infeasible when no plan keeps the bounds.
+        """
+        counts = {site.name: site.size for site in self.sites} | {e.site: len(e.kept) for e in plan}
+
+        def counts_at(share: float) -> dict[str, int]:
+            return {site.name: site.allowed(2 * share * counts[site.name] + 0.5) for site in self.sites}
+
+        return self.keep(self.fill(self.fit(counts_at)))
 
     def refuse(self, least: Plan) -> None:
         """Raise Infeasible, naming what the smallest plan still costs and the sites that hold it back."""

@@ -61,8 +61,8 @@ class Step:
 
 
 @contextlib.contextmanager
-def bar(text: str, total: float) -> Iterator[Step]:
-    """Show a progress bar with time left while the block runs; does nothing away from a terminal."""
+def bar(text: str, total: float | None) -> Iterator[Step]:
+    """Show a progress bar, with time left where the total is known, while the block runs; only on a terminal."""
     if _quiet or not sys.stderr.isatty():
         yield Step()
         return

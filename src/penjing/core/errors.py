@@ -12,6 +12,7 @@
     ├── DataError                a data set cannot be read
     ├── RecipeError              a recipe, an option or a name is wrong
     ├── TrainError               training could not go on (NaN loss, empty loader)
+    ├── WorkerError              workers were lost, or cannot be had; the run can go on
     └── MissingExtra             an optional library is needed; says how to install it
 
 Every message names the user's own layer, key or file, says what is wrong with numbers, and what to try.
@@ -73,6 +74,10 @@ class RecipeError(PenjingError):
 
 class TrainError(PenjingError):
     """Training could not go on."""
+
+
+class WorkerError(PenjingError):
+    """Workers were lost, or cannot be had."""
 
 
 class MissingExtra(PenjingError):

@@ -50,11 +50,18 @@ class Journal:
         """
         time_ = self._asked[name] = self._asked.get(name, 0) + 1
         key = name if time_ == 1 else f"{name} #{time_}"
-        if key not in self._known:
-            # Read back as a later process will read it, so that no difference can hide there.
-            self._known[key] = json.loads(json.dumps(work()))
-            self.note("found", name=key, value=self._known[key])
-        return self._known[key]
+        return self._known[key] if key in self._known else self.found(key, work())
+
+    def known(self, name: str) -> Any:
+        """Return what was found out under this name; None where nothing was."""
+        return self._known.get(name)
+
+    def found(self, name: str, value: Any) -> Any:
+        """Write down what was found out, plain JSON data, and return it."""
+        # Read back as a later process will read it, so that no difference can hide there.
+        self._known[name] = json.loads(json.dumps(value))
+        self.note("found", name=name, value=self._known[name])
+        return self._known[name]
 
     def count(self, event: str) -> int:
         """Return how many lines tell of this event, those of earlier processes among them."""

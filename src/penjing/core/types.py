@@ -354,8 +354,19 @@ class Cost(Protocol):
         """Return the cost in ``unit``."""
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """A cost that needs pictures: ``on`` returns it for those of a data set."""
+
+    def on(self, data: Any, seed: int) -> Cost:
+        """Return the cost for this data set."""
+
+
 class Allocator(Protocol):
-    """Chooses a plan: at once, or as a generator that yields plans and receives their trials."""
+    """Chooses a plan: at once, or as a generator that yields plans and receives their trials.
+
+    One that tries many plans has a number ``trials``: how many it asks about at most.
+    """
 
     def __call__(self, problem: Any) -> Plan | Search:
         """Return a plan or a search."""

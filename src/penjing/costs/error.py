@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from penjing.core.errors import RecipeError
 from penjing.core.registry import register
 from penjing.core.types import Draft
+from penjing.data.data import Data
+from penjing.data.divide import pick
 from penjing.training.evaluate import evaluate
 from penjing.training.recalibrate import recalibrate as refresh
 
@@ -18,9 +20,9 @@ from penjing.training.recalibrate import recalibrate as refresh
 class error:  # noqa: N801 - the name a budget writes
     """Measure the top-1 error on the validation split.
 
-    ``split`` has ``batches(size)``; the step that searches fills it in. With ``recalibrate`` the statistics of batch
-    norm are taken anew from so many batches before, of ``calibration`` if given (training pictures, best), else of
-    ``split`` itself; labels are not used for that.
+    ``split`` has ``batches(size)``; ``on`` fills it in. With ``recalibrate`` the statistics of batch norm are taken
+    anew from so many batches before, of ``calibration`` if given (training pictures, best), else of ``split`` itself;
+    labels are not used for that. Of a data set, at most ``images`` validation pictures are taken, class-balanced.
 
     Units: %.
     Raises: RecipeError when there is no split.
@@ -30,9 +32,17 @@ class error:  # noqa: N801 - the name a budget writes
     recalibrate: int = 0
     calibration: Any = None
     batch: int = 256
+    images: int | None = None
 
     unit = "%"
     cheap = False
+
+    def on(self, data: Data, seed: int) -> error:
+        """Return the same for the validation pictures of a data set, recalibrated on training pictures."""
+        val = data.val
+        if self.images is not None and self.images < len(val):
+            val = val.subset(pick(val.labels, self.images, seed, "cost/error"))
+        return replace(self, split=val, calibration=data.calibration_split(self.recalibrate * self.batch, seed))
 
     def __call__(self, draft: Draft) -> float:
         """Build the draft's model and return its error."""

@@ -103,5 +103,8 @@ class Data:
         """
         if n < 1:
             raise DataError(f"Calibration on {n} pictures is not possible; ask for 1 or more.")
-        picked = pick(self.train.labels, min(n, len(self.train)), seed, "calibration")
-        return list(self.train.subset(picked).batches(size))
+        return list(self.calibration_split(n, seed).batches(size))
+
+    def calibration_split(self, n: int, seed: int) -> Split:
+        """Return the pictures of ``calibration``, in its order, as a split."""
+        return self.train.subset(pick(self.train.labels, min(n, len(self.train)), seed, "calibration"))

@@ -144,6 +144,10 @@ class Graph:
             free=self.free - sum(note.units for note in notes),
         )
 
+    def without_program(self) -> Graph:
+        """Return the graph with an empty program: enough to cut and to count, and fit to travel; not to prove."""
+        return replace(self, program=Program(torch.fx.GraphModule({}, torch.fx.Graph()), ()))
+
     def _channels(self, site: Site) -> int:
         """Count the channels that layers write of a site, of which a unit may span several."""
         return sum(int(np.isin(units, site.ids).sum()) for _, units in self.written)

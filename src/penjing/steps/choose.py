@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from penjing.allocators.driver import Driver
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
-from penjing.core.types import Bound, Floats, Plan, Rewrite, Site
+from penjing.core.types import Bound, Cost, Floats, Plan, Rewrite, Site
 from penjing.costs.units import resolve, show
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
 from penjing.steps.recover import data_of
 from penjing.steps.state import Run, State
+from penjing.steps.trial import Attempt
 from penjing.training.evaluate import evaluate
 from penjing.training.recalibrate import recalibrate
+from penjing.workers import Evaluator, hired
 
 ERROR_ROUNDS = 6
 """How often the range of MACs is halved when only the error is bounded."""
@@ -54,7 +57,7 @@ class Chooser:
     """Makes plans for one cut of one network, applies them to copies, and proves and measures what comes out.
 
     A site that fails its own proof is noted as pinned and left out from then on. ``step`` is the multiple of channels
-    that was asked for; None leaves it to the bounds.
+    that was asked for; None leaves it to the bounds. ``measure`` is what trials of plans are judged by.
     """
 
     def __init__(
@@ -69,11 +72,20 @@ class Chooser:
         rewrite: str,
         tools: tuple[Rewrite, Any],
         step: int | None,
+        measure: Cost | None = None,
     ) -> None:
         self.graph, self.sites, self.scores, self.pricer = graph, list(sites), scores, pricer
         self.state, self.run, self.rewrite, self.asked_step = state, run, rewrite, step
         self.change, self.allocator = tools
         self.step = step_of(step, rewrite, pricer)
+        self.minimise = "lost" if measure is None else type(measure).__name__
+        self.driver = Driver(run.journal, run.at, None if measure is None else partial(self._hired, measure))
+        self.found: dict[int, Plan] = {}
+
+    def _hired(self, measure: Cost) -> Evaluator:
+        """Return who tries plans, once the first is to be tried."""
+        attempt = Attempt(self.state.model, self.graph.without_program(), self.rewrite, self.change, measure)
+        return hired(self.run.workers, attempt)
 
     # ------------------------------------------------------------------------------------------------- one plan
 
@@ -103,10 +115,11 @@ class Chooser:
         for step in self._steps():
             sites = at_step(self.sites, step)
             problem = Problem(
-                self.rewrite, sites, self.scores, bounds, self.pricer, self.run.seed, finer, self.pricer.shown
-            )
+                self.rewrite, sites, self.scores, bounds, self.pricer, self.run.seed, finer, self.minimise,
+                self.pricer.shown,
+            )  # fmt: skip
             try:
-                plans.append(self.allocator(problem))
+                plans.append(self._allocated(problem, step))
             except Infeasible as error:
                 refused = error
         if not plans:
@@ -114,9 +127,28 @@ class Chooser:
             raise refused
         return min(plans, key=self._lost)
 
+    def _allocated(self, problem: Problem, step: int) -> Plan:
+        """Return what the allocator chooses; once it has searched, what it found, fitted to the bounds as they are."""
+        if step in self.found:
+            return problem.near(self.found[step])
+        before = len(self.driver.told)
+        plan = self.driver.run(self.allocator, problem)
+        if self._searches and len(self.driver.told) > before:
+            self.found[step] = plan
+        return plan
+
+    @property
+    def _searches(self) -> bool:
+        """Whether the allocator tries many plans."""
+        return hasattr(self.allocator, "trials")
+
     def _steps(self) -> list[int]:
-        """Return the steps worth trying: the one there is and, where latency set a coarse one, a fine one too."""
+        """Return the steps worth trying: the one there is and, where latency set a coarse one, a fine one too.
+
+        A search takes long, and sees the treads in its prices.
+        """
         coarse = self.asked_step is None and self.pricer.wants("latency") and self.step > ARITHMETIC_STEP
+        coarse = coarse and not self._searches
         return [self.step, ARITHMETIC_STEP] if coarse else [self.step]
 
     def _lost(self, plan: Plan) -> float:
@@ -144,6 +176,7 @@ class Chooser:
                     "The whole cut fails its proof although each site alone holds; please report this network."
                 )
             self.sites = [site for site in self.sites if site.name not in failed]
+            self.found.clear()
             if not self.sites:
                 raise PlanError("Every site fails its proof, so nothing may be cut; please report this network.")
 
@@ -218,6 +251,7 @@ class Chooser:
         low, high = 0.0, 1.0
         for round_ in range(1, ERROR_ROUNDS + 1):
             share = (low + high) / 2
+            self.found.clear()
             bound = Bound("macs", share * whole, f"{share:.3g}x")
             self.pricer.bound_only(bound)
             try:
@@ -233,6 +267,7 @@ class Chooser:
             low, high = (low, share) if limit.met(error) else (share, high)
         if high == 1:
             raise Infeasible(f"error {limit.asked} leaves nothing to cut before training; bound another cost.", {})
+        self.found.clear()
         self.pricer.bound_only(Bound("macs", high * whole, f"{high:.3g}x"))
 
 

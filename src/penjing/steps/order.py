@@ -30,6 +30,7 @@ def ordered(steps: Any) -> list[Any]:
         if isinstance(step, prune):
             for kind in ("criterion", "allocator", "rewrite"):
                 build(kind, getattr(step, kind))
+            build("cost", step.measure)
             asked(step.budget)
         if isinstance(step, train):
             check_values(Options(**{f.name: getattr(step, f.name) for f in fields(Options)}))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from penjing.allocators.driver import Driver
 from penjing.core.errors import PlanError
 from penjing.core.registry import build, register
-from penjing.core.types import Floats, Plan, Site
+from penjing.core.types import Cost, Floats, Measured, Plan, Site
 from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
@@ -53,6 +55,7 @@ class prune:  # noqa: N801  (registered under its own name)
     rounds: int = 4
     normalise: bool | None = None
     budget: Mapping[str, Any] | str | None = None
+    measure: Any = field(default_factory=lambda: {"error": {"images": 2048, "recalibrate": 2}})
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -90,16 +93,18 @@ class prune:  # noqa: N801  (registered under its own name)
             scores = self._scores(criterion, raw, graph, sites, state, run)
             chooser = Chooser(
                 graph, [site for site in sites if site.name in scores], scores, pricer, state, run,
-                rewrite=self.rewrite, tools=(rewrite, allocator), step=self.step,
+                rewrite=self.rewrite, tools=(rewrite, allocator), step=self.step, measure=self._cost(state, run),
             )  # fmt: skip
-            if not pricer.bounds and "error" in pricer.wanted:
-                chooser.within_error(self.images)
-            if pricer.bounds:
-                said.append(chooser.lowest())
-            cut = chooser.settle(self.rounds)
+            with closing(chooser.driver):
+                if not pricer.bounds and "error" in pricer.wanted:
+                    chooser.within_error(self.images)
+                if pricer.bounds:
+                    said.append(chooser.lowest())
+                cut = chooser.settle(self.rounds)
             if cut.certificate is not None:
                 run.note("certificates", _told(cut.certificate))
             self._file(criterion, graph, cut.plan, state, run)
+            _file_search(chooser.driver, run)
             said.append(", ".join(filter(None, [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan)])))
         return state.with_model(cut.model, cut.plan)
 
@@ -123,6 +128,13 @@ class prune:  # noqa: N801  (registered under its own name)
             )
         why = f" {graph.notes[0].where} {graph.notes[0].why}." if graph.notes else ""
         raise PlanError(f"Nothing may be cut: the network has no site of {self.rewrite}.{why}")
+
+    def _cost(self, state: State, run: Run) -> Cost | None:
+        """Return what trials measure; None where there is no data to measure it on."""
+        cost = build("cost", self.measure)
+        if isinstance(cost, Measured):
+            return None if state.data is None else cost.on(state.data, run.seed)
+        return cost if isinstance(cost, Cost) else None
 
     def _scores(
         self, criterion: Any, raw: bool, graph: Graph, sites: Sequence[Site], state: State, run: Run
@@ -183,3 +195,14 @@ def _told(certificate: Certificate) -> dict[str, Any]:
         "ok": certificate.ok,
         "detail": certificate.trouble,
     }
+
+
+def _file_search(driver: Driver, run: Run) -> None:
+    """Write down what a search tried, and whether it was stopped."""
+    for i, trial in enumerate(driver.trials, 1):
+        costs = {name: round(value, 6) for name, value in trial.costs.items()}
+        run.note("trials", {"step": run.at, "trial": i, "costs": costs, "plan": trial.plan.key})
+    for told in driver.told:
+        run.note("searches", {"step": run.at, **told})
+        if told["stopped"]:
+            run.note("remarks", f"The search was stopped by hand after {told['trials']} trials; the best was taken.")

@@ -19,6 +19,7 @@ from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.exporting.measure import Timing, measure
 from penjing.training.checkpoint import Checkpoint
+from penjing.workers import Workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,7 @@ class Run:
     report are filed in ``book`` by name, as plain JSON data. What was measured is written into the ``journal``, so
     that a run that goes on does not measure it again. ``at`` names the step that is being taken; ``resumable`` says
     whether anybody will go on from here, so that trainings and steps are kept; ``made`` holds what is made once.
+    ``workers`` evaluate what a search asks about.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class Run:
     journal: Journal = field(default_factory=Journal)
     at: str = ""
     resumable: bool = False
+    workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.time)
     made: dict[str, Any] = field(default_factory=dict)
     _temporary: Path | None = None

@@ -26,12 +26,16 @@ __all__ = ["History", "Options", "Row", "fit"]
 
 @dataclass(frozen=True)
 class History:
-    """What a training run went through; ``kept`` is the epoch whose weights the model has now."""
+    """What a training run went through; ``kept`` is the epoch whose weights the model has now.
+
+    ``stopped`` tells that somebody pressed Ctrl-C before the last epoch was done.
+    """
 
     rows: tuple[Row, ...]
     kept: int
     precision: str
     device: str
+    stopped: bool = False
 
 
 def fit(
@@ -90,4 +94,4 @@ def fit(
             if on_epoch is not None:
                 for row in report["rows"]:
                     on_epoch(dict(row))
-    return History(tuple(report["rows"]), report["kept"], precision, accelerator)
+    return History(tuple(report["rows"]), report["kept"], precision, accelerator, report["stopped"])

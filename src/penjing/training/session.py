@@ -112,7 +112,9 @@ class Session:
         self.saved = 0
 
     def run(self) -> dict[str, Any]:
-        """Train all epochs that are left; return the ``rows`` and the epoch ``kept``.
+        """Train all epochs that are left; return the ``rows``, the epoch ``kept``, and whether it was ``stopped``.
+
+        Ctrl-C after the first epoch, in the only process, ends training with the last epoch that is whole.
 
         Raises: TrainError, with the weights as they were at the start of the epoch; ResumeError for a checkpoint that
         does not fit.
@@ -131,9 +133,17 @@ class Session:
                     except TrainError:
                         self.good.restore()
                         raise
+                    except KeyboardInterrupt:
+                        if not self.at.rows or self.world > 1:
+                            raise
+                        self.good.restore()
+                        break
+        stopped = len(self.at.rows) < self.recipe.epochs
         if self.best is not None:
             self.best.restore()
-        return {"rows": self.at.rows, "kept": self.at.kept}
+        elif stopped:
+            self.at.kept = len(self.at.rows)
+        return {"rows": self.at.rows, "kept": self.at.kept, "stopped": stopped}
 
     def _epoch(self, advance: Advance) -> None:
         """Train what is left of an epoch, and validate."""

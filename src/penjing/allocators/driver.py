@@ -1,0 +1,160 @@
+"""Run a search: measure the plans it asks about, remember what came out, and stop it when the user says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from penjing.allocators.problem import Problem
+from penjing.core import console
+from penjing.core.errors import ResumeError
+from penjing.core.journal import Journal
+from penjing.core.types import Plan, Search, Trial
+from penjing.workers import Evaluator
+
+TELL_EVERY = 60.0
+"""Seconds between two lines about a search where there is no progress bar."""
+
+
+class _Stopped(Exception):
+    """The user has seen enough."""
+
+
+@dataclass
+class Driver:
+    """Measures plans for searches over one network, each plan once.
+
+    ``hire`` returns who evaluates a plan to the number that a problem minimises; without it only the lost score is
+    known. What is measured is written into ``journal`` under the name ``at``: a search that goes on is run again from
+    its start, and what it asks is answered from there. ``trials`` are all so far, in the order asked; ``told`` says
+    what came of each search.
+    """
+
+    journal: Journal = field(default_factory=Journal)
+    at: str = "search"
+    hire: Callable[[], Evaluator] | None = None
+    trials: list[Trial] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    _values: dict[str, float] = field(default_factory=dict)
+    _open: list[Plan] = field(default_factory=list)
+    _crew: Evaluator | None = None
+
+    def run(self, allocator: Any, problem: Problem) -> Plan:
+        """Return the plan that an allocator chooses, at once or by a search.
+
+        Ctrl-C ends a search that has measured a plan within the bounds: the best of those is taken.
+
+        Raises: ResumeError when a search that goes on asks for other plans than before; what the allocator raises.
+        """
+        chosen = allocator(problem)
+        if isinstance(chosen, Plan):
+            return chosen
+        since, start, stopped = len(self.trials), time.perf_counter(), False
+        expected = getattr(allocator, "trials", None)
+        try:
+            with console.bar(f"{self.at}: searching", expected) as advance:
+                plan = self._through(chosen, problem, expected, advance)
+        except (KeyboardInterrupt, _Stopped):
+            chosen.close()
+            plan, stopped = self._best_so_far(problem, since), True
+        if mine := self.trials[since:]:
+            found = [trial[problem.minimise] for trial in mine if trial.plan.key == plan.key]
+            name = getattr(allocator, "__name__", type(allocator).__name__).rstrip("_")
+            facts = {"allocator": name, "minimise": problem.minimise, "trials": len(mine)}
+            seconds = round(time.perf_counter() - start, 2)
+            self.told.append(facts | {"best": min(found, default=None), "seconds": seconds, "stopped": stopped})
+        return plan
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+
+    def _through(self, search: Search, problem: Problem, expected: int | None, advance: console.Step) -> Plan:
+        """Answer a search until it has chosen."""
+        try:
+            self._open = next(search)
+            while True:
+                new = list({plan.key: plan for plan in self._open if plan.key not in self._values}.values())
+                if problem.minimise == "lost":
+                    self._values |= {plan.key: problem.lost(plan) for plan in new}
+                else:
+                    self._evaluate(new, problem, expected, advance)
+                trials = [self._trial(plan, problem) for plan in self._open]
+                self.trials += trials
+                self._open = []
+                self._open = search.send(trials)
+        except StopIteration as end:
+            chosen: Plan = end.value
+            return chosen
+
+    def _trial(self, plan: Plan, problem: Problem) -> Trial:
+        return Trial(plan, {**problem.price(plan), problem.minimise: self._values[plan.key]})
+
+    def _best_so_far(self, problem: Problem, since: int) -> Plan:
+        """Return the best plan of a search that is stopped, and write down that it is.
+
+        Raises: the KeyboardInterrupt that is being handled, when there is nothing to choose from.
+        """
+        self.trials += [self._trial(plan, problem) for plan in self._open if plan.key in self._values]
+        met = [trial for trial in self.trials[since:] if trial.meets(problem.bounds)]
+        if not met:
+            raise
+        if self.journal.known(self._stop) != len(self._values):
+            self.journal.found(self._stop, len(self._values))
+        console.say(f"{self.at}: the search is stopped; the best of its {len(self.trials) - since} trials is taken")
+        return min(met, key=lambda trial: trial[problem.minimise]).plan
+
+    @property
+    def _stop(self) -> str:
+        return f"{self.at}: stopped after"
+
+    def _evaluate(self, plans: Sequence[Plan], problem: Problem, expected: int | None, advance: console.Step) -> None:
+        """Find out the values of new plans: from the journal, or else from whoever evaluates.
+
+        Raises: _Stopped where an earlier process was told to stop.
+        """
+        first = len(self._values) + 1
+        names = [f"{self.at}: trial {first + i}" for i in range(len(plans))]
+        for name, plan in zip(names, plans, strict=True):
+            if (known := self.journal.known(name)) is not None:
+                if known["plan"] != plan.key:
+                    raise ResumeError(
+                        f"{name} was of another plan when this run was stopped, so its search cannot go on; a search "
+                        "must depend on its seed alone. Start the run anew in another folder."
+                    )
+                self._values[plan.key] = float(known[problem.minimise])
+                advance(1)
+        if self.journal.known(self._stop) == len(self._values):
+            raise _Stopped
+        missing = [(name, plan) for name, plan in zip(names, plans, strict=True) if plan.key not in self._values]
+        self._ask(missing, problem, expected, advance)
+
+    def _ask(
+        self, missing: Sequence[tuple[str, Plan]], problem: Problem, expected: int | None, advance: console.Step
+    ) -> None:
+        """Have plans evaluated, and write down each as it comes."""
+        if not missing:
+            return
+        if self._crew is None:
+            assert self.hire is not None, f"nobody measures {problem.minimise}"
+            self._crew = self.hire()
+        met = (trial[problem.minimise] for trial in self.trials if trial.meets(problem.bounds))
+        best = min(met, default=float("inf"))
+        last = time.monotonic()
+        for i, value in self._crew.evaluate([plan for _, plan in missing]):
+            name, plan = missing[i]
+            fact = self.journal.found(name, {"plan": plan.key, problem.minimise: value})
+            self._values[plan.key] = float(fact[problem.minimise])
+            trial = self._trial(plan, problem)
+            if trial.meets(problem.bounds):
+                best = min(best, trial[problem.minimise])
+            done = f"{len(self._values)} of {expected}" if expected else f"{len(self._values)}"
+            text = f"{done} trials, least {problem.minimise} {best:.4g}"
+            advance(1, f"{self.at}: {text}")
+            if time.monotonic() - last > TELL_EVERY:
+                last = time.monotonic()
+                console.say(f"  {text}")

@@ -1,0 +1,52 @@
+"""Try a plan: cut a copy of the network by it and measure what comes out, here or in another process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from penjing.core.types import Cost, Plan, Rewrite
+from penjing.graph.draft import Draft
+from penjing.graph.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """Measures a cost of the network that a plan makes.
+
+    It computes on one thread wherever it runs, so that its last digit does not depend on who evaluates it: more cores
+    are used by more workers.
+    """
+
+    model: nn.Module
+    graph: Graph
+    rewrite: str
+    change: Rewrite
+    cost: Cost
+
+    def __call__(self, plan: Plan) -> float:
+        """Return the cost in its unit."""
+        with one_thread():
+            return float(self.cost(Draft(self.graph, plan, partial(self._made, plan))))
+
+    def _made(self, plan: Plan) -> nn.Module:
+        model = copy.deepcopy(self.model)
+        self.change.apply(model, self.graph, plan.of_rewrite(self.rewrite))
+        return model
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

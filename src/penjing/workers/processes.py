@@ -1,0 +1,100 @@
+"""Workers that are processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from penjing.workers.pool import LOOK, Lost, heard, replied
+
+
+class Process:
+    """One process, forked where the system can: it starts at once and inherits the function as it is."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        fork = "fork" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("fork" if fork else "spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, function, os.getpid()), daemon=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"This process .* is multi-threaded, use of fork")
+            self.process.start()
+        theirs.close()
+
+    def send(self, item: Any) -> None:
+        """Give it an item.
+
+        Raises: Lost when it is gone.
+        """
+        try:
+            self.connection.send(item)
+        except OSError as error:
+            raise Lost(self._end()) from error
+
+    def answer(self) -> Any:
+        """Return what the function returned.
+
+        Raises: Lost when the process is gone; what the function raised.
+        """
+        try:
+            reply = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise Lost(self._end()) from error
+        return heard(reply)
+
+    def kill(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def _end(self) -> str:
+        self.process.join(1)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                return f"(process {self.process.pid}) was ended by {signal.Signals(-code).name}"
+        return f"(process {self.process.pid}) ended with exit code {code}"
+
+
+class Processes:
+    """Hires processes for one function."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def hire(self) -> Process:
+        """Start one."""
+        return Process(self.function)
+
+    def wait(self, workers: Sequence[Process], seconds: float) -> list[Process]:
+        """Return those that have answered or are gone."""
+        ready = wait([worker.connection for worker in workers], seconds)
+        return [worker for worker in workers if worker.connection in ready]
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+def _serve(connection: Connection, function: Callable[[Any], Any], parent: int) -> None:
+    """Evaluate what comes, until nobody is left to ask."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
+    # A forked process inherits an OpenMP pool whose threads do not exist; a new thread gets a new pool.
+    with ThreadPoolExecutor(1) as fresh:
+        while True:
+            while not connection.poll(LOOK):
+                # Its brothers hold copies of the parent's end of the pipe, so that it does not break with the parent.
+                if os.getppid() != parent:
+                    return
+            try:
+                item = connection.recv()
+                connection.send(fresh.submit(replied, function, item).result())
+            except (EOFError, OSError):
+                return
