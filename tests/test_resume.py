@@ -14,8 +14,8 @@ import pytest
 import penjing
 from penjing.core.errors import Missed, ResumeError
 from penjing.core.journal import Journal
+from penjing.core.plain import told
 from penjing.graph import form
-from penjing.resume import told
 from penjing.steps.prune import prune
 from penjing.steps.recover import train
 from tiny import pictures, tiny

@@ -13,6 +13,7 @@ _HOMES = {
     "compress": "api",
     "inspect": "api",
     "load": "exporting.bundle",
+    "preview": "api",
     "run": "api",
     "PenjingError": "core.errors",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "preview",
     "prune",
     "recalibrate",
     "reconstruct",

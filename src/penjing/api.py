@@ -26,18 +26,18 @@ from penjing.core.registry import build
 from penjing.costs.units import show
 from penjing.data.data import Data
 from penjing.data.load import as_data
+from penjing.dry_run import Preview, previewed
 from penjing.exporting import bundle
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 from penjing.publish import REPORT, RESULTS, publish, unfinished
+from penjing.recipe import usual_steps
 from penjing.references import make, refuse_impossible
 from penjing.report.build import write_report
 from penjing.results import READ, gather
 from penjing.resume import go_on, identity, keep
 from penjing.steps.order import ordered
 from penjing.steps.price import asked
-from penjing.steps.prune import prune
-from penjing.steps.recover import train
 from penjing.steps.state import Run, State
 from penjing.training.probe import probe
 from penjing.workers import Workers
@@ -104,10 +104,7 @@ def compress(
     Raises: Infeasible when nothing reaches the budget, Missed when the exported file misses it; PenjingError for
     everything a user can mend.
     """
-    steps: list[Any] = [prune(criterion=criterion, allocator=allocator), "reconstruct", "recalibrate"]
-    if epochs:
-        steps.append(train(epochs=epochs, lr=lr))
-    return run(model, data, [*steps, "export", "check"], budget, references=references, **options)
+    return run(model, data, usual_steps(epochs, lr, criterion, allocator), budget, references=references, **options)
 
 
 def run(
@@ -149,19 +146,9 @@ def run(
     Raises: Missed when the exported file misses the budget; ResumeError when the folder holds another unfinished run,
     or another process works in it; PenjingError for everything a user can mend.
     """
-    if not isinstance(model, nn.Module):
-        raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
-    wanted = {name: one.text for name, one in asked(budget).items()} if budget is not None else {}
-    todo = ordered(steps)
     crew = Workers.of(workers, timeout)
-    data = None if data is None else as_data(data, seed=seed)
-    original = plain(model).cpu()
-    refuse_impossible(references, original, data, todo)
-    inputs = _inputs(example, data)
-    if data is not None:
-        probe(original, data)
-    if data is None or example is not None:
-        probe(original, inputs)
+    todo, wanted, start = _begin(model, data, steps, budget, example, seed, references)
+    original, data = start.original, start.data
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
         which: dict[str, Any] = {}
@@ -176,7 +163,7 @@ def run(
             if data is not None:
                 book.made["reads before"] = data.test_reads - book.journal.count(READ)
             try:
-                state, missed = _through(todo, State(copy.deepcopy(original), original, data, (inputs, {})), book)
+                state, missed = _through(todo, start, book)
                 beside = [] if missed else [make(name, state, book, todo) for name in references]
                 results = gather(state, book, beside)
             finally:
@@ -194,6 +181,52 @@ def run(
     if folder is None:
         weakref.finalize(result, shutil.rmtree, place, ignore_errors=True)
     return result
+
+
+def preview(
+    model: nn.Module,
+    data: Any,
+    steps: Sequence[Any] | None = None,
+    budget: Mapping[str, Any] | str | None = None,
+    *,
+    example: Any = None,
+    seed: int = 0,
+    threads: int = 1,
+    batch: int = 1,
+) -> Preview:
+    """Choose what the first cut of a run would take away, and leave it at that: a dry run.
+
+    The network is traced, its units are scored, and a plan is chosen and proved. Nothing is trained, no cut network is
+    exported, no folder is written, and the test set is not read. Options are those of ``run``; without ``steps`` they
+    are those of ``compress``. Print what is returned, or read its ``facts``.
+
+    Raises: Infeasible when the budget cannot be met; PenjingError for everything a user can mend.
+    """
+    todo, wanted, start = _begin(model, data, usual_steps() if steps is None else steps, budget, example, seed)
+    with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
+        return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch))
+
+
+def _begin(
+    model: Any, data: Any, steps: Sequence[Any], budget: Any, example: Any, seed: int, references: Sequence[str] = ()
+) -> tuple[list[Any], dict[str, str], State]:
+    """Check all that can be checked before any work; return the steps, the budget, and the state they start from.
+
+    Raises: PenjingError for everything a user can mend.
+    """
+    if not isinstance(model, nn.Module):
+        raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
+    wanted = {name: one.text for name, one in asked(budget).items()}
+    todo = ordered(steps)
+    data = None if data is None else as_data(data, seed=seed)
+    original = plain(model).cpu()
+    refuse_impossible(references, original, data, todo)
+    inputs = _inputs(example, data)
+    if data is not None:
+        probe(original, data)
+    if data is None or example is not None:
+        probe(original, inputs)
+    return todo, wanted, State(copy.deepcopy(original), original, data, (inputs, {}))
 
 
 def _write(folder: Path, state: State, results: Mapping[str, Any], builder: str) -> None:
@@ -246,7 +279,7 @@ def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Miss
         after = (
             f"after step {done} of {len(todo)}, {names[done - 1].partition('-')[2]}" if done else "with the first step"
         )
-        console.say(f"Going on {after}.")
+        console.remark(f"Going on {after}.")
     book.journal.note(BEGUN, steps=names, done=done)
     missed = None
     for name, step in zip(names[done:], todo[done:], strict=True):

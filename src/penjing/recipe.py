@@ -1,43 +1,107 @@
-"""Recipes: a run as YAML, checked key by key before anything starts."""
+"""Recipes: a run as YAML, checked key by key before anything starts.
+
+Steps and budgets are imported where they are read, so that the shell knows a recipe's keys without torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import yaml
 
 from penjing.core.errors import RecipeError, did_you_mean
 from penjing.core.registry import checked
-from penjing.steps.order import ordered
-from penjing.steps.price import asked
 
 VERSION = 1
 LARGEST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
+class Key:
+    """What is known of a recipe's key beside its type; the shell makes a flag of every key that has this.
+
+    ``least`` bounds a whole number; ``beside`` says that the value may be a path, which is looked for in the recipe's
+    folder.
+    """
+
+    help: str
+    least: int | None = None
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """How latency is measured."""
+
+    threads: Annotated[int, Key("Threads of the runtime when latency is measured.", least=1)] = 1
+    batch: Annotated[int, Key("Batch size when latency is measured.", least=1)] = 1
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run: which model, which data, what budget, which steps.
 
-    ``model`` is ``package.module:builder`` or a network of the zoo; ``weights`` a safetensors file or a ``.pt`` state
-    dict. ``data`` is what ``penjing.data.load`` takes, ``val`` a share of the training pictures or a count. ``target``
-    says how latency is measured: threads and batch. Relative paths are taken from the recipe's folder.
+    Relative paths in a file are taken from its folder where they lie there.
     """
 
-    model: str
-    data: str
-    budget: Mapping[str, Any] | str = field(default_factory=dict)
+    model: Annotated[str, Key("package.module:builder, or a network of the zoo such as resnet56.")]
+    data: Annotated[
+        str,
+        Key(
+            "Folder of pictures, folder with train.npz and test.npz, 'digits' (or 'digits:3'), "
+            "or package.module:function.",
+            beside=True,
+        ),
+    ]
+    budget: Annotated[Mapping[str, Any] | str, Key("Such as latency=0.6x,params=300k,error=+0.5.")] = field(
+        default_factory=dict
+    )
     steps: tuple[Any, ...] = ()
-    weights: str | None = None
-    seed: int = 0
-    target: Mapping[str, int] = field(default_factory=dict)
-    val: int | float = 0.1
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    weights: Annotated[Path | None, Key("A .safetensors file or a .pt state dict.", beside=True)] = None
+    seed: Annotated[int, Key("One seed, one result.", least=0)] = 0
+    target: Target = field(default_factory=Target)
+    val: Annotated[int | float, Key("Share (0.1) or count (500) of training pictures for validation.")] = 0.1
+    mean: Annotated[tuple[float, ...] | None, Key("One number a channel, such as 0.485,0.456,0.406.")] = None
+    std: Annotated[tuple[float, ...] | None, Key("One number a channel, such as 0.229,0.224,0.225.")] = None
     penjing: int = VERSION
+
+
+class Settable(NamedTuple):
+    """A key that a flag may set: its path, with dots where it is nested, its type, its ``Key`` and its default."""
+
+    path: str
+    type: Any
+    key: Key
+    default: Any
+
+
+def keys(of: type = Recipe, prefix: str = "") -> Iterator[Settable]:
+    """Yield every key that a flag may set.
+
+    >>> [one.path for one in keys(Target, "target.")]
+    ['target.threads', 'target.batch']
+    """
+    for name, hint in typing.get_type_hints(of, include_extras=True).items():
+        if is_dataclass(hint):
+            yield from keys(typing.cast(type, hint), f"{prefix}{name}.")
+        elif typing.get_origin(hint) is Annotated:
+            kind, key = typing.get_args(hint)
+            yield Settable(f"{prefix}{name}", kind, key, getattr(of, name, None))
+
+
+def usual_steps(
+    epochs: int = 10, lr: float = 0.005, criterion: Any = "jacobian", allocator: Any = "greedy"
+) -> list[Any]:
+    """Return the steps of ``compress``; ``epochs`` of zero leave the cut at closed-form recovery."""
+    training = [{"train": {"epochs": epochs, "lr": lr}}] if epochs else []
+    return [
+        {"prune": {"criterion": criterion, "allocator": allocator}},
+        "reconstruct", "recalibrate", *training, "export", "check",
+    ]  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,8 +124,8 @@ class _Loader(yaml.SafeLoader):
         return found
 
 
-def read(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
-    """Read a recipe file; ``changes`` sets keys, ``steps.1.train.epochs`` among them.
+def read(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe file; ``changes`` sets keys as ``changed`` does, and relative paths in them stay as they are.
 
     Raises: RecipeError naming the file and key that is wrong; BudgetError, PlanError or TrainError for a bound or an
     option that cannot be.
@@ -75,10 +139,10 @@ def read(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
     data = _parsed(text, str(path))
     if not isinstance(data, dict):
         raise RecipeError(f"{path} must hold key: value pairs; it holds {type(data).__name__}.")
-    for key, value in (changes or {}).items():
-        raw = key.split(".")[-2:-1] == ["budget"]
-        _set(data, key, value if raw else _parsed(value, f"--set {key}"))
-    return parse(data, str(path))
+    for name in (one.path for one in keys() if one.key.beside):
+        if isinstance(data.get(name), str) and (beside := path.parent / data[name]).exists():
+            data[name] = str(beside)
+    return parse(changed(data, changes or {}), str(path))
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -103,6 +167,9 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
 
     Raises: RecipeError naming the key; BudgetError, PlanError or TrainError for a bound or option that cannot be.
     """
+    from penjing.steps.order import ordered
+    from penjing.steps.price import asked
+
     known = [f.name for f in fields(Recipe)]
     for key in data:
         if key not in known:
@@ -115,31 +182,105 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where} is for recipe version {given['penjing']}; this is version {VERSION}.")
     if not isinstance(given["steps"], list):
         raise RecipeError(f"{where}: steps must be a list, such as [prune, train].")
-    target = given.get("target", {})
-    if not isinstance(target, Mapping) or any(key not in ("threads", "batch") for key in target):
-        raise RecipeError(f"{where}: target takes threads and batch; got {target!r}.")
-    values = checked(where, Recipe, given)
-    for key, least in {("seed", 0), *((key, 1) for key in target)}:
-        number = given.get(key, 0) if key == "seed" else target[key]
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise RecipeError(f"{where}: {key} must be a whole number, {least} or more; got {number!r}.")
+    values = _checked(where, Recipe, given)
     asked(values.get("budget"))
     return Recipe(**values | {"steps": tuple(ordered(given["steps"]))})
 
 
-def _set(data: Any, key: str, value: Any) -> None:
+def _checked(where: str, of: type, given: Any) -> dict[str, Any]:
+    """Return the values of a recipe, or of the keys below one of its keys, each checked against its type.
+
+    Raises: RecipeError naming the key.
+    """
+    if not isinstance(given, Mapping):
+        raise RecipeError(f"{where} must hold key: value pairs; got {given!r}.")
+    hints = typing.get_type_hints(of)
+    nested = {name: hints[name] for name in given if is_dataclass(hints.get(name))}
+    below = {name: kind(**_checked(f"{where}: {name}", kind, given[name])) for name, kind in nested.items()}
+    values = checked(where, of, {**given, **below})
+    for name, _, key, _ in keys(of):
+        if key.least is None or name not in given:
+            continue
+        number = given[name]
+        if isinstance(number, bool) or not isinstance(number, int) or number < key.least:
+            raise RecipeError(f"{where}: {name} must be a whole number, {key.least} or more; got {number!r}.")
+    return values
+
+
+# --------------------------------------------------------------------------------------------------- changing keys
+
+
+def changes(items: Sequence[str]) -> dict[str, Any]:
+    """Read what ``--set`` is given: ``key=value``, with the value in YAML.
+
+    Raises: RecipeError naming the item.
+
+    >>> changes(["train.terms=[soft_targets]", "budget.error=+1"])
+    {'train.terms': ['soft_targets'], 'budget.error': '+1'}
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {item!r} must be key=value.")
+        if key in found:
+            raise RecipeError(f"--set {key} is given twice.")
+        *path, last = key.split(".")
+        if path[-1:] == ["budget"]:
+            found[key] = value
+        elif last == "budget":  # under its key, where a + stays a +
+            found[key] = _parsed(f"budget: {value}", f"--set {key}")["budget"]
+        else:
+            found[key] = _parsed(value, f"--set {key}")
+    return found
+
+
+def changed(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Set keys of a recipe's data in place and return it.
+
+    A key is a path: ``target.threads``, ``steps.1.train.epochs`` (steps count from 0) or, where there is one step of
+    that name, ``train.epochs``.
+
+    Raises: RecipeError naming the part of a key that leads nowhere.
+    """
+    for key, value in changes.items():
+        _set(data, key, _full(data, key), value)
+    return data
+
+
+def _full(data: Mapping[str, Any], key: str) -> str:
+    """Return the path of a key that may begin with a step's name.
+
+    Raises: RecipeError for what is neither a key nor one step's name.
+    """
+    if "" in key.split("."):
+        raise RecipeError(f"--set {key!r} has an empty part; write it like train.epochs=3.")
+    first = key.partition(".")[0]
+    known = [f.name for f in fields(Recipe)]
+    if first in known:
+        return key
+    steps = data.get("steps")
+    names = [next(iter(s), "") if isinstance(s, dict) else s for s in (steps if isinstance(steps, list) else ())]
+    places = [f"steps.{i}.{key}" for i, name in enumerate(names) if name == first]
+    if not places:
+        known += {name for name in names if isinstance(name, str)}
+        raise RecipeError(f"--set {key}: there is no key and no step {first!r}.{did_you_mean(first, known)}")
+    if len(places) > 1:
+        raise RecipeError(f"--set {key}: there are {len(places)} steps {first!r}; write {' or '.join(places)}.")
+    return places[0]
+
+
+def _set(data: Any, asked: str, key: str, value: Any) -> None:
     """Set ``a.0.b`` inside nested mappings and lists; a step written as a bare name becomes a mapping.
 
-    Raises: RecipeError naming the part of the key that leads nowhere.
+    Raises: RecipeError naming the part of the key that leads nowhere; ``asked`` is the key as it was written.
     """
     *path, last = key.split(".")
     for i, part in enumerate([*path, last]):
         there = ".".join(key.split(".")[: i + 1])
-        if not part:
-            raise RecipeError(f"--set {key!r} has an empty part; write it like steps.1.train.epochs=3.")
         if isinstance(data, list):
             if not part.isdigit() or int(part) >= len(data):
-                raise RecipeError(f"--set {key}: there is nothing at {there}; its {len(data)} items count from 0.")
+                raise RecipeError(f"--set {asked}: there is nothing at {there}; its {len(data)} items count from 0.")
             index: Any = int(part)
             if isinstance(data[index], str) and i < len(path):
                 data[index] = {data[index]: {}}
@@ -148,7 +289,7 @@ def _set(data: Any, key: str, value: Any) -> None:
             if data.get(part) is None:
                 data[part] = {}
         else:
-            raise RecipeError(f"--set {key}: there is nothing at {there}, since what holds it is a value, not keys.")
+            raise RecipeError(f"--set {asked}: there is nothing at {there}, since what holds it is a value, not keys.")
         if i == len(path):
             data[index] = value
         data = data[index]

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from penjing.core import console
-from penjing.core.errors import PlanError, RecipeError, did_you_mean
+from penjing.core.errors import PlanError
 from penjing.core.random import stream
-from penjing.core.registry import build
+from penjing.core.registry import build, find, register
 from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.graph.trace import trace
@@ -21,8 +21,6 @@ from penjing.steps.deliver import check, export
 from penjing.steps.prune import prune
 from penjing.steps.recover import train
 from penjing.steps.state import Run, State
-
-REFERENCES = ("random", "scratch")
 
 RATES = {"sgd": 0.1, "adamw": 3e-3}
 """Peak learning rates from new weights, where the rate of a fine-tuning is too small."""
@@ -34,8 +32,7 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
     Raises: RecipeError for a name that is unknown; PlanError naming what is in the way.
     """
     for name in names:
-        if name not in REFERENCES:
-            raise RecipeError(f"There is no reference {name!r}.{did_you_mean(name, REFERENCES)}")
+        find("reference", name)
     if names and data is None:
         raise PlanError(f"The reference {names[0]!r} needs data to recover on; pass data.")
     if "scratch" not in names:
@@ -55,15 +52,31 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
 
 def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Make a network of the result's widths by other means; return its name, itself, and how it was made."""
-    apart = replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={})
+    with console.quiet(), console.listening(None):
+        made: tuple[str, nn.Module, str] = find("reference", name)(state, run, steps)
+    return made
+
+
+@register("reference")
+def random(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
+    """Keep the widths, choose the units at random, recover in the same way."""
     fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example)
-    with console.quiet():
-        if name == "random":
-            return "cut at random, same widths", _at_random(steps, fresh, state, apart).model, "same recovery"
-        how = _training(steps)
-        model = from_new_weights(state.model, run.seed)
-        model = how(fresh.with_model(model), apart).model
+    model = _at_random(steps, fresh, state, _apart(run, "random")).model
+    return "cut at random, same widths", model, "same recovery"
+
+
+@register("reference")
+def scratch(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
+    """Keep the widths, draw new weights, train for as many epochs as the steps train."""
+    how = _training(steps)
+    fresh = State(from_new_weights(state.model, run.seed), state.original, state.data, state.example)
+    model = how(fresh, _apart(run, "scratch")).model
     return "from scratch, same widths", model, f"{how.epochs} epochs from new weights, lr {how.lr:g}"
+
+
+def _apart(run: Run, name: str) -> Run:
+    """Return a run of its own, whose book nobody reads."""
+    return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={})
 
 
 def from_new_weights(model: nn.Module, seed: int) -> nn.Module:

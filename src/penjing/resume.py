@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 
 import penjing
 from penjing.core.errors import ResumeError
+from penjing.core.plain import told
 from penjing.data.data import Data
 from penjing.exporting import bundle
 from penjing.exporting.measure import cpu_name, runtime_name
@@ -43,22 +43,6 @@ def identity(
         "versions": [penjing.__version__, str(torch.__version__), runtime_name()],
         "processor": cpu_name(),
     }
-
-
-def told(thing: Any) -> Any:
-    """Return a step or an option as JSON data that is the same in every process."""
-    if thing is None or isinstance(thing, bool | int | float | str):
-        return thing
-    if is_dataclass(thing) and not isinstance(thing, type):
-        shown = {f.name: told(getattr(thing, f.name)) for f in fields(thing) if f.init and f.repr}
-        return {type(thing).__name__.rstrip("_"): shown}
-    if isinstance(thing, Mapping):
-        return {str(key): told(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple | set | frozenset):
-        return [told(one) for one in thing]
-    if isinstance(thing, os.PathLike):
-        return os.fspath(thing)
-    return getattr(thing, "__qualname__", type(thing).__qualname__)
 
 
 def _digest(model: nn.Module) -> str:

@@ -1,22 +1,75 @@
-"""The one place that prints: progress bars, log lines and tables, silent where nobody looks.
+"""The one place that prints: progress bars, log lines, tables, and events for programs.
 
 A bar shows only on a terminal; in a pipe each finished stage leaves one plain line on stderr, so that stdout stays
-clean for results. ``quiet()`` silences both.
+clean for results. ``quiet()`` silences both. What happens is also emitted as events, plain JSON data, for whoever is
+``listening``; ``json_lines()`` writes them to stdout.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from penjing.core.plain import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
 
+Listener = Callable[[Mapping[str, Any]], None]
+
 _quiet = False
+_listener: Listener | None = None
+
+
+# ---------------------------------------------------------------------------------------------------- for programs
+
+
+@contextlib.contextmanager
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Hand the events inside the block to ``listener`` alone; None hands them to nobody."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
+
+
+def emit(event: str, **facts: Any) -> None:
+    """Tell whoever listens what happened; ``event`` says what kind of fact it is."""
+    if _listener is not None:
+        _listener({"event": event, **facts})
+
+
+@contextlib.contextmanager
+def json_lines(wanted: bool = True) -> Iterator[None]:
+    """Write the events inside the block to stdout, a line of JSON each; unless ``wanted``, leave all as it is.
+
+    A reader that goes away does not stop the work.
+    """
+    with listening(_line) if wanted else contextlib.nullcontext():
+        yield
+
+
+def _line(event: Mapping[str, Any]) -> None:
+    try:
+        print(json_text(event), flush=True)
+    except BrokenPipeError:
+        drop_stdout()
+
+
+def drop_stdout() -> None:
+    """Throw away what else goes to stdout, which nobody reads, or can be told, any more."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# ------------------------------------------------------------------------------------------------------ for people
 
 
 def _console() -> Console:
@@ -27,7 +80,7 @@ def _console() -> Console:
 
 @contextlib.contextmanager
 def quiet(silent: bool = True) -> Iterator[None]:
-    """Silence the console inside the block."""
+    """Silence what people see inside the block; events go on."""
     global _quiet
     before, _quiet = _quiet, silent or _quiet
     try:
@@ -36,15 +89,26 @@ def quiet(silent: bool = True) -> Iterator[None]:
         _quiet = before
 
 
+def watched() -> bool:
+    """Tell whether somebody sees progress: stderr is a terminal, and not silenced."""
+    return not _quiet and sys.stderr.isatty()
+
+
 def say(text: str) -> None:
     """Write one line to stderr."""
     if not _quiet:
         _console().print(text, markup=False, soft_wrap=True)
 
 
+def remark(text: str) -> None:
+    """Say something that programs should hear as well."""
+    emit("remark", text=text)
+    say(text)
+
+
 def track(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
     """Yield the items with a progress bar; the bar disappears when done."""
-    if _quiet or not sys.stderr.isatty():
+    if not watched():
         yield from items
         return
     with bar(text, total if total is not None else len(items)) as step:  # type: ignore[arg-type]
@@ -63,7 +127,7 @@ class Step:
 @contextlib.contextmanager
 def bar(text: str, total: float | None) -> Iterator[Step]:
     """Show a progress bar, with time left where the total is known, while the block runs; only on a terminal."""
-    if _quiet or not sys.stderr.isatty():
+    if not watched():
         yield Step()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,4 +1,4 @@
-"""One registry for everything that is chosen by name: criteria, allocators, costs, rewrites, terms, steps.
+"""One registry for everything that is chosen by name: criteria, allocators, costs, rewrites, terms, steps, references.
 
 ``@register("criterion")`` files an object under its own name (a trailing underscore, which avoids a Python
 keyword or builtin, is dropped). An entry is either a function, used as it is, or a frozen dataclass, whose
@@ -8,13 +8,17 @@ against the signature. Other packages join through the ``penjing`` entry-point g
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import pkgutil
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from penjing.core.errors import RecipeError, did_you_mean
@@ -28,8 +32,12 @@ HOMES = {
     "rewrite": "penjing.rewrites",
     "term": "penjing.terms",
     "step": "penjing.steps",
+    "reference": "penjing.references",
 }
-"""Where the built-in entries of each kind live; every module of the package is imported on first use."""
+"""Where the built-in entries of each kind live; a module, or a package whose modules are all imported on first use."""
+
+PLURALS = {kind: f"{kind}s" for kind in HOMES} | {"criterion": "criteria"}
+"""What the entries of a kind are called together."""
 
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
 
@@ -51,7 +59,7 @@ def register(kind: str) -> Callable[[T], T]:
 @cache
 def _load(kind: str) -> None:
     home = importlib.import_module(HOMES[kind])
-    for module in pkgutil.iter_modules(home.__path__):
+    for module in pkgutil.iter_modules(getattr(home, "__path__", None) or []):
         importlib.import_module(f"{home.__name__}.{module.name}")
     for point in importlib.metadata.entry_points(group="penjing"):
         point.load()
@@ -135,15 +143,67 @@ def checked(what: str, entry: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def describe(kind: str) -> list[str]:
-    """Return one line an entry: its name, the first line of its docstring, and its options with their defaults."""
-    lines = []
-    for name, entry in entries(kind).items():
-        first = (inspect.getdoc(entry) or "").partition("\n")[0]
-        given = [
-            p.name if p.default is inspect.Parameter.empty else f"{p.name}={p.default!r}"
-            for p in options(entry).values()
-            if not p.name.startswith("_")
-        ]
-        lines.append(f"{name:15} {first}" + (f" [{', '.join(given)}]" if given else ""))
-    return lines
+@dataclass(frozen=True)
+class Option:
+    """What a recipe may set on an entry; type and default are text, the default empty where there is none."""
+
+    name: str
+    type: str
+    default: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry as people read it: its name, its whole docstring, those it inherits from among it, and its options."""
+
+    name: str
+    doc: str
+    options: tuple[Option, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.doc.partition("\n")[0]
+
+
+def describe(kind: str) -> list[Entry]:
+    """Return every entry of one kind as people read it."""
+    return [_described(name, entry) for name, entry in entries(kind).items()]
+
+
+def _described(name: str, entry: Any) -> Entry:
+    shown = [
+        Option(
+            p.name,
+            p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation),
+            "" if p.default is inspect.Parameter.empty else repr(p.default),
+        )
+        for p in options(entry).values()
+        if not p.name.startswith("_")
+    ]
+    parts = [part for part in entry.__mro__ if is_dataclass(part)] if inspect.isclass(entry) else []
+    return Entry(name, "\n\n".join(inspect.getdoc(part) or "" for part in parts or [entry]), tuple(shown))
+
+
+def outline(kind: str) -> dict[str, str]:
+    """Return the first docstring line of every built-in entry by name, read from the source: nothing is imported.
+
+    A shell that completes a word cannot wait for torch. Entries of other packages are not among them.
+
+    >>> "greedy" in outline("allocator")
+    True
+    """
+    spec = importlib.util.find_spec(HOMES[kind])
+    assert spec is not None and spec.origin is not None
+    home = Path(spec.origin)
+    found = {}
+    for file in sorted(home.parent.glob("*.py")) if home.name == "__init__.py" else [home]:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and any(map(_files(kind), node.decorator_list)):
+                found[node.name.rstrip("_")] = (ast.get_docstring(node) or "").partition("\n")[0]
+    return dict(sorted(found.items()))
+
+
+def _files(kind: str) -> Callable[[ast.expr], bool]:
+    """Return whether a decorator is ``register(kind)``."""
+    return lambda decorator: ast.unparse(decorator) == f"register({kind!r})"

@@ -20,7 +20,7 @@ from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
 from penjing.graph.trace import trace
-from penjing.steps.choose import Chooser
+from penjing.steps.choose import Chooser, Cut
 from penjing.steps.price import Pricer
 from penjing.steps.state import Run, State
 
@@ -82,12 +82,20 @@ class prune:  # noqa: N801  (registered under its own name)
         Raises: Infeasible before any training when the budget cannot be met, with the best point found; PlanError
         when nothing may be cut.
         """
+        cut, _ = self.decide(state, run)
+        return state.with_model(cut.model, cut.plan)
+
+    def decide(self, state: State, run: Run, pricing: type[Pricer] = Pricer) -> tuple[Cut, Pricer]:
+        """Choose and prove a cut, and return it with what priced it; ``pricing`` says by which means.
+
+        Raises: as the step itself.
+        """
         with run.stage("prune") as said:
             rewrite, allocator, criterion = (
                 build(kind, getattr(self, kind)) for kind in ("rewrite", "allocator", "criterion")
             )
             graph = trace(state.model, *state.example)
-            pricer = Pricer(graph, state, run, self.budget)
+            pricer = pricing(graph, state, run, self.budget)
             sites = self._sites(graph, rewrite.find(graph))
             raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
             scores = self._scores(criterion, raw, graph, sites, state, run)
@@ -106,7 +114,7 @@ class prune:  # noqa: N801  (registered under its own name)
             self._file(criterion, graph, cut.plan, state, run)
             _file_search(chooser.driver, run)
             said.append(", ".join(filter(None, [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan)])))
-        return state.with_model(cut.model, cut.plan)
+        return cut, pricer
 
     def _sites(self, graph: Graph, found: Sequence[Site]) -> list[Site]:
         """Return the sites that may change.

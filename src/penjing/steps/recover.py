@@ -160,10 +160,11 @@ class train(Options):  # noqa: N801  (registered under its own name)
         return state.with_model(model)
 
     def _tell(self, row: Mapping[str, float | int | None]) -> None:
-        accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
-        console.say(
-            f"  epoch {row['epoch']} of {self.epochs}: loss {row['loss']:.4f}{accuracy}, {row['seconds']:.0f} s"
-        )
+        console.emit("epoch", epochs=self.epochs, **row)
+        if console.watched():
+            accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
+            loss = f"loss {row['loss']:.4f}{accuracy}, {row['seconds']:.0f} s"
+            console.say(f"  epoch {row['epoch']} of {self.epochs}: {loss}")
 
 
 @register("step")
@@ -178,7 +179,7 @@ class evaluate_:  # noqa: N801  (registered under its own name)
             found = evaluate(state.model, data.val)
             if not run.noted("validation") and near_chance(found, data.num_classes):
                 run.note("remarks", GUESSING)
-                console.say(f"Beware: {GUESSING}")
+                console.remark(f"Beware: {GUESSING}")
             run.note("validation", found.accuracy)
             said.append(f"validation {found.accuracy:.2f} %")
         return state

@@ -91,10 +91,13 @@ class Run:
         """Time a stage and tell it; append to the list handed out to describe what came of it."""
         start = time.perf_counter()
         said = [detail] if detail else []
+        console.emit("begin", name=name)
         yield said
         seconds = time.perf_counter() - start
-        self.note("stages", {"name": name, "seconds": round(seconds, 2), "detail": "; ".join(said)})
-        console.say(f"{name}: {'; '.join(said) or 'done'} ({seconds:.1f} s)")
+        told = {"name": name, "seconds": round(seconds, 2), "detail": "; ".join(said)}
+        self.note("stages", told)
+        console.emit("stage", **told)
+        console.say(f"{name}: {told['detail'] or 'done'} ({seconds:.1f} s)")
 
     def measure(self, what: str, files: Mapping[str, Path]) -> dict[str, Timing]:
         """Measure files side by side, as this run measures latency, once; ``what`` says which they are."""

@@ -101,7 +101,7 @@ class hints:  # noqa: N801 - the name a recipe writes
             own.listen(self._chosen[0])
             theirs.listen(self._chosen[0])
             if not self._chosen[0]:
-                console.say("  hints: no layer returns the shape it returns in the teacher; the term adds nothing")
+                console.remark("hints: no layer returns the shape it returns in the teacher; the term adds nothing")
         loss = x.new_zeros((), dtype=torch.float32)
         for name in self._chosen[0]:
             s, t = own.heard[name].float(), theirs.heard[name].float()

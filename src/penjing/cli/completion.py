@@ -1,0 +1,67 @@
+"""What the shell completes, without importing torch: a word must be there before the next key is pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+Words = list[tuple[str, str]]
+
+
+def _starting(words: Mapping[str, str] | Iterable[str], incomplete: str) -> Words:
+    helps = words if isinstance(words, Mapping) else dict.fromkeys(words, "")
+    return [(word, text) for word, text in helps.items() if word.startswith(incomplete)]
+
+
+def registered(kind: str) -> Callable[[str], Words]:
+    """Return what completes the name of a registered entry."""
+
+    def complete(incomplete: str) -> Words:
+        from penjing.core.registry import outline
+
+        return _starting(outline(kind), incomplete)
+
+    return complete
+
+
+def networks(incomplete: str) -> Words:
+    """Complete a network of the zoo."""
+    from penjing.zoo import BUILDERS
+
+    return _starting(BUILDERS.keys(), incomplete)
+
+
+def data(incomplete: str) -> Words:
+    """Complete the digits or a folder."""
+    folders = [f"{folder}/" for folder in _beside(incomplete) if folder.is_dir()]
+    return _starting(["digits", *sorted(folders)], incomplete)
+
+
+def _beside(incomplete: str) -> Iterable[Path]:
+    """Yield what lies in the folder that is being written, written as far."""
+    folder = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def budget(incomplete: str) -> Words:
+    """Complete the name of the cost that a budget bounds last."""
+    from penjing.core.registry import outline
+
+    done, comma, last = incomplete.rpartition(",")
+    return [(f"{done}{comma}{word}=", text) for word, text in _starting(outline("cost"), last)]
+
+
+def listed(incomplete: str) -> Words:
+    """Complete a kind of ``penjing list``, or the name of anything that it lists."""
+    from penjing.core.registry import PLURALS, outline
+
+    kinds = {plural: f"every {kind}" for kind, plural in PLURALS.items()}
+    names = {name: text for kind in PLURALS for name, text in outline(kind).items()}
+    return _starting(kinds, incomplete) or _starting(names, incomplete)
+
+
+OF_KEYS: dict[str, Callable[[str], Words]] = {"model": networks, "data": data, "budget": budget}
+"""What completes the value of a recipe's key."""

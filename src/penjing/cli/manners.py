@@ -1,0 +1,58 @@
+"""How a verb ends: one sentence and an exit code for what went wrong, results and events where they are looked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+import typer
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the budget cannot be met or is missed, 2 wrong input, 3 an error of penjing's own, "
+    "130 interrupted."
+)
+
+
+@contextlib.contextmanager
+def manners(*, quiet: bool = False, lines: bool = False) -> Iterator[None]:
+    """Turn what users can mend into one sentence and an exit code.
+
+    ``quiet`` silences progress; with ``lines`` events go to stdout as JSON lines, an error among them.
+    """
+    from penjing.core import console
+    from penjing.core.errors import Infeasible, PenjingError
+
+    with console.quiet(quiet), console.json_lines(lines):
+        try:
+            yield
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort):
+            raise
+        except BrokenPipeError:  # whoever reads our output has seen enough
+            console.drop_stdout()
+            raise typer.Exit(0) from None
+        except Infeasible as error:
+            _end(str(error), 1)
+        except PenjingError as error:
+            _end(str(error), 2)
+        except KeyboardInterrupt:
+            _end("interrupted; penjing resume FOLDER goes on with a run that had begun.", 130)
+        except OSError as error:
+            console.drop_stdout()
+            _end(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}.", 2)
+        except Exception as error:
+            if os.environ.get("PENJING_TRACEBACK"):
+                raise
+            what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(".")
+            _end(f"an error of penjing's own, {what}. Please report it; PENJING_TRACEBACK=1 shows where.", 3)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    from penjing.core import console
+
+    console.emit("error", text=sentence, exit=code)
+    typer.echo(f"penjing: {sentence}", err=True)
+    raise typer.Exit(code) from None

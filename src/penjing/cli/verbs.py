@@ -1,0 +1,309 @@
+"""The verbs, a function each. Everything heavy is imported inside them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penjing.cli import completion
+from penjing.cli.manners import EXIT_CODES, manners
+from penjing.cli.options import (
+    KEYS,
+    AsJson,
+    AsLines,
+    Batch,
+    Data,
+    DryRun,
+    Model,
+    Numbers,
+    Out,
+    Quiet,
+    References,
+    Seed,
+    Set,
+    Threads,
+    Weights,
+    asked_changes,
+    keyed,
+    read,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from penjing.recipe import Recipe
+
+app = typer.Typer(
+    name="penjing",
+    help="A trained CNN and a hardware budget go in; a smaller, proved, re-measured, exported CNN comes out.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(epilog=EXIT_CODES)
+@keyed
+def compress(
+    model: Model,
+    data: Data,
+    budget: Annotated[
+        str,
+        typer.Option(help=KEYS["budget"].key.help, metavar="COST=BOUND,...", autocompletion=completion.budget),
+    ],
+    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 for none.", min=0)] = 10,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.005,
+    criterion: Annotated[
+        str,
+        typer.Option(
+            help="What scores channels: see penjing list criteria.", autocompletion=completion.registered("criterion")
+        ),
+    ] = "jacobian",
+    allocator: Annotated[
+        str,
+        typer.Option(
+            help="What shares the budget out: see penjing list allocators.",
+            autocompletion=completion.registered("allocator"),
+        ),
+    ] = "greedy",
+    change: Set = None,
+    out: Out = Path("penjing-run"),
+    reference: References = None,
+    dry_run: DryRun = False,
+    as_json: AsLines = False,
+    quiet: Quiet = False,
+    **given: Any,
+) -> None:
+    """Compress MODEL for DATA within a budget: prune, recover, export, measure, report.
+
+    For example: penjing compress my_nets:build pictures/ --weights w.safetensors --budget latency=0.6x
+    """
+    with manners(quiet=quiet, lines=as_json and not dry_run):
+        from penjing import recipe as recipes
+
+        asked = asked_changes(change, {"model": model, "data": data, "budget": budget, **given})
+        steps = recipes.usual_steps(epochs, lr, criterion, allocator)
+        _go(recipes.parse(recipes.changed({"steps": steps}, asked), "compress"), out, reference, dry_run, as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+@keyed
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file of keys and steps.")],
+    change: Set = None,
+    out: Out = Path("penjing-run"),
+    reference: References = None,
+    dry_run: DryRun = False,
+    as_json: AsLines = False,
+    quiet: Quiet = False,
+    **given: Any,
+) -> None:
+    """Run a recipe; flags and --set override what the file says.
+
+    For example: penjing run recipe.yaml --budget macs=0.4x --set train.epochs=3
+    """
+    with manners(quiet=quiet, lines=as_json and not dry_run):
+        from penjing import recipe as recipes
+
+        read_ = recipes.read(recipe, asked_changes(change, given))
+        _go(read_, out, reference, dry_run, as_json, recipe.read_text(encoding="utf-8"))
+
+
+def _go(recipe: Recipe, out: Path, references: list[str] | None, dry_run: bool, as_json: bool, text: str = "") -> None:
+    """Run a recipe, or only choose its plan, and print what came of it; ``text`` is the file it stands in."""
+    from penjing import api, zoo
+    from penjing.core import console
+    from penjing.core.plain import json_text
+    from penjing.data import load
+    from penjing.report.table import summary_table
+
+    network = zoo.build(recipe.model, recipe.weights)
+    data = load(recipe.data, seed=recipe.seed, val=recipe.val, mean=recipe.mean, std=recipe.std)
+    how: dict[str, Any] = {"seed": recipe.seed, "threads": recipe.target.threads, "batch": recipe.target.batch}
+    if dry_run:
+        preview = api.preview(network, data, recipe.steps, recipe.budget, **how)
+        typer.echo(json_text(preview.facts, indent=1) if as_json else str(preview))
+        return
+    result = api.run(
+        network, data, recipe.steps, recipe.budget, folder=out, references=tuple(references or ()), recipe=text,
+        command=shlex.join(["penjing", *sys.argv[1:]]), builder=zoo.builder_of(recipe.model), started=sys.argv[1:],
+        **how,
+    )  # fmt: skip
+    if as_json:
+        console.emit("results", folder=str(out), results=result.results)
+        return
+    typer.echo(f"{summary_table(result.results)}\n")
+    for name in result.results["files"]:
+        typer.echo(f"model   {out / name}")
+    typer.echo(f"report  {out / 'report.html'}\nresults {out / 'results.json'}")
+
+
+@app.command(epilog=EXIT_CODES)
+def resume(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The --out of a run that was interrupted or killed.")
+    ],
+    as_json: AsLines = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with an unfinished run, by the command that started it, to the same result."""
+    with manners(quiet=quiet, lines=as_json):
+        from penjing.core.errors import ResumeError
+        from penjing.publish import read_run
+
+        found, place = read_run(folder), folder.resolve()
+        if not found["command"]:
+            raise ResumeError(f"The run in {folder} was started from Python; call the same again, and it goes on.")
+        try:
+            os.chdir(found["folder"])
+        except OSError as error:
+            raise ResumeError(f"The run was started in {found['folder']}, which is gone: {error.strerror}.") from None
+        flags = [flag for flag, wanted in (("--json", as_json), ("--quiet", quiet)) if wanted]
+        sys.argv[1:] = [*found["command"], "--out", str(place), *flags]
+    app(sys.argv[1:], prog_name="penjing")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's folder, or a bundle.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.onnx"),
+    builder: Annotated[str, typer.Option(help="package.module:builder, in place of the bundle's own.")] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="Import the bundle's builder; that runs its code.")] = False,
+) -> None:
+    """Write a run's network as ONNX again, from its bundle."""
+    with manners():
+        from penjing import compare
+
+        path, difference = compare.export_bundle(folder, out, builder, trust)
+        typer.echo(f"{path}: differs from the network by {difference:.1e} at most")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; by default the folder's own.")] = None,
+) -> None:
+    """Write a run's report again, from its results."""
+    with manners():
+        import json
+
+        from penjing.core.errors import RecipeError
+        from penjing.publish import REPORT, RESULTS
+        from penjing.report.build import write_report
+
+        try:
+            results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RecipeError(
+                f"{folder / RESULTS} cannot be read: {getattr(error, 'strerror', '') or error}."
+            ) from None
+        typer.echo(str(write_report(results, out or folder / REPORT)))
+
+
+@app.command()
+def inspect(
+    model: Model,
+    weights: Weights = None,
+    shape: Annotated[
+        str, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one picture.")
+    ] = "3,224,224",
+    as_json: AsJson = False,
+) -> None:
+    """Show layers, costs, what may be cut, and what is pinned and why.
+
+    For example: penjing inspect resnet56 --input 3,32,32
+    """
+    with manners():
+        import torch
+
+        from penjing import api, zoo
+        from penjing.core.errors import RecipeError, TraceError
+        from penjing.core.plain import json_text
+
+        sizes = [int(part) if part.strip().isdigit() else 0 for part in shape.split(",")]
+        if min(sizes) < 1:
+            raise RecipeError(f"--input {shape!r} must be positive whole numbers, such as 3,32,32.")
+        network = zoo.build(model, weights)
+        try:
+            graph = api.inspect(network, torch.randn(2, *sizes))
+        except TraceError as error:
+            raise TraceError(f"{error} The input was {shape}; give another with --input.") from None
+        facts = api.describe(graph)
+        typer.echo(json_text(facts, indent=1) if as_json else api.described(facts))
+
+
+@app.command()
+def bench(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="ONNX files or runs' folders; the first is compared with.")
+    ],
+    threads: Threads = 1,
+    batch: Batch = 1,
+    rounds: Annotated[int, typer.Option(help="How many times the files take turns.", min=5)] = 40,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Also tell the accuracy on this data's validation split.", autocompletion=completion.data),
+    ] = None,
+    seed: Seed = 0,
+    mean: Numbers = None,
+    std: Numbers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure files side by side: latency with its spread, size, and, with --data, accuracy.
+
+    For example: penjing bench original.onnx run/model.onnx
+    """
+    with manners():
+        from penjing import compare
+        from penjing.core.plain import json_text
+        from penjing.data import load
+
+        numbers = {name: read(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
+        split = load(data, seed=seed, **numbers).val if data else None
+        facts = compare.bench(files, threads=threads, batch=batch, rounds=rounds, split=split)
+        typer.echo(json_text(facts, indent=1) if as_json else compare.benched(facts))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND|NAME",
+            help="A kind, such as criteria, for its entries; a name, such as jacobian, for all about it.",
+            autocompletion=completion.listed,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what can be chosen by name: criteria, allocators, costs, rewrites, terms, steps, references."""
+    with manners():
+        from penjing.cli import listing
+        from penjing.core.plain import json_text
+        from penjing.core.registry import PLURALS
+
+        found = listing.find(what)
+        if as_json:
+            typer.echo(json_text(listing.told(found), indent=1))
+        elif what is None or what in {*PLURALS, *PLURALS.values()}:
+            typer.echo(listing.overview(found))
+        else:
+            typer.echo(listing.in_full(found))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
+    if version:
+        from penjing import __version__
+
+        typer.echo(f"penjing {__version__}")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="penjing")

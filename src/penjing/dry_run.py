@@ -1,0 +1,123 @@
+"""What a run would do: the first cut's plan with its proof and its predicted costs, and the steps that would follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.core.console import table
+from penjing.core.errors import PlanError
+from penjing.core.plain import told, written
+from penjing.core.registry import build
+from penjing.core.types import Plan
+from penjing.costs.units import resolve, show
+from penjing.graph.draft import Draft
+from penjing.graph.trace import trace
+from penjing.steps.choose import Cut
+from penjing.steps.price import Predicting, Pricer, cheap_costs, units
+from penjing.steps.prune import prune
+from penjing.steps.state import Run, State
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What a run would do: ``plan`` is what its first cut would keep, ``facts`` tell all there is to tell.
+
+    ``facts`` are plain JSON data; printed, a preview is the same for people.
+    """
+
+    plan: Plan
+    facts: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """Return the facts as text."""
+        return shown(self.facts)
+
+
+def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
+    """Let the first cut among the steps choose, on the network as it is.
+
+    Raises: PlanError when no step cuts; Infeasible when the budget cannot be met.
+    """
+    places = [i for i, step in enumerate(steps) if isinstance(step, prune)]
+    if not places:
+        raise PlanError("There is no plan to preview, since no step cuts; add the step prune.")
+    at = places[0]
+    try:
+        cut, pricer = steps[at].decide(state, run, Predicting)
+        rows = _costs(cut, pricer, state)
+    finally:
+        run.close()
+    facts = {
+        "name": f"{type(state.original).__name__} on {state.data.name if state.data else 'no data'}",
+        "before": [told(step) for step in steps[:at]],
+        "step": told(steps[at]),
+        "then": [told(step) for step in steps[at + 1 :]],
+        "shown": {"before": [written(s) for s in steps[:at]], "then": [written(s) for s in steps[at + 1 :]]},
+        "costs": rows,
+    }
+    return Preview(
+        cut.plan, facts | {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds")}
+    )
+
+
+def _costs(cut: Cut, pricer: Pricer, state: State) -> list[dict[str, Any]]:
+    """Return a row a cost: the original's, what is asked, and what is predicted, where it is known before the work."""
+    draft = Draft(trace(cut.model, *state.example, proof=False), Plan(), lambda: cut.model)
+    predicted = {name: float(build("cost", name)(draft)) for name in cheap_costs()} | pricer(cut.plan)
+    original = pricer.original.costs
+    rows = []
+    for name in [*predicted, *(name for name in pricer.wanted if name not in predicted)]:
+        one = pricer.wanted.get(name)
+        known = one is not None and (name in original or one.kind == "absolute")
+        rows.append(
+            {
+                "cost": name,
+                "unit": units()[name],
+                "original": original.get(name),
+                "asked": one and one.text,
+                "limit": resolve(one, original.get(name, 0.0)).limit if one is not None and known else None,
+                "predicted": predicted.get(name),
+            }
+        )
+    return rows
+
+
+def shown(facts: Mapping[str, Any]) -> str:
+    """Return what a preview says as text."""
+    changed = [site for site in facts["sites"] if site["after"] < site["before"]]
+    parts = [
+        f"Preview of {facts['name']}: nothing is trained or exported, and the test set is not read.",
+        table("", ["cost", "original", "asked", "predicted"], [_cost_cells(row) for row in facts["costs"]]),
+        table(
+            f"{len(changed)} of {len(facts['sites'])} sites are cut.",
+            ["site", "units", "kept", "share"],
+            [[s["site"], str(s["before"]), str(s["after"]), f"{s['after'] / s['before']:.0%}"] for s in facts["sites"]],
+        ),
+    ]
+    lines = []
+    for proof in facts["certificates"]:
+        verdict = "holds" if proof["ok"] else "fails"
+        lines.append(f"Proof {verdict}: {proof['name']}, difference {proof['difference']:.1e} "
+                     f"(at most {proof['tolerance']:.0e}).")  # fmt: skip
+    if facts["pinned"]:
+        units_ = sum(int(note["units"]) for note in facts["pinned"])
+        lines.append(f"Pinned: {units_} units in {len(facts['pinned'])} places; penjing inspect says why.")
+    if facts["shown"]["before"]:
+        before = ", ".join(facts["shown"]["before"])
+        lines.append(f"Before the cut comes {before}; this plan is for the network as it is.")
+    lines.append(f"Then: {', '.join(facts['shown']['then']) or 'nothing'}.")
+    return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _cost_cells(row: Mapping[str, Any]) -> list[str]:
+    def cell(value: float | None) -> str:
+        return "" if value is None else show(value, row["unit"])
+
+    asked, predicted = row["asked"] or "", cell(row["predicted"]) or "known after the work"
+    if asked and row["limit"] is not None and cell(row["limit"]) != asked:
+        asked = f"{asked} = {cell(row['limit'])}"
+    if row["predicted"] is not None and row["original"]:
+        predicted += f" ({row['predicted'] / row['original']:.3g}x)"
+    return [row["cost"], cell(row["original"]), asked, predicted]
