@@ -211,7 +211,14 @@ def test_a_recipe_runs_and_its_keys_can_be_set(folder, tmp_path):
     )
     done = run_cli("run", recipe, "--set", "steps.1.train.epochs=1", "--out", tmp_path / "run", "--json", "--quiet")
     assert done.exit_code == 0, done.output
-    assert len(json.loads(done.stdout)["training"]) == 1
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [e["name"] for e in events if e["event"] == "stage"] == [
+        "evaluate", "prune", "train", "export", "check", "evaluate"
+    ]  # fmt: skip
+    (epoch,) = [e for e in events if e["event"] == "epoch"]
+    assert epoch["epoch"] == epoch["epochs"] == 1 and epoch["loss"] > 0
+    assert events[-1]["event"] == "results" and not done.stderr
+    assert events[-1]["results"] == json.loads((tmp_path / "run" / "results.json").read_text())
 
 
 def test_inspect_says_what_is_pinned(folder):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from penjing.core.errors import PenjingError
+from penjing.core.errors import PenjingError, RecipeError
 from penjing.costs.units import parse_budget
-from penjing.recipe import read
+from penjing.recipe import changed, changes, read, usual_steps
 
 GOOD = """
 model: tiny:tiny
@@ -26,7 +26,7 @@ def written(tmp_path, text):
 
 
 def test_a_plus_stays_a_difference_wherever_a_budget_is_written(tmp_path):
-    recipe = read(written(tmp_path, GOOD), {"budget.error": "+3"})
+    recipe = read(written(tmp_path, GOOD), changes(["budget.error=+3"]))
     for budget, points in ((recipe.budget, 3), (recipe.steps[0].budget, 2)):
         found = parse_budget(budget)["error"]
         assert (found.kind, found.value) == ("difference", points)
@@ -34,8 +34,39 @@ def test_a_plus_stays_a_difference_wherever_a_budget_is_written(tmp_path):
 
 
 def test_keys_are_set_by_their_path(tmp_path):
-    recipe = read(written(tmp_path, GOOD), {"steps.1.train.epochs": "7", "steps.2.export.images": "9", "seed": "4"})
+    asked = changes(["steps.1.train.epochs=7", "steps.2.export.images=9", "seed=4", "target.batch=3"])
+    recipe = read(written(tmp_path, GOOD), asked)
     assert (recipe.steps[1].epochs, recipe.steps[2].images, recipe.seed) == (7, 9, 4)
+    assert (recipe.target.threads, recipe.target.batch) == (1, 3)
+
+
+def test_a_step_is_called_by_its_name_where_there_is_one_of_it(tmp_path):
+    recipe = read(written(tmp_path, GOOD), changes(["train.epochs=7", "train.terms=[hints]", "export.images=9"]))
+    assert (recipe.steps[1].epochs, recipe.steps[1].terms, recipe.steps[2].images) == (7, ("hints",), 9)
+    twice = {"steps": ["prune", "train", {"train": {"epochs": 3}}]}
+    with pytest.raises(RecipeError, match=r"there are 2 steps 'train'; write steps.1.train.lr or steps.2.train.lr"):
+        changed(twice, {"train.lr": 0.1})
+
+
+def test_a_budget_is_set_as_it_is_written(tmp_path):
+    asked = changes(["budget={error: +3}", "prune.budget.error=+4"])
+    recipe = read(written(tmp_path, GOOD), asked)
+    assert [parse_budget(b)["error"].kind for b in (recipe.budget, recipe.steps[0].budget)] == ["difference"] * 2
+    assert read(written(tmp_path, GOOD), changes(["budget=macs=0.3x"])).budget == "macs=0.3x"
+
+
+def test_paths_in_the_file_lie_beside_it_and_paths_that_are_set_do_not(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    path = written(tmp_path, GOOD.replace("data: digits", "data: pictures"))
+    assert read(path).data == str(tmp_path / "pictures")
+    assert read(path, {"data": "pictures"}).data == "pictures"
+
+
+def test_the_usual_steps_are_a_recipe_without_training_too():
+    names = [step if isinstance(step, str) else next(iter(step)) for step in usual_steps(epochs=0)]
+    assert names == ["prune", "reconstruct", "recalibrate", "export", "check"]
+    (training,) = [step for step in usual_steps(3, 0.1) if "train" in step]
+    assert training == {"train": {"epochs": 3, "lr": 0.1}}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +79,8 @@ def test_keys_are_set_by_their_path(tmp_path):
         ("val: 144", "val: much", "val = 'much' is not right"),
         ("val: 144", "weights: 3", "weights = 3 is not right"),
         ("val: 144", "target: {threads: 0}", "threads must be a whole number, 1 or more; got 0"),
-        ("val: 144", "target: {thread: 1}", "target takes threads and batch"),
+        ("val: 144", "target: {thread: 1}", "target has no option 'thread'. Did you mean 'threads'"),
+        ("val: 144", "target: 3", "target must hold key: value pairs; got 3"),
         ("val: 144", "mean: 0.5", "mean = 0.5 is not right"),
         ("criterion: l1", "criterion: l3", "no criterion 'l3'"),
         ("criterion: l1", "allocator: gredy", "Did you mean 'greedy'"),
@@ -82,10 +114,13 @@ def test_what_is_wrong_is_named(tmp_path, old, new, message):
         ("", "3", "empty part"),
         ("model.name", "1", "nothing at model.name"),
         ("seed", "[", "--set seed, line 1, is not YAML"),
+        ("trian.epochs", "3", "no key and no step 'trian'. Did you mean 'train'"),
+        ("recalibrate.images", "3", "no key and no step 'recalibrate'"),
+        ("train.epochs", "many", "epochs = 'many' is not right"),
         ("steps.1.train.epoch", "3", "Did you mean 'epochs'"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_named(tmp_path, key, value, message):
     with pytest.raises(PenjingError) as caught:
-        read(written(tmp_path, GOOD), {key: value})
+        read(written(tmp_path, GOOD), changes([f"{key}={value}"]))
     assert message in str(caught.value)

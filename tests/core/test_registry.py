@@ -10,12 +10,20 @@ from penjing.core.errors import RecipeError
 
 def test_every_kind_loads_and_describes_itself():
     for kind in registry.HOMES:
-        lines = registry.describe(kind)
-        assert lines and all(len(line) > 20 for line in lines), kind
+        described = registry.describe(kind)
+        assert described and all(len(entry.summary) > 20 for entry in described), kind
     assert {"uniform", "global", "threshold", "greedy"} <= set(registry.entries("allocator"))
     assert {"params", "macs", "size", "memory", "error", "latency"} <= set(registry.entries("cost"))
     wanted = {"random", "l1", "l2", "apoz", "entropy", "hrank", "taylor", "bn_gamma", "fpgm", "deviation"}
     assert wanted <= set(registry.entries("criterion"))
+
+
+def test_an_entry_says_its_options_with_types_and_defaults():
+    (threshold,) = [entry for entry in registry.describe("allocator") if entry.name == "threshold"]
+    assert threshold.options == (registry.Option("k", "float", "3.0"),)
+    (train,) = [entry for entry in registry.describe("step") if entry.name == "train"]
+    assert "Fine-tune" in train.summary and "linear warm-up" in train.doc, "what it inherits is told as well"
+    assert registry.Option("optimizer", "Literal['sgd', 'adamw']", "'sgd'") in train.options
 
 
 def test_building_from_every_spelling_gives_equal_objects():

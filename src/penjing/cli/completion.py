@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from textwrap import shorten
 
 Words = list[tuple[str, str]]
 
 
-def _starting(words: Mapping[str, str] | Iterable[str], incomplete: str) -> Words:
-    helps = words if isinstance(words, Mapping) else dict.fromkeys(words, "")
-    return [(word, text) for word, text in helps.items() if word.startswith(incomplete)]
+def _starting(words: Mapping[str, str], incomplete: str) -> Words:
+    """Return the words that go on from what is written, with what they mean, short enough for one line."""
+    return [
+        (word, shorten(text, 70, placeholder=" ...")) for word, text in words.items() if word.startswith(incomplete)
+    ]
 
 
 def registered(kind: str) -> Callable[[str], Words]:
@@ -28,22 +30,12 @@ def networks(incomplete: str) -> Words:
     """Complete a network of the zoo."""
     from penjing.zoo import BUILDERS
 
-    return _starting(BUILDERS.keys(), incomplete)
+    return _starting(dict.fromkeys(BUILDERS, ""), incomplete)
 
 
 def data(incomplete: str) -> Words:
-    """Complete the digits or a folder."""
-    folders = [f"{folder}/" for folder in _beside(incomplete) if folder.is_dir()]
-    return _starting(["digits", *sorted(folders)], incomplete)
-
-
-def _beside(incomplete: str) -> Iterable[Path]:
-    """Yield what lies in the folder that is being written, written as far."""
-    folder = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
-    try:
-        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError:
-        return []
+    """Complete the digits, once begun; where nothing is returned, the shell completes files and folders itself."""
+    return _starting({"digits": "scikit-learn's handwritten digits"}, incomplete) if incomplete else []
 
 
 def budget(incomplete: str) -> Words:
