@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import penjing
+from penjing.cli import app
 from penjing.core.errors import Missed, ResumeError
 from penjing.core.journal import Journal
 from penjing.core.plain import told
@@ -262,3 +264,20 @@ def test_killed_for_real_at_any_moment_it_ends_the_same_to_the_byte(searching, t
     ours, theirs = (timeless(json.loads((f / "results.json").read_text())) for f in (place, folder))
     assert ours.pop("test_reads") >= theirs.pop("test_reads")
     assert ours == theirs and not (place / "unfinished").exists()
+
+
+def test_a_run_that_goes_on_tells_programs_what_happens(data, tmp_path, monkeypatch):
+    place = tmp_path / "run"
+    words = [*COMPRESS, str(data), "--out", str(place)]
+    monkeypatch.setattr(sys, "argv", ["penjing", *words])
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patched:
+        kill_at(patched, 12)
+        with pytest.raises(Killed):
+            CliRunner().invoke(app, words)
+    done = CliRunner().invoke(app, ["resume", str(place), "--json"])
+    assert done.exit_code == 0 and not done.stderr, done.output
+    first, *_, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first["event"] == "remark" and first["text"].startswith("Going on after step")
+    assert last["event"] == "results" and last["folder"] == str(place)
+    assert last["results"] == json.loads((place / "results.json").read_text())
