@@ -31,7 +31,7 @@ from penjing.exporting import bundle
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 from penjing.publish import REPORT, RESULTS, publish, unfinished
-from penjing.recipe import usual_steps
+from penjing.recipe import ALLOCATOR, CRITERION, EPOCHS, LR, usual_steps
 from penjing.references import make, refuse_impossible
 from penjing.report.build import write_report
 from penjing.results import READ, gather
@@ -88,10 +88,10 @@ def compress(
     data: Any,
     budget: Mapping[str, Any] | str,
     *,
-    epochs: int = 10,
-    lr: float = 0.005,
-    criterion: Any = "jacobian",
-    allocator: Any = "greedy",
+    epochs: int = EPOCHS,
+    lr: float = LR,
+    criterion: Any = CRITERION,
+    allocator: Any = ALLOCATOR,
     references: Sequence[str] = (),
     **options: Any,
 ) -> Result:
@@ -193,6 +193,7 @@ def preview(
     seed: int = 0,
     threads: int = 1,
     batch: int = 1,
+    references: Sequence[str] = (),
 ) -> Preview:
     """Choose what the first cut of a run would take away, and leave it at that: a dry run.
 
@@ -202,7 +203,9 @@ def preview(
 
     Raises: Infeasible when the budget cannot be met; PenjingError for everything a user can mend.
     """
-    todo, wanted, start = _begin(model, data, usual_steps() if steps is None else steps, budget, example, seed)
+    todo, wanted, start = _begin(
+        model, data, usual_steps() if steps is None else steps, budget, example, seed, references
+    )
     with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
         return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch))
 

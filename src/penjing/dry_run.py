@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +24,29 @@ from penjing.steps.state import Run, State
 class Preview:
     """What a run would do: ``plan`` is what its first cut would keep, ``facts`` tell all there is to tell.
 
-    ``facts`` are plain JSON data; printed, a preview is the same for people.
+    ``facts`` are plain JSON data; printed, a preview is the same for people. ``before`` and ``then`` are the steps
+    around the cut.
     """
 
     plan: Plan
     facts: Mapping[str, Any]
+    before: Sequence[Any]
+    then: Sequence[Any]
 
     def __str__(self) -> str:
         """Return the facts as text."""
-        return shown(self.facts)
+        return "\n\n".join([*_tables(self.facts), "\n".join(self._lines())])
+
+    def _lines(self) -> Iterator[str]:
+        for proof in self.facts["certificates"]:
+            difference = f"difference {proof['difference']:.1e} (at most {proof['tolerance']:.0e})"
+            yield f"Proof {'holds' if proof['ok'] else 'fails'}: {proof['name']}, {difference}."
+        if pinned := self.facts["pinned"]:
+            count = sum(int(note["units"]) for note in pinned)
+            yield f"Pinned: {count} units in {len(pinned)} places; penjing inspect says why."
+        if self.before:
+            yield f"Before the cut comes {', '.join(map(written, self.before))}; this plan is for the network as it is."
+        yield f"Then: {', '.join(map(written, self.then)) or 'nothing'}."
 
 
 def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
@@ -49,17 +63,16 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
         rows = _costs(cut, pricer, state)
     finally:
         run.close()
+    before, then = steps[:at], steps[at + 1 :]
     facts = {
         "name": f"{type(state.original).__name__} on {state.data.name if state.data else 'no data'}",
-        "before": [told(step) for step in steps[:at]],
+        "before": [told(step) for step in before],
         "step": told(steps[at]),
-        "then": [told(step) for step in steps[at + 1 :]],
-        "shown": {"before": [written(s) for s in steps[:at]], "then": [written(s) for s in steps[at + 1 :]]},
+        "then": [told(step) for step in then],
         "costs": rows,
     }
-    return Preview(
-        cut.plan, facts | {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds")}
-    )
+    noted = {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds")}
+    return Preview(cut.plan, facts | noted, before, then)
 
 
 def _costs(cut: Cut, pricer: Pricer, state: State) -> list[dict[str, Any]]:
@@ -84,31 +97,15 @@ def _costs(cut: Cut, pricer: Pricer, state: State) -> list[dict[str, Any]]:
     return rows
 
 
-def shown(facts: Mapping[str, Any]) -> str:
-    """Return what a preview says as text."""
-    changed = [site for site in facts["sites"] if site["after"] < site["before"]]
-    parts = [
+def _tables(facts: Mapping[str, Any]) -> list[str]:
+    sites = facts["sites"]
+    widths = [[s["site"], str(s["before"]), str(s["after"]), f"{s['after'] / s['before']:.0%}"] for s in sites]
+    cut = sum(site["after"] < site["before"] for site in sites)
+    return [
         f"Preview of {facts['name']}: nothing is trained or exported, and the test set is not read.",
         table("", ["cost", "original", "asked", "predicted"], [_cost_cells(row) for row in facts["costs"]]),
-        table(
-            f"{len(changed)} of {len(facts['sites'])} sites are cut.",
-            ["site", "units", "kept", "share"],
-            [[s["site"], str(s["before"]), str(s["after"]), f"{s['after'] / s['before']:.0%}"] for s in facts["sites"]],
-        ),
+        table(f"{cut} of {len(sites)} sites are cut.", ["site", "units", "kept", "share"], widths),
     ]
-    lines = []
-    for proof in facts["certificates"]:
-        verdict = "holds" if proof["ok"] else "fails"
-        lines.append(f"Proof {verdict}: {proof['name']}, difference {proof['difference']:.1e} "
-                     f"(at most {proof['tolerance']:.0e}).")  # fmt: skip
-    if facts["pinned"]:
-        units_ = sum(int(note["units"]) for note in facts["pinned"])
-        lines.append(f"Pinned: {units_} units in {len(facts['pinned'])} places; penjing inspect says why.")
-    if facts["shown"]["before"]:
-        before = ", ".join(facts["shown"]["before"])
-        lines.append(f"Before the cut comes {before}; this plan is for the network as it is.")
-    lines.append(f"Then: {', '.join(facts['shown']['then']) or 'nothing'}.")
-    return "\n\n".join([*parts, "\n".join(lines)])
 
 
 def _cost_cells(row: Mapping[str, Any]) -> list[str]:

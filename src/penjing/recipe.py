@@ -19,6 +19,9 @@ from penjing.core.registry import checked
 VERSION = 1
 LARGEST_BYTES = 1_000_000
 
+EPOCHS, LR, CRITERION, ALLOCATOR = 10, 0.005, "jacobian", "greedy"
+"""What ``compress`` does where nothing else is asked."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -94,7 +97,7 @@ def keys(of: type = Recipe, prefix: str = "") -> Iterator[Settable]:
 
 
 def usual_steps(
-    epochs: int = 10, lr: float = 0.005, criterion: Any = "jacobian", allocator: Any = "greedy"
+    epochs: int = EPOCHS, lr: float = LR, criterion: Any = CRITERION, allocator: Any = ALLOCATOR
 ) -> list[Any]:
     """Return the steps of ``compress``; ``epochs`` of zero leave the cut at closed-form recovery."""
     training = [{"train": {"epochs": epochs, "lr": lr}}] if epochs else []

@@ -6,35 +6,13 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from penjing.cli import completion
+from penjing import recipe as recipes
+from penjing.cli import completion, options
 from penjing.cli.manners import EXIT_CODES, manners
-from penjing.cli.options import (
-    KEYS,
-    AsJson,
-    AsLines,
-    Batch,
-    Data,
-    DryRun,
-    Model,
-    Numbers,
-    Out,
-    Quiet,
-    References,
-    Seed,
-    Set,
-    Threads,
-    Weights,
-    asked_changes,
-    keyed,
-    read,
-)  # fmt: skip
-
-if TYPE_CHECKING:
-    from penjing.recipe import Recipe
 
 app = typer.Typer(
     name="penjing",
@@ -47,35 +25,35 @@ app = typer.Typer(
 
 
 @app.command(epilog=EXIT_CODES)
-@keyed
+@options.keyed
 def compress(
-    model: Model,
-    data: Data,
+    model: options.Model,
+    data: options.Data,
     budget: Annotated[
         str,
-        typer.Option(help=KEYS["budget"].key.help, metavar="COST=BOUND,...", autocompletion=completion.budget),
+        typer.Option(help=options.KEYS["budget"].key.help, metavar="COST=BOUND,...", autocompletion=completion.budget),
     ],
-    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 for none.", min=0)] = 10,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.005,
+    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 for none.", min=0)] = recipes.EPOCHS,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = recipes.LR,
     criterion: Annotated[
         str,
         typer.Option(
             help="What scores channels: see penjing list criteria.", autocompletion=completion.registered("criterion")
         ),
-    ] = "jacobian",
+    ] = recipes.CRITERION,
     allocator: Annotated[
         str,
         typer.Option(
             help="What shares the budget out: see penjing list allocators.",
             autocompletion=completion.registered("allocator"),
         ),
-    ] = "greedy",
-    change: Set = None,
-    out: Out = Path("penjing-run"),
-    reference: References = None,
-    dry_run: DryRun = False,
-    as_json: AsLines = False,
-    quiet: Quiet = False,
+    ] = recipes.ALLOCATOR,
+    change: options.Set = None,
+    out: options.Out = Path("penjing-run"),
+    reference: options.References = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsLines = False,
+    quiet: options.Quiet = False,
     **given: Any,
 ) -> None:
     """Compress MODEL for DATA within a budget: prune, recover, export, measure, report.
@@ -83,23 +61,21 @@ def compress(
     For example: penjing compress my_nets:build pictures/ --weights w.safetensors --budget latency=0.6x
     """
     with manners(quiet=quiet, lines=as_json and not dry_run):
-        from penjing import recipe as recipes
-
-        asked = asked_changes(change, {"model": model, "data": data, "budget": budget, **given})
+        asked = options.asked_changes(change, {"model": model, "data": data, "budget": budget, **given})
         steps = recipes.usual_steps(epochs, lr, criterion, allocator)
         _go(recipes.parse(recipes.changed({"steps": steps}, asked), "compress"), out, reference, dry_run, as_json)
 
 
 @app.command(epilog=EXIT_CODES)
-@keyed
+@options.keyed
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file of keys and steps.")],
-    change: Set = None,
-    out: Out = Path("penjing-run"),
-    reference: References = None,
-    dry_run: DryRun = False,
-    as_json: AsLines = False,
-    quiet: Quiet = False,
+    change: options.Set = None,
+    out: options.Out = Path("penjing-run"),
+    reference: options.References = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsLines = False,
+    quiet: options.Quiet = False,
     **given: Any,
 ) -> None:
     """Run a recipe; flags and --set override what the file says.
@@ -107,13 +83,13 @@ def run(
     For example: penjing run recipe.yaml --budget macs=0.4x --set train.epochs=3
     """
     with manners(quiet=quiet, lines=as_json and not dry_run):
-        from penjing import recipe as recipes
-
-        read_ = recipes.read(recipe, asked_changes(change, given))
-        _go(read_, out, reference, dry_run, as_json, recipe.read_text(encoding="utf-8"))
+        read = recipes.read(recipe, options.asked_changes(change, given))
+        _go(read, out, reference, dry_run, as_json, recipe.read_text(encoding="utf-8"))
 
 
-def _go(recipe: Recipe, out: Path, references: list[str] | None, dry_run: bool, as_json: bool, text: str = "") -> None:
+def _go(
+    recipe: recipes.Recipe, out: Path, references: list[str] | None, dry_run: bool, as_json: bool, text: str = ""
+) -> None:
     """Run a recipe, or only choose its plan, and print what came of it; ``text`` is the file it stands in."""
     from penjing import api, zoo
     from penjing.core import console
@@ -123,13 +99,16 @@ def _go(recipe: Recipe, out: Path, references: list[str] | None, dry_run: bool, 
 
     network = zoo.build(recipe.model, recipe.weights)
     data = load(recipe.data, seed=recipe.seed, val=recipe.val, mean=recipe.mean, std=recipe.std)
-    how: dict[str, Any] = {"seed": recipe.seed, "threads": recipe.target.threads, "batch": recipe.target.batch}
+    how: dict[str, Any] = {
+        "seed": recipe.seed, "threads": recipe.target.threads, "batch": recipe.target.batch,
+        "references": tuple(references or ()),
+    }  # fmt: skip
     if dry_run:
         preview = api.preview(network, data, recipe.steps, recipe.budget, **how)
         typer.echo(json_text(preview.facts, indent=1) if as_json else str(preview))
         return
     result = api.run(
-        network, data, recipe.steps, recipe.budget, folder=out, references=tuple(references or ()), recipe=text,
+        network, data, recipe.steps, recipe.budget, folder=out, recipe=text,
         command=shlex.join(["penjing", *sys.argv[1:]]), builder=zoo.builder_of(recipe.model), started=sys.argv[1:],
         **how,
     )  # fmt: skip
@@ -147,8 +126,8 @@ def resume(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="The --out of a run that was interrupted or killed.")
     ],
-    as_json: AsLines = False,
-    quiet: Quiet = False,
+    as_json: options.AsLines = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Go on with an unfinished run, by the command that started it, to the same result."""
     with manners(quiet=quiet, lines=as_json):
@@ -206,12 +185,12 @@ def report(
 
 @app.command()
 def inspect(
-    model: Model,
-    weights: Weights = None,
+    model: options.Model,
+    weights: options.Weights = None,
     shape: Annotated[
         str, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one picture.")
     ] = "3,224,224",
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show layers, costs, what may be cut, and what is pinned and why.
 
@@ -241,17 +220,17 @@ def bench(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="ONNX files or runs' folders; the first is compared with.")
     ],
-    threads: Threads = 1,
-    batch: Batch = 1,
+    threads: options.Threads = 1,
+    batch: options.Batch = 1,
     rounds: Annotated[int, typer.Option(help="How many times the files take turns.", min=5)] = 40,
     data: Annotated[
         str | None,
         typer.Option(help="Also tell the accuracy on this data's validation split.", autocompletion=completion.data),
     ] = None,
-    seed: Seed = 0,
-    mean: Numbers = None,
-    std: Numbers = None,
-    as_json: AsJson = False,
+    seed: options.Seed = 0,
+    mean: options.Numbers = None,
+    std: options.Numbers = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure files side by side: latency with its spread, size, and, with --data, accuracy.
 
@@ -262,7 +241,7 @@ def bench(
         from penjing.core.plain import json_text
         from penjing.data import load
 
-        numbers = {name: read(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
+        numbers = {name: options.read(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
         split = load(data, seed=seed, **numbers).val if data else None
         facts = compare.bench(files, threads=threads, batch=batch, rounds=rounds, split=split)
         typer.echo(json_text(facts, indent=1) if as_json else compare.benched(facts))
@@ -278,7 +257,7 @@ def list_(
             autocompletion=completion.listed,
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List what can be chosen by name: criteria, allocators, costs, rewrites, terms, steps, references."""
     with manners():
