@@ -125,8 +125,8 @@ def given(monkeypatch, tmp_path):
         done = run(*words)
         assert isinstance(done.exception, Stop), (done.output, done.exception)
         (model, weights), (data, options) = built
-        return {"model": model, "weights": weights, "data": data, **options, **done.exception.options,
-                "steps": done.exception.args[2], "budget": done.exception.args[3]}  # fmt: skip
+        return {"model": model, "weights": weights, "data": data, **options,
+                **done.exception.options}  # fmt: skip
 
     return shell
 

@@ -71,6 +71,15 @@ def test_latency_is_predicted_from_layers_alone(folder, monkeypatch):
     assert not measured and 0 < row["predicted"] <= row["limit"] < row["original"]
 
 
+def test_a_search_measures_its_trials_and_nothing_else(folder, untrained):
+    data = penjing.data.load(folder)
+    steps = [prune(criterion="l1", allocator={"random": {"trials": 4}}), "recalibrate"]
+    preview = penjing.preview(tiny(), data, steps, "macs=0.6x")
+    (search,) = preview.facts["searches"]
+    assert search["allocator"] == "random" and search["trials"] == 4 and data.test_reads == 0
+    assert preview.facts["costs"][0]["predicted"] <= preview.facts["costs"][0]["limit"]
+
+
 def test_what_is_known_only_afterwards_says_so(folder):
     preview = penjing.preview(tiny(), folder, ["recalibrate", prune(criterion="l1")], "macs=0.6x,error=+90")
     (row,) = [row for row in preview.facts["costs"] if row["cost"] == "error"]

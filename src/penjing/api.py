@@ -194,6 +194,8 @@ def preview(
     threads: int = 1,
     batch: int = 1,
     references: Sequence[str] = (),
+    workers: int | str = 0,
+    timeout: float = 600.0,
 ) -> Preview:
     """Choose what the first cut of a run would take away, and leave it at that: a dry run.
 
@@ -203,11 +205,11 @@ def preview(
 
     Raises: Infeasible when the budget cannot be met; PenjingError for everything a user can mend.
     """
-    todo, wanted, start = _begin(
-        model, data, usual_steps() if steps is None else steps, budget, example, seed, references
-    )
+    steps = usual_steps() if steps is None else steps
+    crew = Workers.of(workers, timeout)
+    todo, wanted, start = _begin(model, data, steps, budget, example, seed, references)
     with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
-        return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch))
+        return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch, workers=crew))
 
 
 def _begin(

@@ -71,7 +71,7 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
         "then": [told(step) for step in then],
         "costs": rows,
     }
-    noted = {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds")}
+    noted = {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds", "searches")}
     return Preview(cut.plan, facts | noted, before, then)
 
 

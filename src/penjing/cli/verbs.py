@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,8 @@ def compress(
     change: options.Set = None,
     out: options.Out = Path("penjing-run"),
     reference: options.References = None,
+    workers: options.Workers = "0",
+    trial_timeout: options.TrialTimeout = 600.0,
     dry_run: options.DryRun = False,
     as_json: options.AsLines = False,
     quiet: options.Quiet = False,
@@ -63,7 +66,9 @@ def compress(
     with manners(quiet=quiet, lines=as_json and not dry_run):
         asked = options.asked_changes(change, {"model": model, "data": data, "budget": budget, **given})
         steps = recipes.usual_steps(epochs, lr, criterion, allocator)
-        _go(recipes.parse(recipes.changed({"steps": steps}, asked), "compress"), out, reference, dry_run, as_json)
+        recipe = recipes.parse(recipes.changed({"steps": steps}, asked), "compress")
+        how = {"references": tuple(reference or ()), "workers": workers, "timeout": trial_timeout}
+        _preview(recipe, how, as_json) if dry_run else _run(recipe, how, out, as_json)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -73,6 +78,8 @@ def run(
     change: options.Set = None,
     out: options.Out = Path("penjing-run"),
     reference: options.References = None,
+    workers: options.Workers = "0",
+    trial_timeout: options.TrialTimeout = 600.0,
     dry_run: options.DryRun = False,
     as_json: options.AsLines = False,
     quiet: options.Quiet = False,
@@ -84,34 +91,42 @@ def run(
     """
     with manners(quiet=quiet, lines=as_json and not dry_run):
         read = recipes.read(recipe, options.asked_changes(change, given))
-        _go(read, out, reference, dry_run, as_json, recipe.read_text(encoding="utf-8"))
+        how = {"references": tuple(reference or ()), "workers": workers, "timeout": trial_timeout}
+        text = recipe.read_text(encoding="utf-8")
+        _preview(read, how, as_json) if dry_run else _run(read, how, out, as_json, text)
 
 
-def _go(
-    recipe: recipes.Recipe, out: Path, references: list[str] | None, dry_run: bool, as_json: bool, text: str = ""
-) -> None:
-    """Run a recipe, or only choose its plan, and print what came of it; ``text`` is the file it stands in."""
-    from penjing import api, zoo
-    from penjing.core import console
-    from penjing.core.plain import json_text
+def _built(recipe: recipes.Recipe) -> tuple[Any, Any, dict[str, Any]]:
+    """Return a recipe's network, its data, and its other keys as ``run`` and ``preview`` take them."""
+    from penjing import zoo
     from penjing.data import load
-    from penjing.report.table import summary_table
 
     network = zoo.build(recipe.model, recipe.weights)
     data = load(recipe.data, seed=recipe.seed, val=recipe.val, mean=recipe.mean, std=recipe.std)
-    how: dict[str, Any] = {
-        "seed": recipe.seed, "threads": recipe.target.threads, "batch": recipe.target.batch,
-        "references": tuple(references or ()),
-    }  # fmt: skip
-    if dry_run:
-        preview = api.preview(network, data, recipe.steps, recipe.budget, **how)
-        typer.echo(json_text(preview.facts, indent=1) if as_json else str(preview))
-        return
-    result = api.run(
-        network, data, recipe.steps, recipe.budget, folder=out, recipe=text,
-        command=shlex.join(["penjing", *sys.argv[1:]]), builder=zoo.builder_of(recipe.model), started=sys.argv[1:],
-        **how,
-    )  # fmt: skip
+    keys = {"steps": recipe.steps, "budget": recipe.budget, "seed": recipe.seed}
+    return network, data, {**keys, "threads": recipe.target.threads, "batch": recipe.target.batch}
+
+
+def _preview(recipe: recipes.Recipe, how: Mapping[str, Any], as_json: bool) -> None:
+    """Choose a recipe's plan and print it."""
+    from penjing import api
+    from penjing.core.plain import json_text
+
+    network, data, keys = _built(recipe)
+    preview = api.preview(network, data, **keys, **how)
+    typer.echo(json_text(preview.facts, indent=1) if as_json else str(preview))
+
+
+def _run(recipe: recipes.Recipe, how: Mapping[str, Any], out: Path, as_json: bool, text: str = "") -> None:
+    """Run a recipe and print what came of it; ``text`` is the file it stands in."""
+    from penjing import api, zoo
+    from penjing.core import console
+    from penjing.report.table import summary_table
+
+    network, data, keys = _built(recipe)
+    command, builder = shlex.join(["penjing", *sys.argv[1:]]), zoo.builder_of(recipe.model)
+    told: dict[str, Any] = {"command": command, "recipe": text, "builder": builder, "started": sys.argv[1:]}
+    result = api.run(network, data, **keys, **how, folder=out, **told)
     if as_json:
         console.emit("results", folder=str(out), results=result.results)
         return

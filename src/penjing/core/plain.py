@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 
@@ -36,12 +36,13 @@ def written(thing: Any) -> str:
     name = type(thing).__name__.rstrip("_")
     if not is_dataclass(thing):
         return name
-    given = [
-        f"{f.name}={getattr(thing, f.name)!r}"
-        for f in fields(thing)
-        if f.init and f.repr and getattr(thing, f.name) != (f.default if f.default is not MISSING else None)
-    ]
+    shown = [f for f in fields(thing) if f.init and f.repr]
+    given = [f"{f.name}={value!r}" for f in shown if (value := getattr(thing, f.name)) != _default(f)]
     return f"{name}({', '.join(given)})" if given else name
+
+
+def _default(option: Field[Any]) -> Any:
+    return option.default if option.default_factory is MISSING else option.default_factory()
 
 
 def json_text(facts: Any, indent: int | None = None) -> str:
