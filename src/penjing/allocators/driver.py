@@ -14,10 +14,6 @@ from penjing.core.journal import Journal
 from penjing.core.types import Plan, Search, Trial
 from penjing.workers import Evaluator
 
-TELL_EVERY = 60.0
-"""Seconds between two lines about a search where there is no progress bar."""
-
-
 class _Stopped(Exception):
     """The user has seen enough."""
 
@@ -105,7 +101,7 @@ class Driver:
             raise
         if self.journal.known(self._stop) != len(self._values):
             self.journal.found(self._stop, len(self._values))
-        console.say(f"{self.at}: the search is stopped; the best of its {len(self.trials) - since} trials is taken")
+        console.remark(f"{self.at}: the search is stopped; the best of its {len(self.trials) - since} trials is taken")
         return min(met, key=lambda trial: trial[problem.minimise]).plan
 
     @property
@@ -144,7 +140,6 @@ class Driver:
             self._crew = self.hire()
         met = (trial[problem.minimise] for trial in self.trials if trial.meets(problem.bounds))
         best = min(met, default=float("inf"))
-        last = time.monotonic()
         for i, value in self._crew.evaluate([plan for _, plan in missing]):
             name, plan = missing[i]
             fact = self.journal.found(name, {"plan": plan.key, problem.minimise: value})
@@ -155,6 +150,4 @@ class Driver:
             done = f"{len(self._values)} of {expected}" if expected else f"{len(self._values)}"
             text = f"{done} trials, least {problem.minimise} {best:.4g}"
             advance(1, f"{self.at}: {text}")
-            if time.monotonic() - last > TELL_EVERY:
-                last = time.monotonic()
-                console.say(f"  {text}")
+            console.emit("trial", step=self.at, trial=len(self._values), of=expected, costs=dict(trial.costs))

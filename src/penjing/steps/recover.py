@@ -155,7 +155,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
             if history.stopped:
                 what = f"The training was stopped by hand after {len(history.rows)} of {self.epochs} epochs."
                 run.note("remarks", what)
-                console.say(f"{what} The run goes on with that.")
+                console.remark(f"{what} The run goes on with that.")
             said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
         return state.with_model(model)
 
