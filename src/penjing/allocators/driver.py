@@ -14,6 +14,7 @@ from penjing.core.journal import Journal
 from penjing.core.types import Plan, Search, Trial
 from penjing.workers import Evaluator
 
+
 class _Stopped(Exception):
     """The user has seen enough."""
 
