@@ -34,16 +34,13 @@ from penjing.publish import REPORT, RESULTS, publish, unfinished
 from penjing.recipe import ALLOCATOR, CRITERION, EPOCHS, LR, usual_steps
 from penjing.references import make, refuse_impossible
 from penjing.report.build import write_report
-from penjing.results import READ, gather
-from penjing.resume import go_on, identity, keep
+from penjing.results import BEGUN, READ, gather
+from penjing.resume import go_on, identity, keep, told
 from penjing.steps.order import ordered
 from penjing.steps.price import asked
 from penjing.steps.state import Run, State
 from penjing.training.probe import probe
 from penjing.workers import Workers
-
-BEGUN = "a process begins"
-"""What the journal says of each that works on a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +277,7 @@ def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Miss
     state, done = go_on(state, book, names)
     if not done:
         book.note("remarks", *_remarks(state.original, state.example[0]))
+        book.note("steps", *map(told, steps))
     if book.journal.count(BEGUN):
         after = (
             f"after step {done} of {len(todo)}, {names[done - 1].partition('-')[2]}" if done else "with the first step"

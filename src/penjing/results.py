@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,12 +26,12 @@ from penjing.steps.price import cheap_costs, original_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 
-READ = "the test set is read"
-"""What the journal says of it."""
+READ, BEGUN = "the test set is read", "a process begins"
+"""What the journal says of these."""
 
 FIELDS = (
-    "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "stages", "rounds", "diagnostics",
-    "remarks", "final", "searches", "trials",
+    "steps", "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "trials", "searches",
+    "stages", "rounds", "diagnostics", "remarks", "final",
 )  # fmt: skip
 """What of the run's book goes into the results as it stands."""
 
@@ -66,7 +66,15 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
             "torch": str(torch.__version__),
             "onnxruntime": onnxruntime.__version__,
         },
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count() or 1, "threads": run.threads},
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": os.cpu_count() or 1,
+            "threads": run.threads,
+            "training_threads": torch.get_num_threads(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "data": None if state.data is None else pictures(state.data),
+        "resumed": [going_on(line) for line in run.journal.lines(BEGUN)[1:]],
         "rows": rows,
         "test_reads": 0 if state.data is None else state.data.test_reads - run.made.get("reads before", 0),
         "files": {path.name: path.stat().st_size for path in sorted(run.folder.glob("*.onnx"))},
@@ -77,6 +85,17 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
         accuracies = run.noted("validation")
         facts["validation"] = {"before": accuracies[0], "after": accuracies[-1]}
     return facts
+
+
+def pictures(data: Data) -> dict[str, Any]:
+    """Return what the pictures were; those of test are counted by whoever reads them."""
+    return {"name": data.name, "train": len(data.train), "val": len(data.val), "classes": data.num_classes}
+
+
+def going_on(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return when a stopped run went on, and after which step; none where it had done none."""
+    done = int(line["done"])
+    return {"at": line["at"], "after": line["steps"][done - 1] if done else ""}
 
 
 def row(name: str, model: nn.Module, state: State, run: Run, timings: dict[str, Timing], note: str) -> dict[str, Any]:

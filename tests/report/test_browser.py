@@ -37,6 +37,16 @@ def test_page_fits_a_phone_and_prints(results: dict[str, Any], tmp_path: Path) -
     results["name"] = "a_very_long_name_without_any_place_to_break_it_" * 3
     results["sites"][1]["site"] = "features.denseblock3.denselayer12.bottleneck.conv1"
     results["files"] = {"a/very/deep/folder/for/a/file/" * 4 + "model.onnx": 400_000}
+    results["remarks"] = ["A remark."]
+    results["pinned"] = [
+        {"where": f"features.denseblock3.denselayer{i}.conv1", "units": 16, "why": "is cut", "line": "a_network.py:41"}
+        for i in range(30)
+    ]
+    results["trials"] = [
+        {"step": "02-prune", "trial": i, "costs": {"error": 10 - i % 7}, "minimise": "error", "met": i % 3 > 0}
+        for i in range(1, 40)
+    ]
+    results["searches"] = [{"step": "02-prune", "allocator": "evolution", "minimise": "error", "unit": "%"}]
     # The probe needs a script where the page allows none.
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(results))
 

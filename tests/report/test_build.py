@@ -2,6 +2,7 @@ import copy
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def test_page_has_every_section_in_order(results: dict[str, Any]) -> None:
         "--budget latency=0.6x",
         "prune: {criterion: taylor}",
         "torch 2.13.0",
-        "A quiet CPU, 2 cores, 1 thread",
+        "A quiet CPU, 2 cores",
+        "1 where latency is measured",
         "2026-11-07 14:03 UTC, in 1 min 33 s",
         "99.00 % to 98.70 %",
         "400 kB",
@@ -101,6 +103,76 @@ def test_page_of_the_barest_run(results: dict[str, Any]) -> None:
     ):
         assert said in text, said
     assert "How the plan was corrected" not in text
+
+
+def test_page_says_how_to_make_the_run_again(results: dict[str, Any]) -> None:
+    results["machine"] |= {"training_threads": 8, "system": "Linux x86_64"}
+    results["data"] = {"name": "digits", "train": 1293, "val": 144}
+    results["resumed"] = [{"at": "2026-11-07T15:00:00", "after": "03-train"}]
+    results["trained"] = [{"epochs": 2, "lr": 0.1}]
+    results["steps"] = [{"prune": {"criterion": "l1"}}]
+    text = Page(render(results)).text
+    for said in ("8 in training", "Linux x86_64", "1,293 pictures", "went on once", "2 epochs, peak learning rate 0.1"):
+        assert said in text, said
+    assert "started from Python" not in text and "Steps, with every option" not in text
+    results["command"] = results["recipe"] = ""
+    text = Page(render(results)).text
+    assert "started from Python" in text and "- prune: {criterion: l1}" in text
+    assert '<pre class="command">' not in render(results), "an empty box says nothing"
+
+
+def test_what_to_bear_in_mind_stands_before_any_number(results: dict[str, Any]) -> None:
+    assert "Please note" not in render(results)
+    results["remarks"] = ["The original is hardly better than guessing."]
+    text = Page(render(results)).text
+    assert text.index("hardly better than guessing") < text.index("The budget")
+
+
+def test_a_page_of_a_hundred_layers_can_be_mailed(results: dict[str, Any]) -> None:
+    names = [f"layer{i // 30}.{i % 30}.conv{j}" for i in range(50) for j in (1, 2)]
+    results["sites"] = [{"site": name, "kind": "channels", "before": 64, "after": 40} for name in names]
+    results["pinned"] = [{"where": name, "units": 16, "why": "zero-padded", "line": "net.py:4"} for name in names]
+    results["diagnostics"] = [{"layer": name, "verdict": "odd", "spread": 0.03} for name in names]
+    results["training"] *= 100
+    assert len(render(results).encode()) < 1_000_000
+
+
+def test_headings_go_down_one_step_at_a_time(results: dict[str, Any]) -> None:
+    results["remarks"] = ["A remark."]
+    results["searches"] = [{"step": "02-prune", "allocator": "random"}]
+    page = Page(render(results))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1 and {2, 3} == set(levels[1:])
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert ("html", {"lang": "en"}) in page.elements
+    title = re.search(r"<title>(.+?)</title>", render(results))
+    assert title is not None and "4.1× fewer MACs, budget met" in title[1]
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 has it."""
+
+    def luminance(colour: str) -> float:
+        digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_letters_and_lines_stand_out_in_every_scheme(results: dict[str, Any], scheme: str) -> None:
+    style = re.findall(r"<style>(.*?)</style>", render(results), re.S)[0]
+    start = {"light": ":root", "dark": "prefers-color-scheme: dark", "print": "@media print"}[scheme]
+    block = style[style.index(start) :].partition(":root {" if scheme != "light" else "{")[2].partition("}")[0]
+    colours = dict(re.findall(r"--(\w+): #([0-9a-f]+)", block))
+    for ground in ("paper", "tray"):
+        for letters in ("ink", "soft", "moss", "clay"):
+            assert contrast(colours[letters], colours[ground]) >= 4.5, (letters, ground)
+    for drawn in ("moss", "clay", "stone"):
+        assert contrast(colours[drawn], colours["paper"]) >= 3, drawn
 
 
 def test_page_needs_nothing_else(results: dict[str, Any]) -> None:

@@ -96,11 +96,35 @@ def test_comparisons_claim_nothing_where_intervals_overlap(results: dict[str, An
 def test_mistakes_are_counted(results: dict[str, Any]) -> None:
     checked = read(results)
     original, result, _, scratch = checked.rows
-    assert words.mistakes(original, original).startswith("as many of 360")
+    assert words.mistakes(original, original) == "4 of 360 test pictures wrong, as before"
     assert words.mistakes(scratch, result).replace(units.GAP, " ") == "35 fewer of 360 test pictures wrong"
     results["rows"][0].update(wrong=110, of=10_000)
     other = read(results).original
     assert words.mistakes(other, result) == "5 of 360 test pictures wrong (before: 110 of 10,000)"
+
+
+def test_the_title_says_which_network_and_how_it_went(results: dict[str, Any]) -> None:
+    assert words.title(read(results)) == "digits_net on digits: 2.3× faster, 4.1× fewer MACs, budget met"
+    results["budget"][0].update(measured=1.4, met=False)
+    assert words.title(read(results)).endswith("fewer MACs, budget missed")
+    results["certificates"][0]["ok"] = False
+    assert words.title(read(results)).endswith("fewer MACs, a check failed")
+
+
+def test_a_bound_on_the_error_is_told_in_points(results: dict[str, Any]) -> None:
+    results["budget"][0].update(cost="error", asked="+0.5", unit="%", limit=1.2, measured=1.9, met=False)
+    (bound,) = read(results).budget
+    assert words.excess(bound) == "0.70 points over" and words.asked("+1", "%") == "1 points above the original"
+    assert "error 1.90 % measured, 1.20 % allowed (0.70 points over)" in headline(results)
+
+
+def test_what_a_cut_could_reach_names_each_unit_once(results: dict[str, Any]) -> None:
+    results["lowest"] = [{"step": 4, "costs": {"macs": 456_000, "size": 100_000}}, {"step": 1, "costs": {"memory": 9}}]
+    told = [line.replace(units.GAP, " ") for line in words.lowest(read(results))]
+    assert told == [
+        "Lowest that a cut could reach in steps of 4: 456 k MACs, file size 100 kB.",
+        "Lowest that a cut could reach: memory 9 bytes.",
+    ]
 
 
 def test_a_median_under_the_limit_with_a_slow_end_above_is_noted(results: dict[str, Any]) -> None:

@@ -28,16 +28,17 @@ class Journal:
         self.path = path
         self._known: dict[str, Any] = {}
         self._asked: dict[str, int] = {}
-        self._counts: dict[str, int] = {}
+        self._lines: dict[str, list[dict[str, Any]]] = {}
         if path is not None and path.exists():
             self._read(path)
 
     def note(self, event: str, **facts: Any) -> None:
         """Write one line; ``event`` says what it tells of."""
-        self._counts[event] = self.count(event) + 1
+        fact = {"event": event, "at": time.strftime("%Y-%m-%dT%H:%M:%S"), **facts}
+        self._lines.setdefault(event, []).append(fact)
         if self.path is None:
             return
-        line = json.dumps({"event": event, "at": time.strftime("%Y-%m-%dT%H:%M:%S"), **facts}) + "\n"
+        line = json.dumps(fact) + "\n"
         with self.path.open("ab") as file:
             file.write(line.encode())
             file.flush()
@@ -65,7 +66,11 @@ class Journal:
 
     def count(self, event: str) -> int:
         """Return how many lines tell of this event, those of earlier processes among them."""
-        return self._counts.get(event, 0)
+        return len(self.lines(event))
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Return what was written of this event, in order."""
+        return self._lines.get(event, [])
 
     def _read(self, path: Path) -> None:
         text = path.read_bytes()
@@ -76,7 +81,7 @@ class Journal:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 fact = json.loads(line)
-                self._counts[fact["event"]] = self.count(fact["event"]) + 1
+                self._lines.setdefault(fact["event"], []).append(fact)
                 if fact["event"] == "found":
                     self._known[str(fact["name"])] = fact["value"]
             except (ValueError, KeyError, TypeError, RecursionError):

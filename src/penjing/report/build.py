@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from penjing.core.files import write_whole
-from penjing.report import plots, table, units, words
+from penjing.report import plots, record, searches, table, units, words
 from penjing.report.results import Results, read
 
 
@@ -40,6 +39,7 @@ def render(results: Mapping[str, Any]) -> str:
         r=checked,
         style=(here / "style.css").read_text(encoding="utf-8"),
         **_sentences(checked),
+        **_record(checked),
         **_tables(checked),
         **_pictures(checked),
     )
@@ -47,15 +47,29 @@ def render(results: Mapping[str, Any]) -> str:
 
 def _sentences(results: Results) -> dict[str, Any]:
     return {
+        "title": words.title(results),
         "headline": words.headline(results),
         "failed": words.failed(results),
         "tiles": words.tiles(results),
         "comparisons": words.comparisons(results),
         "reads": words.reads(results),
-        "bound_notes": words.bound_notes(results),
+        "bound_notes": [*words.bound_notes(results), *words.lowest(results)],
         "conditions": words.conditions(results),
         "asked": words.asked,
         "excess": words.excess,
+    }
+
+
+def _record(results: Results) -> dict[str, Any]:
+    return {
+        "claims": record.CLAIMS,
+        "pinned": record.pinned(results),
+        "diagnostics": record.diagnostics(results),
+        "explained": record.explained,
+        "teaching": record.teaching(results),
+        "stops": record.stops(results),
+        "pictures": record.pictures(results),
+        "steps": record.steps(results),
     }
 
 
@@ -66,15 +80,13 @@ def _tables(results: Results) -> dict[str, Any]:
         "columns": columns,
         "headings": [("network", ""), *((column.heading, "number") for column in columns)],
         "labels": words.LABELS,
-        "in_unit": lambda value, cost: units.quantity(value, unit_of.get(cost, "")),
+        "unit_of": unit_of,
         "apart": units.apart,
-        "scaled": units.scaled,
         "size": units.size,
         "percent": units.percent,
         "scientific": units.scientific,
         "duration": units.duration,
         "moment": units.moment,
-        "plain": _plain,
     }
 
 
@@ -83,12 +95,5 @@ def _pictures(results: Results) -> dict[str, Any]:
         "trade_off": plots.trade_off(results),
         "widths": plots.widths(results),
         "training": plots.training(results),
+        "searches": searches.searches(results),
     }
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

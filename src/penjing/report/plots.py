@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from penjing.report import svg, units, words
@@ -33,7 +33,8 @@ class Picture:
     caption: str
 
 
-def _picture(key: str, draw: Callable[[int], Figure], alt: str, caption: str) -> Picture:
+def picture(key: str, draw: Callable[[int], Figure], alt: str, caption: str) -> Picture:
+    """Draw a figure in both widths; ``key`` tells its names apart from those of other figures."""
     return Picture(_drawn(key, WIDE, draw), _drawn(key, NARROW, draw), alt, caption)
 
 
@@ -43,7 +44,8 @@ def _drawn(key: str, width: int, draw: Callable[[int], Figure]) -> str:
         return svg.inline(draw(width), name)
 
 
-def _canvas(width: int, height: float) -> Figure:
+def canvas(width: int, height: float) -> Figure:
+    """Return an empty figure of this size in CSS pixels."""
     from matplotlib.figure import Figure
 
     # 72 pixels to the inch make one unit of the SVG one CSS pixel and a 12 point letter 12 pixels high.
@@ -77,7 +79,7 @@ def widths(results: Results) -> list[Picture]:
                 _strips(f"widths-{len(pictures)}", NARROW, sites),
                 f"Horizontal bars of {kind} before and after {where}. {listed}.",
                 f"{kind.capitalize()} {where}: {before:,} before, {after:,} after. Pale bar: before. Solid bar: after; "
-                "grey where nothing was removed.",
+                "grey where nothing was removed. A site bears the name of the layer that makes it.",
             )
         )
     return pictures
@@ -119,7 +121,7 @@ def _change(site: Width) -> str:
 def _draw_bars(width: int, sites: list[Width], layout: _Layout) -> Figure:
     narrow = width == NARROW
     pitch = 34 if narrow else 20
-    figure = _canvas(width, pitch * len(sites))
+    figure = canvas(width, pitch * len(sites))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, width)
@@ -168,7 +170,7 @@ def _scatter(key: str, rows: list[Row]) -> Picture:
         caption += " Horizontal lines: spread of the measurements."
     if _shifts([_cost(row, key)[0] for row in rows]) != [0] * len(rows):
         caption += f" Networks of nearly equal {what} are moved a little apart, so that none hides another."
-    return _picture(
+    return picture(
         f"tradeoff-{key}",
         lambda width: _draw_scatter(width, key, rows),
         f"Scatter of accuracy against {what}. {points}.",
@@ -203,7 +205,7 @@ def _draw_scatter(width: int, key: str, rows: list[Row]) -> Figure:
     legend_columns = 1 if narrow else 2
     below = 58 + 20 * math.ceil(len(rows) / legend_columns)
     height, left, right, top = (250 if narrow else 290) + below, 44, 12, 34
-    figure = _canvas(width, height)
+    figure = canvas(width, height)
     axes = figure.add_axes(
         (left / width, below / height, (width - left - right) / width, (height - below - top) / height)
     )
@@ -227,8 +229,8 @@ def _draw_scatter(width: int, key: str, rows: list[Row]) -> Figure:
         axes.plot([x], [row.accuracy], linestyle="", markersize=9, markeredgewidth=1.6, zorder=3, label=label, **style)
     axes.set_title("accuracy on test pictures, %", x=-left / (width - left - right) + 0.004)
     axes.set_xlabel("latency, ms" if key == "latency" else f"MACs, {prefix}" if prefix else "MACs", loc="right")
-    axes.yaxis.set_major_locator(_ticks(5))
-    axes.xaxis.set_major_locator(_ticks(4 if narrow else 7))
+    axes.yaxis.set_major_locator(ticks(5))
+    axes.xaxis.set_major_locator(ticks(4 if narrow else 7))
     figure.legend(
         loc="lower left",
         bbox_to_anchor=(left / width - 0.02, 0),
@@ -245,7 +247,8 @@ def _prefix(most: float) -> tuple[float, str]:
     return next(((scale, name) for scale, name in names if most >= scale), (1.0, ""))
 
 
-def _ticks(count: int) -> Locator:
+def ticks(count: int) -> Locator:
+    """Return about so many places for numbers that are easy to read."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
@@ -264,9 +267,13 @@ def training(results: Results) -> Picture | None:
         else ""
     )
     before = results.validation.before if results.validation else None
-    caption = "Accuracy and loss on pictures kept back for validation, epoch by epoch."
+    caption = "Accuracy on pictures kept back for validation, epoch by epoch."
     caption += " Dashed: the original network." if before is not None else ""
-    return _picture(
+    caption += " Loss: what training makes small; on training pictures with all that teaches, such as the original's "
+    caption += "answers, on validation pictures without, so that the two lines need not meet."
+    if any(later.epoch <= earlier.epoch for earlier, later in pairwise(epochs)):
+        caption += " Upright line: another training begins."
+    return picture(
         "training",
         lambda width: _draw_training(width, epochs, before),
         f"Training curves over {len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}.{told}",
@@ -281,7 +288,7 @@ def _finite(value: float | None) -> float | None:
 def _draw_training(width: int, epochs: list[Epoch], before: float | None) -> Figure:
     narrow = width == NARROW
     height = 480 if narrow else 280
-    figure = _canvas(width, height)
+    figure = canvas(width, height)
     upper, lower = (figure.add_subplot(*((2, 1) if narrow else (1, 2)), i) for i in (1, 2))
     figure.subplots_adjust(
         left=44 / width,
@@ -298,21 +305,30 @@ def _draw_training(width: int, epochs: list[Epoch], before: float | None) -> Fig
     _line(upper, x, [e.val_accuracy for e in epochs], color=svg.MOSS, **look)
     if before is not None:
         upper.axhline(before, color=svg.INK, linewidth=1.2, dashes=(4, 3))
+    _within_percent(upper)
     upper.set_title("validation accuracy, %", x=-44 / (width if narrow else width * 0.42))
     _line(lower, x, [e.loss for e in epochs], color=svg.STONE, label="training", **look)
     _line(lower, x, [e.val_loss for e in epochs], color=svg.CLAY, label="validation", **look | {"linestyle": "--"})
     lower.set_title("loss", x=-44 / (width if narrow else width * 0.42))
     lower.set_ylim(bottom=min(0.0, lower.get_ylim()[0]))
-    lower.legend(loc="upper right", borderaxespad=0, handlelength=1.6)
+    # Above the curves, since there is no corner that they could not run through.
+    lower.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=2, borderaxespad=0, handlelength=1.6)
     for axes in (upper, lower):
         axes.set_xlim(0.6, len(epochs) + 0.4)
         axes.set_xlabel("epoch", loc="right")
-        axes.xaxis.set_major_locator(_whole_ticks())
-        axes.yaxis.set_major_locator(_ticks(5))
+        axes.xaxis.set_major_locator(whole_ticks(1, len(epochs)))
+        axes.yaxis.set_major_locator(ticks(5))
         for i in range(1, len(epochs)):
             if epochs[i].epoch <= epochs[i - 1].epoch:
                 axes.axvline(i + 0.5, color=svg.LINE, linewidth=1.2)
     return figure
+
+
+def _within_percent(axes: Axes) -> None:
+    """Keep an axis of accuracies from promising more than all of them."""
+    low, high = axes.get_ylim()
+    room = 0.04 * max(100 - low, 1.0)
+    axes.set_ylim(max(low, -room), min(high, 100 + room))
 
 
 def _line(axes: Axes, x: list[int], values: list[float | None], **look: Any) -> None:
@@ -321,7 +337,8 @@ def _line(axes: Axes, x: list[int], values: list[float | None], **look: Any) -> 
         axes.plot(x, y, **look)
 
 
-def _whole_ticks() -> Locator:
-    from matplotlib.ticker import MaxNLocator
+def whole_ticks(first: int, last: int) -> Locator:
+    """Return places at whole numbers alone, also where there are but one or two."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
-    return MaxNLocator(7, integer=True)
+    return FixedLocator(range(first, last + 1)) if last - first < 7 else MaxNLocator(7, integer=True)

@@ -163,11 +163,63 @@ class Validation:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the run took place."""
+    """Where the run took place; ``threads`` are those of the runtime whose latency is measured."""
 
     cpu: str
     cores: int
     threads: int
+    training_threads: int | None = None
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How many pictures there were to learn from and to choose by."""
+
+    name: str
+    train: int
+    val: int
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
+class GoneOn:
+    """When a run that had been stopped went on, and after which step."""
+
+    at: str
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate of a search: what it cost, what the search made small, and whether it kept all bounds."""
+
+    step: str
+    trial: int
+    costs: dict[str, float | None]
+    minimise: str
+    met: bool
+
+    @property
+    def value(self) -> float | None:
+        """What the search made small, where it is known."""
+        found = self.costs.get(self.minimise)
+        return found if found is not None and math.isfinite(found) else None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search says of itself; a search that was cut short may leave things out."""
+
+    step: str
+    allocator: str = ""
+    minimise: str = ""
+    unit: str = ""
+    trials: int | None = None
+    best: Any = None
+    evaluated: int | None = None
+    seconds: float | None = None
+    stopped: Any = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +249,12 @@ class Results:
     rounds: list[Round] = field(default_factory=list)
     lowest: list[Lowest] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
+    trained: list[dict[str, Any]] = field(default_factory=list)
+    data: Pictures | None = None
+    resumed: list[GoneOn] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    searches: list[Search] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""

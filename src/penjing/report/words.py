@@ -16,7 +16,9 @@ ALIKE = "not distinguishable"
 _Z95 = 1.959964  # the 97.5 % quantile of the normal distribution
 
 LABELS = {"macs": "MACs", "params": "parameters", "size": "file size", "nonzero": "weights not zero"}
-UNITS_OF = {"macs": "MACs", "params": "parameters", "size": "bytes", "memory": "bytes", "latency": "ms"}
+UNITS_OF = {
+    "macs": "MACs", "params": "parameters", "size": "bytes", "memory": "bytes", "latency": "ms", "error": "%",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def mistakes(before: Row, after: Row) -> str:
         return f"{after.wrong} of {after.of:,} test pictures wrong (before: {before.wrong} of {before.of:,})"
     more = after.wrong - before.wrong
     if more == 0:
-        return f"as many of {after.of:,} test pictures wrong ({after.wrong:,}) as before"
+        return f"{after.wrong:,} of {after.of:,} test pictures wrong, as before"
     even = f" ({ALIKE})" if alike(before, after) else ""
     return f"{abs(more):,}{units.GAP}{'more' if more > 0 else 'fewer'} of {after.of:,} test pictures wrong{even}"
 
@@ -142,6 +144,14 @@ def headline(results: Results) -> str:
     return f"Do not use this file yet: the check {broken} failed. {text}" if broken else text
 
 
+def title(results: Results) -> str:
+    """Say in the few words that a tab or a list of files shows which network this is, and how it went."""
+    missed = any(not bound.kept for bound in results.budget)
+    verdict = ["budget missed"] if missed else ["budget met"] if results.budget else []
+    verdict = ["a check failed"] if failed(results) else verdict
+    return f"{results.name}: {', '.join([*_gains(results), *verdict])}"
+
+
 def miss(bound: Bounded) -> str:
     """Say by how much one bound is missed."""
     measured, limit = units.apart(bound.measured, bound.limit, bound.unit)
@@ -152,7 +162,12 @@ def miss(bound: Bounded) -> str:
 
 
 def excess(bound: Bounded) -> str:
-    """Return how far a bound is missed or undercut, in percent of the limit."""
+    """Return how far a bound is missed or undercut, in percent of the limit; an error, in points."""
+    if bound.unit == "%":
+        points = bound.measured - bound.limit
+        if points == 0:
+            return "exactly the limit"
+        return f"{units.significant(abs(points), 2)} points {'over' if points > 0 else 'under'}"
     over = 100 * (bound.measured / bound.limit - 1) if bound.limit > 0 else math.nan
     if not math.isfinite(over):
         return ""
@@ -161,20 +176,35 @@ def excess(bound: Bounded) -> str:
     return f"{units.significant(abs(over), 2)}{units.GAP}% {'over' if over > 0 else 'under'}"
 
 
-def asked(text: str) -> str:
+def asked(text: str, unit: str = "") -> str:
     """Return a bound as the user wrote it, in words.
 
-    >>> asked("0.6x"), asked("+0.5"), asked("2.5 ms")
-    ('0.6 × the original', '0.5 above the original', '2.5 ms')
+    >>> asked("0.6x"), asked("+0.5", "%"), asked("+0", "%"), asked("2.5 ms")
+    ('0.6 × the original', '0.5 points above the original', 'no more than the original', '2.5 ms')
     """
     try:
         if text.endswith(("x", "X", "×")):
             return f"{float(text[:-1]):g} × the original"
         if text.startswith("+"):
-            return f"{float(text[1:]):g} above the original"
+            more = float(text[1:])
+            return f"{more:g}{' points' * (unit == '%')} above the original" if more else "no more than the original"
     except ValueError:
         return text
     return text
+
+
+def lowest(results: Results) -> list[str]:
+    """Say what the smallest plan would have cost, for each step of widths that was looked at."""
+    lines = []
+    for low in results.lowest:
+        steps = f" in steps of {low.step}" if low.step > 1 else ""
+        costs = []
+        for cost, value in low.costs.items():
+            unit = UNITS_OF.get(cost, "")
+            label = LABELS.get(cost, cost)
+            costs.append(units.quantity(value, unit) if unit == label else f"{label} {units.quantity(value, unit)}")
+        lines.append(f"Lowest that a cut could reach{steps}: {', '.join(costs)}.")
+    return lines
 
 
 def bound_notes(results: Results) -> list[str]:
@@ -261,12 +291,14 @@ def reads(results: Results) -> str:
 def conditions(results: Results) -> str:
     """Say under what conditions latency was measured."""
     timed = [row.latency for row in results.rows if row.latency is not None]
+    under = f"Under an accuracy: its 95{units.GAP}% interval. " if results.tested else ""
     if not timed:
-        return "Latency was not measured."
+        return f"{under}Latency was not measured."
     found = {(latency.runtime, latency.threads, latency.batch) for latency in timed}
     described = "; ".join(
         f"{runtime}, {threads} {'thread' if threads == 1 else 'threads'}, batch of {batch}"
         for runtime, threads, batch in sorted(found)
     )
     unequal = " The rows were not measured alike, so compare their latencies with care." if len(found) > 1 else ""
-    return f"Latency: median, and under it the measured spread ({described}).{unequal}"
+    spread = f"the span that holds the middle 80{units.GAP}% of them"
+    return f"{under}Latency: the median of many runs, and under it {spread} ({described}).{unequal}"

@@ -1,0 +1,121 @@
+"""What a search tried: each candidate a dot, the best so far a line, and a sentence on how it went."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penjing.report import svg, units, words
+from penjing.report.plots import NARROW, Picture, canvas, picture, ticks, whole_ticks
+from penjing.report.results import Results, Search, Trial
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DOTS = 400
+"""At most so many dots are drawn; more would cover one another, and make the page heavy."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One search: what it was, how it went, and its figure where it left trials behind."""
+
+    title: str
+    text: str
+    picture: Picture | None
+
+
+def searches(results: Results) -> list[Told]:
+    """Tell of each search of the run; none where none was made."""
+    found = {search.step: search for search in results.searches}
+    for trial in results.trials:
+        found.setdefault(trial.step, Search(trial.step, minimise=trial.minimise))
+    return [
+        _told(search, [t for t in results.trials if t.step == step], i)
+        for i, (step, search) in enumerate(found.items())
+    ]
+
+
+def best_so_far(trials: list[Trial]) -> list[float | None]:
+    """Return, for each trial, the least value that kept all bounds until then.
+
+    >>> pairs = enumerate([(5, False), (4, True), (6, True)])
+    >>> best_so_far([Trial("p", i, {"error": error}, "error", met) for i, (error, met) in pairs])
+    [None, 4, 4]
+    """
+    best: float | None = None
+    line = []
+    for trial in trials:
+        if trial.met and trial.value is not None:
+            best = trial.value if best is None else min(best, trial.value)
+        line.append(best)
+    return line
+
+
+def _told(search: Search, trials: list[Trial], index: int) -> Told:
+    known = [trial for trial in trials if trial.value is not None]
+    minimise = search.minimise or (trials[0].minimise if trials else "")
+    what, unit = words.LABELS.get(minimise, minimise), search.unit or words.UNITS_OF.get(minimise, "")
+    title = f"Step {search.step}: {search.allocator}" if search.allocator else f"Step {search.step}"
+    text = _sentences(search, trials, what, unit)
+    if not known:
+        return Told(title, text, None)
+    best = best_so_far(known)
+    alt = (
+        f"Scatter of {what} over {len(known)} {'trial' if len(known) == 1 else 'trials'}, best so far as a line. {text}"
+    )
+    thinned = f" Of {len(known):,} trials {_DOTS} are drawn." if len(known) > _DOTS else ""
+    caption = (
+        f"{what[:1].upper()}{what[1:]} of each trial, in the order tried; lower is better. Filled dot: keeps every "
+        f"bound. Hollow dot: breaks one. Line: the best so far that keeps all.{thinned}"
+    )
+    drawn = picture(f"search{index}", lambda width: _draw(width, known, best, what, unit), alt, caption)
+    return Told(title, text, drawn)
+
+
+def _sentences(search: Search, trials: list[Trial], what: str, unit: str) -> str:
+    tried = search.trials if search.trials is not None else len(trials)
+    parts = [f"{tried:,} {'candidate was' if tried == 1 else 'candidates were'} tried"]
+    if search.evaluated is not None and search.evaluated != tried:
+        parts.append(f"{search.evaluated:,} of them worked out in full")
+    if what:
+        parts.append(f"to make {what} as small as possible")
+    if search.seconds is not None:
+        parts.append(f"in {units.duration(search.seconds)}")
+    text = f"{', '.join(parts)}."
+    if trials:
+        best = min((t for t in trials if t.met and t.value is not None), key=lambda t: t.value or 0.0, default=None)
+        kept = sum(trial.met for trial in trials)
+        text += f" {kept:,} of {len(trials):,} kept every bound"
+        if best is not None and best.value is not None:
+            text += f"; the best of these was trial {best.trial}, with {what} {units.quantity(best.value, unit)}"
+        text += "."
+    if isinstance(search.stopped, str) and search.stopped:
+        text += f" It stopped: {search.stopped.rstrip('.')}."
+    return text
+
+
+def _draw(width: int, trials: list[Trial], best: list[float | None], what: str, unit: str) -> Figure:
+    narrow = width == NARROW
+    height, left = 250 if narrow else 280, 56
+    figure = canvas(width, height)
+    axes = figure.add_axes((left / width, 44 / height, (width - left - 12) / width, (height - 78) / height))
+    every = math.ceil(len(trials) / _DOTS)
+    for met in (False, True):
+        some = [trial for trial in trials[::every] if trial.met is met]
+        look = {"markerfacecolor": svg.MOSS if met else svg.PAPER, "markeredgecolor": svg.MOSS if met else svg.CLAY}
+        axes.plot(
+            [t.trial for t in some], [t.value or 0.0 for t in some], linestyle="", marker="o", markersize=5, **look
+        )
+    line = [(trial.trial, value) for trial, value in zip(trials, best, strict=True) if value is not None]
+    if line:
+        axes.step([x for x, _ in line], [y for _, y in line], where="post", color=svg.INK, linewidth=1.6)
+    axes.set_title(f"{what}, {unit}" if unit else what, x=-left / (width - left - 12) + 0.004)
+    axes.set_xlabel("trial", loc="right")
+    first, last = trials[0].trial, trials[-1].trial
+    room = 0.03 * max(last - first, 1) + 0.4
+    axes.set_xlim(first - room, last + room)
+    axes.xaxis.set_major_locator(whole_ticks(first, last))
+    axes.yaxis.set_major_locator(ticks(5))
+    return figure
