@@ -104,9 +104,14 @@ def _draw(width: int, trials: list[Trial], best: list[float | None], what: str, 
     every = math.ceil(len(trials) / _DOTS)
     for met in (False, True):
         some = [trial for trial in trials[::every] if trial.met is met]
-        look = {"markerfacecolor": svg.MOSS if met else svg.PAPER, "markeredgecolor": svg.MOSS if met else svg.CLAY}
         axes.plot(
-            [t.trial for t in some], [t.value or 0.0 for t in some], linestyle="", marker="o", markersize=5, **look
+            [trial.trial for trial in some],
+            [trial.value or 0.0 for trial in some],
+            linestyle="",
+            marker="o",
+            markersize=5,
+            markerfacecolor=svg.MOSS if met else svg.PAPER,
+            markeredgecolor=svg.MOSS if met else svg.CLAY,
         )
     line = [(trial.trial, value) for trial, value in zip(trials, best, strict=True) if value is not None]
     if line:
