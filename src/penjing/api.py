@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+import penjing
 from penjing.core import console
 from penjing.core.errors import Missed, PlanError
 from penjing.core.files import write_whole
@@ -39,6 +40,8 @@ from penjing.resume import go_on, identity, keep, told
 from penjing.steps.order import ordered
 from penjing.steps.price import asked
 from penjing.steps.state import Run, State
+from penjing.tracking.tracker import Tracker
+from penjing.tracking.tracker import refuse_impossible as refuse_tracker
 from penjing.training.probe import probe
 from penjing.workers import Workers
 
@@ -122,6 +125,7 @@ def run(
     started: Sequence[str] = (),
     workers: int | str = 0,
     timeout: float = 600.0,
+    track: str | None = None,
 ) -> Result:
     """Run steps on a copy of ``model`` and report; the model given is not touched.
 
@@ -133,7 +137,8 @@ def run(
     ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
     and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train). ``command``
     and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
-    bundle, to make the network by when it is loaded; ``started`` is what ``penjing resume`` starts again.
+    bundle, to make the network by when it is loaded; ``started`` is what ``penjing resume`` starts again. ``track``
+    tells ``"tensorboard"`` or ``"mlflow"`` of the run, see ``penjing.tracking``.
 
     Plans that an allocator tries are measured by ``workers``: so many processes (0: this one), or a Ray cluster:
     ``"ray"`` starts one here, ``"ray:4"`` with four workers, an address joins one. The result does not depend on it.
@@ -144,6 +149,7 @@ def run(
     or another process works in it; PenjingError for everything a user can mend.
     """
     crew = Workers.of(workers, timeout)
+    refuse_tracker(track, folder)
     todo, wanted, start = _begin(model, data, steps, budget, example, seed, references)
     original, data = start.original, start.data
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
@@ -159,13 +165,17 @@ def run(
                 book.journal = Journal(hidden / JOURNAL)
             if data is not None:
                 book.made["reads before"] = data.test_reads - book.journal.count(READ)
-            try:
-                state, missed = _through(todo, start, book)
-                beside = [] if missed else [make(name, state, book, todo) for name in references]
-                results = gather(state, book, beside)
-            finally:
-                book.close()
-            _write(hidden, state, results, builder)
+            with Tracker.opened(track, place, hidden).closing() as tracker:
+                tracker.settings(_settings(original, data, todo, book))
+                book.listeners.append(tracker.hear)
+                try:
+                    state, missed = _through(todo, start, book)
+                    beside = [] if missed else [make(name, state, book, todo) for name in references]
+                    results = gather(state, book, beside)
+                finally:
+                    book.close()
+                _write(hidden, state, results, builder)
+                tracker.finish(results, [*state.files.values(), hidden / REPORT, hidden / RESULTS])
             publish(hidden, place)
         if missed is not None:
             where = "" if folder is None else f" What was reached lies in {place}."
@@ -231,6 +241,13 @@ def _begin(
     return todo, wanted, State(copy.deepcopy(original), original, data, (inputs, {}))
 
 
+def _settings(original: nn.Module, data: Data | None, steps: Sequence[Any], book: Run) -> dict[str, Any]:
+    """Return what a tracker shows as the parameters of the run."""
+    facts: dict[str, Any] = {"network": type(original).__name__, "data": data.name if data else "no data"}
+    facts |= {"seed": book.seed, "threads": book.threads, "batch": book.batch, "penjing": penjing.__version__}
+    return facts | {"command": book.command, "budget": book.budget, "steps": told(list(steps))}
+
+
 def _write(folder: Path, state: State, results: Mapping[str, Any], builder: str) -> None:
     """Write what a finished run shows beside its files."""
     shapes = [list(x.shape[1:]) for x in state.example[0] if isinstance(x, Tensor)]
@@ -275,6 +292,7 @@ def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Miss
     todo = [*measured, *steps, *measured]
     names = [f"{i:02}-{type(step).__name__.rstrip('_')}" for i, step in enumerate(todo, 1)]
     state, done = go_on(state, book, names)
+    book.retell()
     if not done:
         book.note("remarks", *_remarks(state.original, state.example[0]))
         book.note("steps", *map(told, steps))

@@ -15,6 +15,7 @@ from penjing.core.errors import PenjingError, PlanError, ResumeError, WorkerErro
 from penjing.core.files import write_whole
 from penjing.core.journal import NAME as JOURNAL
 from penjing.exporting.bundle import BUNDLE
+from penjing.tracking.tensorboard import FOLDER as TENSORBOARD
 
 try:
     import fcntl
@@ -153,7 +154,7 @@ def publish(hidden: Path, place: Path) -> None:
 
     Raises: PlanError when the system does not let it.
     """
-    names = (RESULTS, REPORT, JOURNAL, BUNDLE)
+    names = (RESULTS, REPORT, JOURNAL, BUNDLE, TENSORBOARD)
     shown = [file for file in hidden.iterdir() if file.suffix == ".onnx" or file.name in names]
     files = sorted(shown, key=lambda file: file.name == RESULTS)
     try:
@@ -163,6 +164,8 @@ def publish(hidden: Path, place: Path) -> None:
             (place / name).unlink(missing_ok=True)
         for file in files:
             _copy(file, place / file.name)
+        if not (hidden / TENSORBOARD).exists():
+            _forget_events(place / TENSORBOARD)
     except OSError as error:
         raise PlanError(f"The results cannot be put into {place}: {error.strerror or error}.") from error
 
@@ -177,6 +180,14 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, beside)
         shutil.rmtree(target, ignore_errors=True)
     beside.replace(target)
+
+
+def _forget_events(folder: Path) -> None:
+    """Remove what an earlier run told TensorBoard, and nothing else."""
+    for file in folder.glob("events.out.tfevents.*"):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _files_of(place: Path) -> set[str]:

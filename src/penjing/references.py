@@ -76,7 +76,7 @@ def scratch(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Modul
 
 def _apart(run: Run, name: str) -> Run:
     """Return a run of its own, whose book nobody reads."""
-    return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={})
+    return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={}, listeners=[])
 
 
 def from_new_weights(model: nn.Module, seed: int) -> nn.Module:

@@ -72,6 +72,9 @@ Workers = Annotated[
     typer.Option(help="Who tries plans in a search: a number of processes, ray, ray:4, or a Ray cluster's address."),
 ]
 TrialTimeout = Annotated[float, typer.Option(help="Seconds after which a worker that does not answer is killed.")]
+Track = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Also tell a tracker of the run: tensorboard or mlflow.")
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx, report.html and results.json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same as one JSON document.")]
 AsLines = Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON, the results last.")]

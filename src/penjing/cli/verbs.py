@@ -54,6 +54,7 @@ def compress(
     reference: options.References = None,
     workers: options.Workers = "0",
     trial_timeout: options.TrialTimeout = 600.0,
+    track: options.Track = None,
     dry_run: options.DryRun = False,
     as_json: options.AsLines = False,
     quiet: options.Quiet = False,
@@ -68,7 +69,7 @@ def compress(
         steps = recipes.usual_steps(epochs, lr, criterion, allocator)
         recipe = recipes.parse(recipes.changed({"steps": steps}, asked), "compress")
         how = {"references": tuple(reference or ()), "workers": workers, "timeout": trial_timeout}
-        _preview(recipe, how, as_json) if dry_run else _run(recipe, how, out, as_json)
+        _preview(recipe, how, as_json) if dry_run else _run(recipe, {**how, "track": track}, out, as_json)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -80,6 +81,7 @@ def run(
     reference: options.References = None,
     workers: options.Workers = "0",
     trial_timeout: options.TrialTimeout = 600.0,
+    track: options.Track = None,
     dry_run: options.DryRun = False,
     as_json: options.AsLines = False,
     quiet: options.Quiet = False,
@@ -93,7 +95,7 @@ def run(
         read = recipes.read(recipe, options.asked_changes(change, given))
         how = {"references": tuple(reference or ()), "workers": workers, "timeout": trial_timeout}
         text = recipe.read_text(encoding="utf-8")
-        _preview(read, how, as_json) if dry_run else _run(read, how, out, as_json, text)
+        _preview(read, how, as_json) if dry_run else _run(read, {**how, "track": track}, out, as_json, text)
 
 
 def _built(recipe: recipes.Recipe) -> tuple[Any, Any, dict[str, Any]]:

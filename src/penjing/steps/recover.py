@@ -146,7 +146,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
                 terms=terms,
                 seed=run.seed,
                 teacher=state.original,
-                on_epoch=self._tell,
+                on_epoch=lambda row: self._tell(row, run),
                 checkpoint=run.checkpoint(),
             )
             run.note("training", *history.rows)
@@ -159,7 +159,8 @@ class train(Options):  # noqa: N801  (registered under its own name)
             said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
         return state.with_model(model)
 
-    def _tell(self, row: Mapping[str, float | int | None]) -> None:
+    def _tell(self, row: Mapping[str, float | int | None], run: Run) -> None:
+        run.tell("epoch", row)
         console.emit("epoch", epochs=self.epochs, **row)
         if console.watched():
             accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
