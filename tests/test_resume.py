@@ -37,6 +37,20 @@ def run(data, folder, steps=STEPS, budget="macs=0.6x", **options):
 SAME = ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks", "trials")
 
 
+def test_results_say_where_a_run_went_on(data, tmp_path, monkeypatch, whole):
+    assert whole.results["resumed"] == []
+    with monkeypatch.context() as patch:
+        kill_at(patch, 4)
+        with pytest.raises(Killed):
+            run(data, tmp_path)
+    result = run(data, tmp_path)
+    (gone_on,) = result.results["resumed"]
+    assert gone_on["after"] == "02-prune" and gone_on["at"].startswith("20")
+    assert "went on once" in (tmp_path / "report.html").read_text()
+    assert result.results["steps"] == whole.results["steps"] and len(result.results["steps"]) == len(STEPS)
+    assert result.results["data"] | {"name": ""} == {"name": "", "train": 108, "val": 12, "classes": 3}
+
+
 def timeless(results):
     """Leave out what is measured or read off a clock."""
     rows = [{k: v for k, v in row.items() if k not in ("latency", "ratio")} for row in results["rows"]]

@@ -1,7 +1,14 @@
+from dataclasses import replace
 from typing import Any
 
 from penjing.report import record
 from penjing.report.results import read
+
+
+def test_a_certificate_says_what_it_claims(results: dict[str, Any]) -> None:
+    known = read(results).certificates[0]
+    assert record.claim(known).endswith("is silenced in it (64 pictures).")
+    assert record.claim(replace(known, name="mine")) == "64 pictures"
 
 
 def test_parts_pinned_for_one_reason_are_told_together(results: dict[str, Any]) -> None:
@@ -45,7 +52,7 @@ def test_a_run_that_went_on_says_so(results: dict[str, Any]) -> None:
         {"at": "2026-11-07T16:00:00", "after": ""},
     ]
     told = record.stops(read(results))
-    assert "went on twice (2026-11-07 15:00, after step 03-train; 2026-11-07 16:00, from its first step)" in told
+    assert "went on twice (2026-11-07 15:00, after step 3, train; 2026-11-07 16:00, from its first step)" in told
 
 
 def test_pictures_are_counted(results: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def dots(svg: str, fill: str) -> list[tuple[float, float]]:
 
 def test_each_trial_is_a_dot_and_what_breaks_a_bound_is_hollow(searched: dict[str, Any]) -> None:
     (told,) = searches.searches(read(searched))
-    assert told.picture is not None and told.title == "Step 02-prune: evolution"
+    assert told.picture is not None and told.title == "Step 2, prune: evolution"
     for drawn in (told.picture.wide, told.picture.narrow):
         full, hollow = dots(drawn, "moss"), dots(drawn, "paper")
         assert (len(full), len(hollow)) == (3, 1)
@@ -69,7 +69,7 @@ def test_trials_may_fail_and_searches_may_lack(results: dict[str, Any]) -> None:
     results["trials"] = [trial(1, None, False), trial(2, float("nan"), True), trial(1, 5.0, False, "04-prune")]
     results["searches"] = [{"step": "06-prune", "allocator": "random"}]
     third, first, second = searches.searches(read(results))
-    assert (third.title, third.picture) == ("Step 06-prune: random", None)
+    assert (third.title, third.picture) == ("Step 6, prune: random", None)
     assert first.picture is None and "1 of 2 kept every bound." in first.text
     assert second.picture is not None and "0 of 1 kept every bound." in second.text
     assert "nan" not in render(results)

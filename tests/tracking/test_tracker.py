@@ -4,8 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import penjing
+from penjing.cli import app
 from penjing.core.errors import Infeasible, MissingExtra, PlanError, RecipeError
 from penjing.graph import form
 from penjing.steps.prune import prune
@@ -142,7 +144,7 @@ def test_trials_are_counted_for_each_search():
 
 
 def test_what_cannot_be_tracked_is_refused_before_anything_starts(data, tmp_path, monkeypatch):
-    with pytest.raises(RecipeError, match="no tracker 'tensorbord'. Did you mean 'tensorboard'"):
+    with pytest.raises(RecipeError, match=r"no tracker 'tensorbord'\. Did you mean 'tensorboard'"):
         penjing.run(tiny(), data, STEPS, "macs=0.6x", folder=tmp_path / "run", track="tensorbord")
     with pytest.raises(PlanError, match="needs a folder that stays"):
         penjing.run(tiny(), data, STEPS, "macs=0.6x", track="mlflow")
@@ -151,6 +153,13 @@ def test_what_cannot_be_tracked_is_refused_before_anything_starts(data, tmp_path
         with pytest.raises(MissingExtra, match=rf"Tracking by {name} needs {name}: pip install 'penjing\[{name}\]'"):
             penjing.run(tiny(), data, STEPS, "macs=0.6x", folder=tmp_path / "run", track=name)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_shell_names_the_tracker_that_it_does_not_know(data, tmp_path):
+    said = CliRunner().invoke(
+        app, ["compress", "tiny:tiny", str(data), "--budget", "macs=0.5x", "--track", "wandb", "--out", str(tmp_path)]
+    )
+    assert said.exit_code == 2 and "There is no tracker 'wandb'. Known: mlflow, tensorboard." in said.stderr
 
 
 def test_events_of_an_earlier_run_go_and_other_files_stay(data, tmp_path):

@@ -62,7 +62,7 @@ def _sentences(results: Results) -> dict[str, Any]:
 
 def _record(results: Results) -> dict[str, Any]:
     return {
-        "claims": record.CLAIMS,
+        "claim": record.claim,
         "pinned": record.pinned(results),
         "diagnostics": record.diagnostics(results),
         "explained": record.explained,

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.report import units
-from penjing.report.results import Results
+from penjing.report import units, words
+from penjing.report.results import Certificate, Results
 
-CLAIMS = {
-    "cut equals zeroed": "The cut network computes what the original computes once what was removed is silenced in it.",
-    "torch equals ONNX": "The saved file computes what the trained network computes.",
+_CLAIMS = {
+    "cut equals zeroed": "The cut network computes what the original computes once what was removed is silenced in it",
+    "torch equals ONNX": "The saved file computes what the trained network computes",
 }
-"""What the certificates of a run claim, for who has not read how they are made."""
 
 _BY_LOT = (
     "The filters of such a layer differ in size hardly more than filters drawn by lot, so that choosing by size comes "
@@ -29,6 +28,13 @@ class Group:
     said: str
     names: tuple[str, ...]
     detail: str = ""
+
+
+def claim(certificate: Certificate) -> str:
+    """Say what a certificate claims, to who has not read how it is made, and what was compared."""
+    said = _CLAIMS.get(certificate.name, "")
+    compared = f" ({certificate.detail})" if certificate.detail else ""
+    return f"{said}{compared}." if said else certificate.detail
 
 
 def pinned(results: Results) -> list[Group]:
@@ -86,7 +92,7 @@ def stops(results: Results) -> str:
     if not results.resumed:
         return ""
     where = "; ".join(
-        f"{units.moment(one.at)}, {f'after step {one.after}' if one.after else 'from its first step'}"
+        f"{units.moment(one.at)}, {f'after {words.step(one.after)}' if one.after else 'from its first step'}"
         for one in results.resumed
     )
     count = len(results.resumed)

@@ -57,7 +57,7 @@ def _told(search: Search, trials: list[Trial], index: int) -> Told:
     known = [trial for trial in trials if trial.value is not None]
     minimise = search.minimise or (trials[0].minimise if trials else "")
     what, unit = words.LABELS.get(minimise, minimise), search.unit or words.UNITS_OF.get(minimise, "")
-    title = f"Step {search.step}: {search.allocator}" if search.allocator else f"Step {search.step}"
+    title = words.step(search.step).replace("step", "Step", 1) + (f": {search.allocator}" if search.allocator else "")
     text = _sentences(search, trials, what, unit)
     if not known:
         return Told(title, text, None)

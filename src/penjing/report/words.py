@@ -144,6 +144,16 @@ def headline(results: Results) -> str:
     return f"Do not use this file yet: the check {broken} failed. {text}" if broken else text
 
 
+def step(name: str) -> str:
+    """Return the name that a run gives a step as a reader says it.
+
+    >>> step("02-prune"), step("mine")
+    ('step 2, prune', 'step mine')
+    """
+    number, dash, what = name.partition("-")
+    return f"step {int(number)}, {what}" if dash and number.isdecimal() else f"step {name}"
+
+
 def title(results: Results) -> str:
     """Say in the few words that a tab or a list of files shows which network this is, and how it went."""
     missed = any(not bound.kept for bound in results.budget)

@@ -46,9 +46,14 @@ class MLflow:
         with _silent():
             import mlflow
 
-            uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _local(place / FOLDER)
+            folder = (place / FOLDER).resolve()
+            if mlflow.is_tracking_uri_set():
+                uri, artefacts = mlflow.get_tracking_uri(), None  # where that store wants them
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                uri, artefacts = f"sqlite:///{folder.as_posix()}/mlflow.db", (folder / "artifacts").as_uri()
             self._client: Any = mlflow.MlflowClient(tracking_uri=uri)
-            self._run = self._gone_on(uri, memory) or self._begun(uri, place, memory)
+            self._run = self._gone_on(uri, memory) or self._begun(uri, artefacts, place.resolve().name, memory)
 
     def told(self, name: str) -> set[int]:
         """Return the steps at which a figure is kept already."""
@@ -76,12 +81,11 @@ class MLflow:
         """Write down how the run ended."""
         self._client.set_terminated(self._run, _STATUS[status])
 
-    def _begun(self, uri: str, place: Path, memory: Path) -> str:
+    def _begun(self, uri: str, artefacts: str | None, title: str, memory: Path) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "penjing"
         known = self._client.get_experiment_by_name(name)
-        artefacts = (place / FOLDER / "artifacts").resolve().as_uri() if uri == _local(place / FOLDER) else None
         experiment = known.experiment_id if known else self._client.create_experiment(name, artefacts)
-        run: str = self._client.create_run(experiment, run_name=place.resolve().name).info.run_id
+        run: str = self._client.create_run(experiment, run_name=title).info.run_id
         write_whole(memory, json.dumps({"uri": uri, "run": run}).encode())
         return run
 
@@ -95,11 +99,6 @@ class MLflow:
             return None
         self._client.update_run(kept["run"], status="RUNNING")
         return str(kept["run"])
-
-
-def _local(folder: Path) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder.resolve().as_posix()}/mlflow.db"
 
 
 def _named(name: str) -> str:
