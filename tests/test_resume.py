@@ -45,7 +45,7 @@ def test_results_say_where_a_run_went_on(data, tmp_path, monkeypatch, whole):
             run(data, tmp_path)
     result = run(data, tmp_path)
     (gone_on,) = result.results["resumed"]
-    assert gone_on["after"] == "02-prune" and gone_on["at"].startswith("20")
+    assert gone_on["after"] == "03-reconstruct" and gone_on["at"].startswith("20")
     assert "went on once" in (tmp_path / "report.html").read_text()
     assert result.results["steps"] == whole.results["steps"] and len(result.results["steps"]) == len(STEPS)
     assert result.results["data"] | {"name": ""} == {"name": "", "train": 108, "val": 12, "classes": 3}
