@@ -75,6 +75,24 @@ def test_trials_may_fail_and_searches_may_lack(results: dict[str, Any]) -> None:
     assert "nan" not in render(results)
 
 
+def test_a_search_may_leave_out_which_trials_kept_the_bounds(searched: dict[str, Any]) -> None:
+    for one in searched["trials"]:
+        del one["met"], one["minimise"]
+    searched["searches"][0]["stopped"] = True
+    (told,) = searches.searches(read(searched))
+    assert told.picture is not None and len(dots(told.picture.wide, "stone")) == 4
+    assert "Triangle" in told.picture.caption and "Filled" not in told.picture.caption
+    assert "kept every bound" not in told.text and told.text.endswith("stopped by hand, and the best so far was taken.")
+
+
+def test_a_step_that_searches_twice_tells_of_both(searched: dict[str, Any]) -> None:
+    searched["searches"] = [searched["searches"][0] | {"trials": 1}, searched["searches"][0] | {"trials": 3}]
+    first, second = searches.searches(read(searched))
+    assert first.picture is not None and second.picture is not None
+    assert len(dots(first.picture.wide, "paper")) == 1 and dots(first.picture.wide, "moss") == []
+    assert len(dots(second.picture.wide, "moss")) == 3
+
+
 def test_many_trials_stay_light(results: dict[str, Any]) -> None:
     rng = random.Random(0)
     results["trials"] = [trial(i, rng.uniform(1, 90), rng.random() < 0.5) for i in range(1, 20_001)]

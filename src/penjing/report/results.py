@@ -192,13 +192,13 @@ class GoneOn:
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate of a search: what it cost, what the search made small, and whether it kept all bounds."""
+    """One candidate of a search: what it cost, what the search made small, and whether it kept all bounds, if known."""
 
     step: str
     trial: int
     costs: dict[str, float | None]
-    minimise: str
-    met: bool
+    minimise: str = ""
+    met: bool | None = None
 
     @property
     def value(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penjing.report import svg, units, words
@@ -28,13 +28,19 @@ class Told:
 
 def searches(results: Results) -> list[Told]:
     """Tell of each search of the run; none where none was made."""
-    found = {search.step: search for search in results.searches}
-    for trial in results.trials:
-        found.setdefault(trial.step, Search(trial.step, minimise=trial.minimise))
-    return [
-        _told(search, [t for t in results.trials if t.step == step], i)
-        for i, (step, search) in enumerate(found.items())
-    ]
+    known = {search.step for search in results.searches}
+    untold = {trial.step: Search(trial.step, minimise=trial.minimise) for trial in results.trials}
+    found = [*results.searches, *(search for step, search in untold.items() if step not in known)]
+    left = {step: [trial for trial in results.trials if trial.step == step] for step in untold}
+    told = []
+    for i, search in enumerate(found):
+        mine = left.get(search.step, [])
+        # A step may search again and again; its trials are counted through, each search taking its own.
+        again = any(later.step == search.step for later in found[i + 1 :])
+        count = len(mine) if search.trials is None or not again else search.trials
+        left[search.step] = mine[count:]
+        told.append(_told(search, [replace(t, minimise=t.minimise or search.minimise) for t in mine[:count]], i))
+    return told
 
 
 def best_so_far(trials: list[Trial]) -> list[float | None]:
@@ -66,10 +72,12 @@ def _told(search: Search, trials: list[Trial], index: int) -> Told:
         f"Scatter of {what} over {len(known)} {'trial' if len(known) == 1 else 'trials'}, best so far as a line. {text}"
     )
     thinned = f" Of {len(known):,} trials {_DOTS} are drawn." if len(known) > _DOTS else ""
-    caption = (
-        f"{what[:1].upper()}{what[1:]} of each trial, in the order tried; lower is better. Filled dot: keeps every "
-        f"bound. Hollow dot: breaks one. Line: the best so far that keeps all.{thinned}"
-    )
+    caption = f"{what[:1].upper()}{what[1:]} of each trial, in the order tried; lower is better."
+    if any(trial.met is not None for trial in known):
+        caption += " Filled dot: keeps every bound. Hollow dot: breaks one. Line: the best so far that keeps all."
+    if any(trial.met is None for trial in known):
+        caption += " Triangle: whether it keeps the bounds is not told."
+    caption += thinned
     drawn = picture(f"search{index}", lambda width: _draw(width, known, best, what, unit), alt, caption)
     return Told(title, text, drawn)
 
@@ -84,15 +92,17 @@ def _sentences(search: Search, trials: list[Trial], what: str, unit: str) -> str
     if search.seconds is not None:
         parts.append(f"in {units.duration(search.seconds)}")
     text = f"{', '.join(parts)}."
-    if trials:
+    if any(trial.met is not None for trial in trials):
         best = min((t for t in trials if t.met and t.value is not None), key=lambda t: t.value or 0.0, default=None)
-        kept = sum(trial.met for trial in trials)
+        kept = sum(trial.met is True for trial in trials)
         text += f" {kept:,} of {len(trials):,} kept every bound"
         if best is not None and best.value is not None:
             text += f"; the best of these was trial {best.trial}, with {what} {units.quantity(best.value, unit)}"
         text += "."
     if isinstance(search.stopped, str) and search.stopped:
         text += f" It stopped: {search.stopped.rstrip('.')}."
+    elif search.stopped is True:
+        text += " It was stopped by hand, and the best so far was taken."
     return text
 
 
@@ -102,16 +112,18 @@ def _draw(width: int, trials: list[Trial], best: list[float | None], what: str, 
     figure = canvas(width, height)
     axes = figure.add_axes((left / width, 44 / height, (width - left - 12) / width, (height - 78) / height))
     every = math.ceil(len(trials) / _DOTS)
-    for met in (False, True):
+    for met, marker, fill, edge in (
+        (None, "^", svg.STONE, svg.STONE), (False, "o", svg.PAPER, svg.CLAY), (True, "o", svg.MOSS, svg.MOSS),
+    ):  # fmt: skip
         some = [trial for trial in trials[::every] if trial.met is met]
         axes.plot(
             [trial.trial for trial in some],
             [trial.value or 0.0 for trial in some],
             linestyle="",
-            marker="o",
+            marker=marker,
             markersize=5,
-            markerfacecolor=svg.MOSS if met else svg.PAPER,
-            markeredgecolor=svg.MOSS if met else svg.CLAY,
+            markerfacecolor=fill,
+            markeredgecolor=edge,
         )
     line = [(trial.trial, value) for trial, value in zip(trials, best, strict=True) if value is not None]
     if line:

@@ -113,7 +113,8 @@ class Tracker:
         step = self._trials[search] = self._trials.get(search, 0) + 1
         for cost, value in trial["costs"].items():
             self._figure(f"{search}/{cost}", value, step)
-        self._figure(f"{search}/met", float(trial["met"]), step)
+        if trial.get("met") is not None:
+            self._figure(f"{search}/met", float(trial["met"]), step)
 
     def _figure(self, name: str, value: float | None, step: int) -> None:
         if self._sink is None or value is None or not math.isfinite(value):
