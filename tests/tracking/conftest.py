@@ -9,6 +9,10 @@ from tiny import pictures, tiny
 FIT = train(epochs=2, lr=0.02, batch=16)
 
 
+class Killed(BaseException):
+    pass
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return pictures(tmp_path_factory.mktemp("pictures"))
@@ -16,7 +20,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def stopped_once(data, monkeypatch):
-    """Run with a tracker, stop after the first epoch of the second training, and go on."""
+    """Run with a tracker, die after the first epoch of the second training, and go on."""
 
     def run(place, track):
         steps = [prune(criterion="l1"), FIT, FIT, "export", "check"]
@@ -30,11 +34,11 @@ def stopped_once(data, monkeypatch):
             honest(self, row, run)
             seen.append(row)
             if len(seen) == 3:
-                raise KeyboardInterrupt
+                raise Killed
 
         with monkeypatch.context() as patch:
             patch.setattr(train, "_tell", tell)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(Killed):
                 again()
         told = again()
         untold = penjing.run(tiny(), data, steps, "macs=0.6x")

@@ -20,6 +20,10 @@ FIT = train(epochs=2, lr=0.02, batch=16)
 STEPS = [prune(criterion="l1"), "recalibrate", FIT, FIT, "export", "check"]
 
 
+class Killed(BaseException):
+    pass
+
+
 class Book:
     """A sink, and the store behind it, which outlives a process."""
 
@@ -88,21 +92,21 @@ def test_epochs_are_told_as_they_end(data, tmp_path, book, monkeypatch):
 
 
 def test_nothing_is_told_twice_when_a_run_goes_on(data, tmp_path, book, monkeypatch):
-    """Stopped after an epoch of the second training, then once more before its results are written."""
+    """Killed after an epoch of the second training, then once more before its results are written."""
     place, honest = tmp_path / "run", train._tell
 
     def tell(self, row, run):
         honest(self, row, run)
         if len(steps_of(book, "val/loss")) == 3:
-            raise KeyboardInterrupt
+            raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "_tell", tell)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             run(data, place)
     with monkeypatch.context() as patch:
-        patch.setattr("penjing.api.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("penjing.api.publish", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
             run(data, place)
     came = dict(book.came)
     run(data, place)
