@@ -23,6 +23,7 @@ from penjing.core.errors import Missed, PlanError
 from penjing.core.files import write_whole
 from penjing.core.journal import NAME as JOURNAL
 from penjing.core.journal import Journal
+from penjing.core.plain import told
 from penjing.core.registry import build
 from penjing.costs.units import show
 from penjing.data.data import Data
@@ -36,7 +37,7 @@ from penjing.recipe import ALLOCATOR, CRITERION, EPOCHS, LR, usual_steps
 from penjing.references import make, refuse_impossible
 from penjing.report.build import write_report
 from penjing.results import BEGUN, READ, gather
-from penjing.resume import go_on, identity, keep, told
+from penjing.resume import go_on, identity, keep
 from penjing.steps.order import ordered
 from penjing.steps.price import asked
 from penjing.steps.state import Run, State
