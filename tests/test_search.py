@@ -19,7 +19,7 @@ from penjing.steps.recover import train
 from penjing.steps.trial import Attempt
 from tiny import pictures, skilled
 
-SEARCH = prune(criterion="l1", allocator={"random": {"trials": 12}}, measure="error")
+SEARCH = prune(criterion="l1", allocator={"random": {"trials": 12}}, measure="error", step=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,10 @@ def alone(model, data):
 def test_a_search_measures_its_trials_and_takes_the_best(alone):
     trials, (search,), _ = searched(alone)
     errors = [trial["costs"]["error"] for trial in trials]
-    assert len(trials) == search["trials"] == 12 and len(set(errors)) > 1, "the trials tell plans apart"
+    assert len(trials) == search["plans"] <= search["trials"] == 12 and len(set(errors)) > 1, "plans are told apart"
+    assert [trial["trial"] for trial in trials] == list(range(1, len(trials) + 1))
     assert search == {"step": "02-prune", "allocator": "random", "minimise": "error", "trials": 12,
-                      "best": pytest.approx(min(errors)), "stopped": False}  # fmt: skip
+                      "plans": len(trials), "best": pytest.approx(min(errors)), "stopped": False}  # fmt: skip
     limit = alone.results["budget"][0]["limit"]
     assert all(trial["costs"]["macs"] <= limit for trial in trials)
     json.dumps(alone.results["trials"])
@@ -136,7 +137,7 @@ def test_ctrl_c_ends_a_search_with_the_best_so_far_and_the_run_goes_on(model, da
 
     monkeypatch.setattr(drivers.Driver, "_trial", trial)
     interrupt_when(lambda: len(seen) > 5)
-    long = prune(criterion="l1", allocator={"random": {"trials": 5000}})
+    long = prune(criterion="l1", allocator={"random": {"trials": 5000}}, step=1)
     result = run(model, data, workers, steps=[long, "export", "check"], folder=tmp_path)
     trials, (search,), _ = searched(result)
     assert search["stopped"] and 5 < len(trials) < 1000 and (tmp_path / "model.onnx").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,16 +25,20 @@ class Driver:
 
     ``hire`` returns who evaluates a plan to the number that a problem minimises; without it only the lost score is
     known. What is measured is written into ``journal`` under the name ``at``: a search that goes on is run again from
-    its start, and what it asks is answered from there. ``trials`` are all so far, in the order asked; ``told`` says
-    what came of each search.
+    its start, and what it asks is answered from there. ``trials`` are all so far, in the order asked; ``facts`` tell of
+    each plan once, in that order, as plain data, and ``told`` what came of each search. ``tell`` hears of a plan when
+    it is measured.
     """
 
     journal: Journal = field(default_factory=Journal)
     at: str = "search"
     hire: Callable[[], Evaluator] | None = None
+    tell: Callable[[Mapping[str, Any]], None] = lambda fact: None
     trials: list[Trial] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[int, dict[str, Any]] = field(default_factory=dict)
     _values: dict[str, float] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
     _open: list[Plan] = field(default_factory=list)
     _crew: Evaluator | None = None
 
@@ -60,6 +64,7 @@ class Driver:
             found = [trial[problem.minimise] for trial in mine if trial.plan.key == plan.key]
             name = getattr(allocator, "__name__", type(allocator).__name__).rstrip("_")
             facts = {"allocator": name, "minimise": problem.minimise, "trials": len(mine)}
+            facts["plans"] = len({trial.plan.key for trial in mine})
             seconds = round(time.perf_counter() - start, 2)
             self.told.append(facts | {"best": min(found, default=None), "seconds": seconds, "stopped": stopped})
         return plan
@@ -76,12 +81,12 @@ class Driver:
             self._open = next(search)
             while True:
                 new = list({plan.key: plan for plan in self._open if plan.key not in self._values}.values())
+                self._numbers |= {plan.key: len(self._values) + i for i, plan in enumerate(new, 1)}
                 if problem.minimise == "lost":
                     self._values |= {plan.key: problem.lost(plan) for plan in new}
                 else:
                     self._evaluate(new, problem, expected, advance)
-                trials = [self._trial(plan, problem) for plan in self._open]
-                self.trials += trials
+                trials = self._answered(problem)
                 self._open = []
                 self._open = search.send(trials)
         except StopIteration as end:
@@ -91,12 +96,26 @@ class Driver:
     def _trial(self, plan: Plan, problem: Problem) -> Trial:
         return Trial(plan, {**problem.price(plan), problem.minimise: self._values[plan.key]})
 
+    def _fact(self, trial: Trial, problem: Problem) -> dict[str, Any]:
+        """Return a trial as plain data."""
+        facts = {"step": self.at, "trial": self._numbers[trial.plan.key], "minimise": problem.minimise}
+        costs = {name: round(value, 6) for name, value in trial.costs.items()}
+        return {**facts, "costs": costs, "met": trial.meets(problem.bounds), "plan": trial.plan.key}
+
+    def _answered(self, problem: Problem) -> list[Trial]:
+        """Return the trials of the plans asked about, of those that are measured, and file them."""
+        trials = [self._trial(plan, problem) for plan in self._open if plan.key in self._values]
+        for fact in (self._fact(trial, problem) for trial in trials):
+            self.facts.setdefault(fact["trial"], fact)
+        self.trials += trials
+        return trials
+
     def _best_so_far(self, problem: Problem, since: int) -> Plan:
         """Return the best plan of a search that is stopped, and write down that it is.
 
         Raises: the KeyboardInterrupt that is being handled, when there is nothing to choose from.
         """
-        self.trials += [self._trial(plan, problem) for plan in self._open if plan.key in self._values]
+        self._answered(problem)
         met = [trial for trial in self.trials[since:] if trial.meets(problem.bounds)]
         if not met:
             raise
@@ -114,9 +133,8 @@ class Driver:
 
         Raises: _Stopped where an earlier process was told to stop.
         """
-        first = len(self._values) + 1
-        names = [f"{self.at}: trial {first + i}" for i in range(len(plans))]
-        for name, plan in zip(names, plans, strict=True):
+        for plan in plans:
+            name = self._name(plan)
             if (known := self.journal.known(name)) is not None:
                 if known["plan"] != plan.key:
                     raise ResumeError(
@@ -127,12 +145,12 @@ class Driver:
                 advance(1)
         if self.journal.known(self._stop) == len(self._values):
             raise _Stopped
-        missing = [(name, plan) for name, plan in zip(names, plans, strict=True) if plan.key not in self._values]
-        self._ask(missing, problem, expected, advance)
+        self._ask([plan for plan in plans if plan.key not in self._values], problem, expected, advance)
 
-    def _ask(
-        self, missing: Sequence[tuple[str, Plan]], problem: Problem, expected: int | None, advance: console.Step
-    ) -> None:
+    def _name(self, plan: Plan) -> str:
+        return f"{self.at}: trial {self._numbers[plan.key]}"
+
+    def _ask(self, missing: Sequence[Plan], problem: Problem, expected: int | None, advance: console.Step) -> None:
         """Have plans evaluated, and write down each as it comes."""
         if not missing:
             return
@@ -141,14 +159,16 @@ class Driver:
             self._crew = self.hire()
         met = (trial[problem.minimise] for trial in self.trials if trial.meets(problem.bounds))
         best = min(met, default=float("inf"))
-        for i, value in self._crew.evaluate([plan for _, plan in missing]):
-            name, plan = missing[i]
-            fact = self.journal.found(name, {"plan": plan.key, problem.minimise: value})
-            self._values[plan.key] = float(fact[problem.minimise])
+        for i, value in self._crew.evaluate(missing):
+            plan = missing[i]
+            found = self.journal.found(self._name(plan), {"plan": plan.key, problem.minimise: value})
+            self._values[plan.key] = float(found[problem.minimise])
             trial = self._trial(plan, problem)
             if trial.meets(problem.bounds):
                 best = min(best, trial[problem.minimise])
             done = f"{len(self._values)} of {expected}" if expected else f"{len(self._values)}"
             text = f"{done} trials, least {problem.minimise} {best:.4g}"
             advance(1, f"{self.at}: {text}")
-            console.emit("trial", step=self.at, trial=len(self._values), of=expected, costs=dict(trial.costs))
+            fact = self._fact(trial, problem)
+            console.emit("trial", of=expected, **fact)
+            self.tell(fact)

@@ -79,7 +79,8 @@ class Chooser:
         self.change, self.allocator = tools
         self.step = step_of(step, rewrite, pricer)
         self.minimise = "lost" if measure is None else type(measure).__name__
-        self.driver = Driver(run.journal, run.at, None if measure is None else partial(self._hired, measure))
+        hire = None if measure is None else partial(self._hired, measure)
+        self.driver = Driver(run.journal, run.at, hire, partial(run.tell, "trials"))
         self.found: dict[int, Plan] = {}
 
     def _hired(self, measure: Cost) -> Evaluator:

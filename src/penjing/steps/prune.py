@@ -207,9 +207,7 @@ def _told(certificate: Certificate) -> dict[str, Any]:
 
 def _file_search(driver: Driver, run: Run) -> None:
     """Write down what a search tried, and whether it was stopped."""
-    for i, trial in enumerate(driver.trials, 1):
-        costs = {name: round(value, 6) for name, value in trial.costs.items()}
-        run.note("trials", {"step": run.at, "trial": i, "costs": costs, "plan": trial.plan.key})
+    run.note("trials", *driver.facts.values())
     for told in driver.told:
         run.note("searches", {"step": run.at, **told})
         if told["stopped"]:

@@ -44,7 +44,6 @@ class Tracker:
     def __init__(self, name: str = "", sink: Sink | None = None) -> None:
         self.name, self._sink = name, sink
         self._epochs = 0
-        self._trials: dict[str, int] = {}
         self._told: dict[str, set[int]] = {}
 
     @classmethod
@@ -109,8 +108,7 @@ class Tracker:
         self._figure("val/accuracy", row["val_accuracy"], step)
 
     def _trial(self, trial: Mapping[str, Any]) -> None:
-        search = f"trials/{trial['step']}"
-        step = self._trials[search] = self._trials.get(search, 0) + 1
+        search, step = f"trials/{trial['step']}", int(trial["trial"])
         for cost, value in trial["costs"].items():
             self._figure(f"{search}/{cost}", value, step)
         if trial.get("met") is not None:
