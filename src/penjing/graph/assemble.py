@@ -231,7 +231,7 @@ def _collapsed(written: list[tuple[str, Ints]], classes: Ints, lone: Ints, label
                 notes.append(Note(owner, 1, "is one channel by itself, and one must stay"))
                 continue
             causes, counted = labels.ties_among(own, classes)
-            why = f"has all {len(own)} channels tied into one unit by {' and '.join(causes[-2:])}"
+            why = f"has all {len(own)} channels tied into one unit by {' and '.join(causes[-2:]) or 'layers before it'}"
             notes.append(Note(owner, len(own), why, fixed_by_code=counted))
     return notes
 

@@ -94,7 +94,7 @@ def _describe(
     places: Mapping[str, list[tuple[nn.Module, str]]],
 ) -> None:
     """Keep the descriptive attributes of standard modules true to their tensors."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # the graph may know a module by any of its names
     groups: dict[int, int] = {}
     for layer in graph.layers:
         holders = [holder for holder, _ in places[layer.weight]] if layer.weight else [modules.get(layer.name)]

@@ -33,6 +33,8 @@ ROUNDS = 12
 
 UNSTEADY = "could not be proved: forward gives another result when it runs again, with nothing cut"
 
+WHOLE = "could not be proved: with nothing cut, the copied model"
+
 TRIES = 8
 """For how many nodes other ways to tie are tried where everything collapsed into one unit."""
 
@@ -55,8 +57,9 @@ def trace(
         return found.graph
     for _ in range(ROUNDS):
         failures = try_out(model, found.graph)
-        if any(certificate.name == STEADY for certificate in failures.values()):
-            return found.graph.without_sites(failures, UNSTEADY)
+        if unsteady := [one for one in failures.values() if one.name == STEADY]:
+            told = f"{WHOLE} {unsteady[0].verdict}" if unsteady[0].trouble else UNSTEADY
+            return found.graph.without_sites(failures, told)
         wrong = {node for site, certificate in failures.items() for node in network.blamed(found, site, certificate)}
         if not wrong:
             return _without(found.graph, failures)

@@ -162,8 +162,12 @@ def _merge(call: Call, x: Tagged, block: list[int]) -> Ints | None:
     """Return the labels of the merged dimension; only one of the merged dimensions may have labels."""
     labelled = [d for d in block if x.shape[d] > 1 and call.dim(x, d) is not None]
     if not labelled:
-        single = [call.dim(x, d) for d in block if call.dim(x, d) is not None]
-        return single[0] if single else None
+        single = [labels for d in block if (labels := call.dim(x, d)) is not None]
+        if not single or all(x.shape[d] == 1 for d in block):
+            return single[0] if single else None
+        for labels in single:
+            call.pin(labels, "is one channel that is merged with its positions")
+        return None
     main = max(labelled, key=lambda d: x.shape[d])
     for d in labelled:
         if d != main:

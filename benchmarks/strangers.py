@@ -1,0 +1,288 @@
+"""Networks that nobody here wrote: what may be cut of them, and whether a cut to 0.7 of their MACs is proved and exported.
+
+The networks are those of timm, torchvision, segmentation-models-pytorch, pytorchcv, efficientnet-pytorch, monai and
+spandrel, as far as they are installed, with random weights: nothing is downloaded, and no accuracy is told. Scales and
+statistics of norms are drawn at random first, since many of these networks begin with branches that add nothing, of
+which any cut would be proved. Every row is a process of its own, written as it is done; a run that stops goes on where
+it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import penjing
+from penjing.core import console
+from penjing.core.errors import PenjingError
+from penjing.core.files import write_whole
+from rows import machine
+
+BUDGET = "macs=0.7x"
+
+TIMEOUT = 900
+"""Seconds after which a row is given up."""
+
+CLASSIFIERS = """
+adv_inception_v3 bat_resnext26ts convnext_atto convnextv2_atto coatnet_nano_rw_224 cspdarknet53 cspresnext50 cs3darknet_s
+darknet53 densenet121 dla34 dm_nfnet_f0 dpn68 eca_nfnet_l0 eca_resnext26ts edgenext_xx_small efficientformerv2_s0
+efficientnet_b0 efficientnet_es efficientnetv2_rw_t efficientvit_b0 ese_vovnet19b_dw fastvit_t8 fbnetc_100
+focalnet_tiny_srf gcresnext26ts gernet_s ghostnet_100 ghostnetv2_100 gmixer_24_224 halonet26t hardcorenas_a hgnet_tiny
+hgnetv2_b0 hrnet_w18_small inception_next_atto inception_resnet_v2 inception_v4 lambda_resnet26t lamhalobotnet50ts_256
+lcnet_050 legacy_senet154 legacy_seresnet18 levit_128s mixnet_s mnasnet_100 mobilenet_edgetpu_100 mobilenetv1_100
+mobilenetv2_100 mobilenetv3_large_100 mobilenetv3_rw mobilenetv4_conv_small mobilenetv4_hybrid_medium mobileone_s0
+mobilevit_xxs mobilevitv2_050 nasnetalarge nf_resnet50 nf_regnet_b0 pit_ti_224 pnasnet5large poolformer_s12 pvt_v2_b0
+regnetx_002 regnety_002 regnetz_b16 regnetv_040 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_26w_4s res2next50
+resnest14d resnest50d_4s2x40d resnet18 resnet26d resnet33ts resnet50c resnetaa50 resnetblur50 resnetrs50 resnetv2_50
+resnetv2_50x1_bit resnext50_32x4d rexnet_100 sebotnet33ts_256 selecsls42b semnasnet_075 seresnet50 seresnext26d_32x4d
+shvit_s1 skresnet18 spnasnet_100 starnet_s1 swiftformer_xs tf_efficientnet_b0 tf_efficientnetv2_b0 tinynet_e
+tresnet_m vgg11_bn vgg16 visformer_tiny vovnet39a wide_resnet50_2 xception41 xception65p xcit_nano_12_p16_224
+""".split()
+"""Names of timm, of every family of convolutional networks it has, and some that are half or wholly transformers."""
+
+BACKBONES = ["resnet18", "mobilenetv3_large_100", "efficientnet_b0", "convnext_atto", "hrnet_w18_small", "regnety_002"]
+"""Names of timm that are asked for their maps (``features_only=True``), as a detector does."""
+
+SEGMENTERS = ["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet"]
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """How to build a network: its package, a function of that package's modules, and an input (without batch)."""
+
+    package: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...] = (3, 128, 128)
+
+
+def _call(path: str, *args: Any, **options: Any) -> Callable[[], nn.Module]:
+    """Return a function that imports ``package.module:function`` and calls it."""
+
+    def build() -> nn.Module:
+        module, _, name = path.partition(":")
+        made: nn.Module = getattr(importlib.import_module(module), name)(*args, **options)
+        return made
+
+    return build
+
+
+def _timm(name: str, **options: Any) -> Stranger:
+    found = re.search(r"_(2\d\d)$", name)  # names that fix the size of the picture
+    side = int(found[1]) if found else 256 if name in ("halonet26t", "lambda_resnet26t") else 128
+    return Stranger("timm", _call("timm:create_model", name, pretrained=False, **options), (3, side, side))
+
+
+def strangers() -> dict[str, Stranger]:
+    """Return all networks by the name of their row."""
+    found = {f"timm/{name}": _timm(name) for name in CLASSIFIERS}
+    found |= {f"timm/features/{name}": _timm(name, features_only=True) for name in BACKBONES}
+    for name in SEGMENTERS:
+        build = _call(f"segmentation_models_pytorch:{name}", "resnet18", encoder_weights=None, classes=4)
+        found[f"smp/{name}"] = Stranger("segmentation-models-pytorch", build)
+    for encoder in ("timm-efficientnet-b0", "mobilenet_v2", "mit_b0", "tu-mobilenetv3_large_100", "densenet121"):
+        build = _call("segmentation_models_pytorch:Unet", encoder, encoder_weights=None, classes=4)
+        found[f"smp/Unet/{encoder}"] = Stranger("segmentation-models-pytorch", build)
+    for name in ("resnet18", "googlenet", "shufflenet_v2_x1_0", "squeezenet1_1", "alexnet", "mnasnet0_5", "inception_v3"):
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        found[f"torchvision/{name}"] = Stranger("torchvision", _call(f"torchvision.models:{name}", weights=None, **options))
+    for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "fcn_resnet50"):
+        build = _call(f"torchvision.models.segmentation:{name}", weights=None, weights_backbone=None, num_classes=4)
+        found[f"torchvision/{name}"] = Stranger("torchvision", build)
+    build = _call("torchvision.models.detection.backbone_utils:resnet_fpn_backbone", backbone_name="resnet18", weights=None)
+    found["torchvision/resnet_fpn_backbone"] = Stranger("torchvision", build)
+    for name in ("shufflenet_g3_wd4", "menet108_8x1_g3", "condensenet74_c4_g4", "diracnet18v2", "igcv3_wd4", "peleenet",
+                 "airnext50_32x4d_r2", "bam_resnet18", "cbam_resnet18", "sknet50", "fishnet99", "fdmobilenet_wd4",
+                 "ibn_resnet50", "mobilenetb_wd4", "ntsnet_cub", "octresnet10_ad2", "polynet", "proxylessnas_cpu",
+                 "revnet38", "ror3_56_cifar10", "sharesnet18", "sinet_cityscapes", "bisenet_resnet18_celebamaskhq",
+                 "fastscnn_cityscapes", "lednet_cityscapes", "contextnet_cityscapes", "cgnet_cityscapes",
+                 "dabnet_cityscapes", "lwopenpose2d_mobilenet_cmupan_coco", "simplepose_resnet18_coco", "xdensenet40_2_k24_bc_cifar10",
+                 "resnet20_cifar10", "wrn16_10_cifar10", "pyramidnet110_a48_cifar10", "dpn68", "darts", "efficientnet_b0",
+                 "hrnet_w18_small_v1", "zfnet", "nin_cifar10", "squeezenext23_w1", "vovnet27s", "spnasnet"):  # fmt: skip
+        side = 32 if name.endswith("cifar10") else 224 if name in ("zfnet", "ntsnet_cub") else 128
+        shape = (3, 448, 448) if name == "ntsnet_cub" else (3, side, side)
+        found[f"pytorchcv/{name}"] = Stranger("pytorchcv", _call("pytorchcv.model_provider:get_model", name), shape)
+    for name in ("efficientnet-b0", "efficientnet-b2"):
+        build = _call("efficientnet_pytorch:EfficientNet.from_name", name)
+        found[f"efficientnet_pytorch/{name}"] = Stranger("efficientnet_pytorch", build)
+    monai: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+        "UNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "channels": (16, 32, 64), "strides": (2, 2),
+                  "num_res_units": 2}, (1, 64, 64)),
+        "BasicUNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
+        "BasicUNetPlusPlus": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
+        "AttentionUnet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "channels": (16, 32, 64),
+                           "strides": (2, 2)}, (1, 64, 64)),
+        "SegResNet": ({"spatial_dims": 2, "init_filters": 16, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
+        "VNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
+        "DynUNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "kernel_size": [3, 3, 3],
+                     "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}, (1, 64, 64)),
+        "FlexibleUNet": ({"in_channels": 3, "out_channels": 3, "backbone": "efficientnet-b0"}, (3, 64, 64)),
+        "HighResNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
+        "SENet154": ({"spatial_dims": 2, "in_channels": 3, "num_classes": 10}, (3, 64, 64)),
+    }  # fmt: skip
+    for name, (options, shape) in monai.items():
+        found[f"monai/{name}"] = Stranger("monai", _call(f"monai.networks.nets:{name}", **options), shape)
+    found["monai/UNet3d"] = Stranger(
+        "monai", _call("monai.networks.nets:BasicUNet", spatial_dims=3, in_channels=1, out_channels=3), (1, 32, 32, 32)
+    )
+    for path, options in (
+        ("ESRGAN.__arch.RRDB:RRDBNet", {"num_blocks": 2}),
+        ("Compact.__arch.SRVGG:SRVGGNetCompact", {"num_conv": 4}),
+        ("SPAN.__arch.span:SPAN", {}),
+        ("RTMoSR.__arch.RTMoSR:RTMoSR", {}),
+        ("PLKSR.__arch.PLKSR:PLKSR", {}),
+        ("SCUNet.__arch.SCUNet:SCUNet", {"config": [1, 1, 1, 1, 1, 1, 1]}),
+        ("NAFNet.__arch.NAFNet_arch:NAFNet", {"width": 16, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+        ("FFTformer.__arch.fftformer_arch:FFTformer", {}),
+    ):
+        name = path.rpartition(":")[2]
+        found[f"spandrel/{name}"] = Stranger("spandrel", _call(f"spandrel.architectures.{path}", **options), (3, 64, 64))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains this")
+    parser.add_argument("--again", action="store_true", help="also rows that ended in an error before")
+    parser.add_argument("--out", type=Path, default=Path("strangers.json"), metavar="FILE")
+    parser.add_argument("--row", metavar="NAME", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    everyone = strangers()
+    if options.row:
+        print(json.dumps(row(everyone[options.row])))
+        return
+    table = json.loads(options.out.read_text()) if options.out.exists() else {"machine": machine(), "rows": {}}
+    missing: dict[str, int] = {}
+    for name, stranger in everyone.items():
+        before = table["rows"].get(name)
+        if options.only not in name or (before and not (options.again and "error" in before)):
+            continue
+        if version(stranger.package) is None:
+            missing[stranger.package] = missing.get(stranger.package, 0) + 1
+            continue
+        table["rows"][name] = in_process(name)
+        write_whole(options.out, json.dumps(table, indent=1).encode())
+        print(line(name, table["rows"][name]), flush=True)
+    for package, count in missing.items():
+        print(f"{package} is not installed, so {count} of its networks are left out; pip install {package}.")
+    print(summary(table["rows"]))
+
+
+def version(package: str) -> str | None:
+    """Return the version of a package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def in_process(name: str) -> dict[str, Any]:
+    """Make one row in a process of its own, so that a crash or a leak ends there."""
+    command = [sys.executable, __file__, "--row", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+        facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {"error": f"took more than {TIMEOUT} s"}
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return {"error": f"the process ended with {done.returncode}: {last[:300]}"}
+    return facts
+
+
+def row(stranger: Stranger) -> dict[str, Any]:
+    """Build, look, and cut to the budget without data: proof, export, parity."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    declare_operators()
+    facts: dict[str, Any] = {"package": stranger.package, "version": version(stranger.package)}
+    facts["input"] = list(stranger.shape)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            model = stir(stranger.build().eval())
+    except Exception as error:
+        return {**facts, "error": f"cannot be built: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+    x = torch.randn(2, *stranger.shape)
+    try:
+        start = time.perf_counter()
+        graph = penjing.inspect(model, x)
+        facts["trace_seconds"] = round(time.perf_counter() - start, 2)
+        facts |= {"free": graph.share_free, "sites": len(graph.sites), "macs": sum(one.macs for one in graph.layers)}
+        facts["pinned"] = [{"where": n.where, "channels": n.units, "why": n.why, "line": n.line} for n in graph.notes]
+        start = time.perf_counter()
+        with console.quiet(True):
+            small = penjing.run(model, None, [penjing.prune(criterion="l1"), "export"], BUDGET, example=x)
+        facts["run_seconds"] = round(time.perf_counter() - start, 2)
+        facts["macs_after"] = sum(one.macs for one in penjing.inspect(small.model, x).layers)
+        proof, parity = small.results["certificates"]
+        facts |= {"proof": proof["difference"], "parity": parity["difference"]}
+    except PenjingError as error:
+        facts["error"] = f"{type(error).__name__}: {error}"
+    except Exception as error:
+        facts["error"] = f"penjing's own: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return facts
+
+
+def declare_operators() -> None:
+    """Declare the operators of a torchvision whose binary belongs to another build of torch.
+
+    Its networks need none of them, but it cannot be imported where they are unknown.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.metadata.version("torchvision")
+        with contextlib.suppress(RuntimeError):
+            torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            torch.library.define("torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+@torch.no_grad()
+def stir(model: nn.Module) -> nn.Module:
+    """Draw the scales, shifts and statistics of all norms, and other scales of channels, which begin at one or zero."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1 and parameter.is_floating_point():
+            low = -0.1 if name.rpartition(".")[2] in ("bias", "beta") else 0.5
+            parameter.uniform_(low, low + 0.2 if low < 0 else 1.0)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.uniform_(-0.1, 0.1)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    return model
+
+
+def line(name: str, facts: dict[str, Any]) -> str:
+    """Return one line of the table."""
+    text = f"{name:45}"
+    if "free" in facts:
+        text += f" {facts['free']:6.1%} free, traced in {facts['trace_seconds']:5.1f} s"
+    if "parity" in facts:
+        share = facts["macs_after"] / facts["macs"]
+        text += f", MACs {facts['macs'] / 1e6:7.1f} M to {share:.3f}, proof {facts['proof']:.0e}, file {facts['parity']:.0e}"
+    return f"{text} {facts.get('error', '')}".rstrip()
+
+
+def summary(rows: dict[str, dict[str, Any]]) -> str:
+    """Return what the whole table says."""
+    whole = [facts for facts in rows.values() if "error" not in facts]
+    free = sorted(facts["free"] for facts in rows.values() if "free" in facts)
+    middle = f"; {free[len(free) // 2]:.0%} free in the middle" if free else ""
+    return f"{len(rows)} networks, {len(whole)} cut, proved and exported{middle}"
+
+
+if __name__ == "__main__":
+    main()
