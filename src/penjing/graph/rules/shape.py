@@ -14,6 +14,7 @@ import numpy as np
 
 from penjing.core.types import Ints
 from penjing.graph.labels import Tagged
+from penjing.graph.rules.held import hold, of_list, of_number
 from penjing.graph.rules.table import Call, Gather, Result, rule
 
 CONSTANT = "passes a size written as a constant"
@@ -226,14 +227,26 @@ def slice_(call: Call) -> Result:
             call.pin(labels, "is sliced with a stride that does not divide it", fixed_by_code=True)
             chosen = None
     else:
-        piece = math.gcd(first, last, size)
-        if call.level == 0 and piece > 1:
-            call.assume(labels)
-            call.labels.balance(labels.reshape(-1, piece))
-        else:
-            _pin_slice(call, labels, int(start), int(stop), size)
+        _slice_at(call, labels, (first, last), (int(start), int(stop)))
     dims[d] = chosen
     return call.tagged(dims)
+
+
+def _slice_at(call: Call, labels: Ints, ends: tuple[int, int], written: tuple[int, int]) -> None:
+    """Take the ends for numbers that the module holds, then for shares of the shape, then for constants."""
+    size = len(labels)
+    inner = [n for n in ends if 0 < n < size]
+    counts = [of_number(call, labels[:n]) for n in inner] if min(written) >= 0 else []
+    readings = [*(["held"] if counts and all(counts) else []), *(["shape"] if math.gcd(*ends, size) > 1 else [])]
+    reading = readings[call.level] if call.level < len(readings) else "constant"
+    if reading == "constant":
+        _pin_slice(call, labels, *written, size)
+        return
+    call.assume(labels)
+    if reading == "held":
+        hold(call, [count for found in counts for count in found])
+    else:
+        call.labels.balance(labels.reshape(-1, math.gcd(*ends, size)))
 
 
 def _pin_slice(call: Call, labels: Ints, start: int, stop: int, size: int) -> None:
@@ -267,16 +280,10 @@ def split(call: Call) -> Result:
     labels = dims[d]
     sizes = [shape[d] for shape in call.shapes]
     if labels is not None:
-        counted = "chunks" in call.args or "sections" in call.args
-        piece = math.gcd(*sizes)
-        if counted:
+        if "chunks" in call.args or "sections" in call.args:
             _tie_pieces(call, labels, sizes)
-        elif call.level == 0 and piece > 1:
-            call.assume(labels)
-            call.labels.balance(labels.reshape(-1, piece))
         else:
-            end = len(labels) - sizes[-1] if call.name in ("split", "unsafe_split") else len(labels)
-            call.pin(labels[:end], f"is split into constant sizes {sizes}", fixed_by_code=True)
+            _split_at(call, labels, sizes)
     results: list[Tagged] = []
     at = 0
     for i, n in enumerate(sizes):
@@ -285,6 +292,26 @@ def split(call: Call) -> Result:
         results.append(call.tagged(part, i))
         at += n
     return results
+
+
+def _split_at(call: Call, labels: Ints, sizes: list[int]) -> None:
+    """Take the sizes for numbers that the module holds, then for shares of the shape, then for constants."""
+    one_size = call.name in ("split", "unsafe_split") and not isinstance(call.args.get("split_size"), list)
+    piece = math.gcd(*sizes)
+    alike = len(set(sizes)) == 1
+    parts = np.split(labels, np.cumsum(sizes)[:-1])
+    counts = (of_number(call, parts[0]) if alike else []) if one_size else of_list(call, parts)
+    readings = [*(["held"] if counts else []), *(["shape"] if piece > 1 else [])]
+    reading = readings[call.level] if call.level < len(readings) else "constant"
+    if reading == "constant":
+        end = len(labels) - sizes[-1] if call.name in ("split", "unsafe_split") else len(labels)
+        call.pin(labels[:end], f"is split into constant sizes {sizes}", fixed_by_code=True)
+        return
+    call.assume(labels)
+    if reading == "held":
+        hold(call, counts)
+    if reading == "shape" or one_size:
+        call.labels.balance(labels.reshape(-1, piece))
 
 
 def _tie_pieces(call: Call, labels: Ints, sizes: list[int]) -> None:
