@@ -14,13 +14,13 @@ import contextlib
 import importlib
 import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,20 @@ TIMEOUT = 900
 """Seconds after which a row is given up."""
 
 CLASSIFIERS = """
-adv_inception_v3 bat_resnext26ts convnext_atto convnextv2_atto coatnet_nano_rw_224 cspdarknet53 cspresnext50 cs3darknet_s
-darknet53 densenet121 dla34 dm_nfnet_f0 dpn68 eca_nfnet_l0 eca_resnext26ts edgenext_xx_small efficientformerv2_s0
-efficientnet_b0 efficientnet_es efficientnetv2_rw_t efficientvit_b0 ese_vovnet19b_dw fastvit_t8 fbnetc_100
-focalnet_tiny_srf gcresnext26ts gernet_s ghostnet_100 ghostnetv2_100 gmixer_24_224 halonet26t hardcorenas_a hgnet_tiny
-hgnetv2_b0 hrnet_w18_small inception_next_atto inception_resnet_v2 inception_v4 lambda_resnet26t lamhalobotnet50ts_256
-lcnet_050 legacy_senet154 legacy_seresnet18 levit_128s mixnet_s mnasnet_100 mobilenet_edgetpu_100 mobilenetv1_100
-mobilenetv2_100 mobilenetv3_large_100 mobilenetv3_rw mobilenetv4_conv_small mobilenetv4_hybrid_medium mobileone_s0
-mobilevit_xxs mobilevitv2_050 nasnetalarge nf_resnet50 nf_regnet_b0 pit_ti_224 pnasnet5large poolformer_s12 pvt_v2_b0
-regnetx_002 regnety_002 regnetz_b16 regnetv_040 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_26w_4s res2next50
-resnest14d resnest50d_4s2x40d resnet18 resnet26d resnet33ts resnet50c resnetaa50 resnetblur50 resnetrs50 resnetv2_50
-resnetv2_50x1_bit resnext50_32x4d rexnet_100 sebotnet33ts_256 selecsls42b semnasnet_075 seresnet50 seresnext26d_32x4d
-shvit_s1 skresnet18 spnasnet_100 starnet_s1 swiftformer_xs tf_efficientnet_b0 tf_efficientnetv2_b0 tinynet_e
-tresnet_m vgg11_bn vgg16 visformer_tiny vovnet39a wide_resnet50_2 xception41 xception65p xcit_nano_12_p16_224
+convnext_atto cs3darknet_s cspdarknet53 densenet121 dla34 dpn68 eca_resnext26ts edgenext_xx_small efficientnet_b0
+efficientvit_b0 ese_vovnet19b_dw fastvit_t8 focalnet_tiny_srf gcresnext26ts ghostnet_100 ghostnetv2_100 hardcorenas_a
+hgnetv2_b0 hrnet_w18_small inception_next_atto inception_v3 lcnet_050 legacy_seresnet18 mixnet_s mnasnet_100
+mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small mobileone_s0 mobilevitv2_050 nf_regnet_b0 poolformer_s12
+regnetx_002 regnety_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_26w_4s resnest14d resnet18 resnet26d
+resnetblur50 rexnet_100 selecsls42b semnasnet_075 seresnext26d_32x4d skresnet18 starnet_s1 tinynet_e tresnet_m vgg11_bn
+vovnet39a xception41 convnextv2_atto
 """.split()
-"""Names of timm, of every family of convolutional networks it has, and some that are half or wholly transformers."""
+"""Names of timm, of most families of convolutional networks it has, and some that are half transformers."""
 
-BACKBONES = ["resnet18", "mobilenetv3_large_100", "efficientnet_b0", "convnext_atto", "hrnet_w18_small", "regnety_002"]
+BACKBONES = ["resnet18", "mobilenetv3_large_100", "hrnet_w18_small", "regnety_002"]
 """Names of timm that are asked for their maps (``features_only=True``), as a detector does."""
 
-SEGMENTERS = ["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet"]
+SEGMENTERS = ["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3Plus", "UPerNet"]
 
 
 @dataclass(frozen=True)
@@ -75,16 +69,14 @@ def _call(path: str, *args: Any, **options: Any) -> Callable[[], nn.Module]:
 
     def build() -> nn.Module:
         module, _, name = path.partition(":")
-        made: nn.Module = getattr(importlib.import_module(module), name)(*args, **options)
+        made: nn.Module = attrgetter(name)(importlib.import_module(module))(*args, **options)
         return made
 
     return build
 
 
 def _timm(name: str, **options: Any) -> Stranger:
-    found = re.search(r"_(2\d\d)$", name)  # names that fix the size of the picture
-    side = int(found[1]) if found else 256 if name in ("halonet26t", "lambda_resnet26t") else 128
-    return Stranger("timm", _call("timm:create_model", name, pretrained=False, **options), (3, side, side))
+    return Stranger("timm", _call("timm:create_model", name, pretrained=False, **options), (3, 96, 96))
 
 
 def strangers() -> dict[str, Stranger]:
@@ -94,45 +86,43 @@ def strangers() -> dict[str, Stranger]:
     for name in SEGMENTERS:
         build = _call(f"segmentation_models_pytorch:{name}", "resnet18", encoder_weights=None, classes=4)
         found[f"smp/{name}"] = Stranger("segmentation-models-pytorch", build)
-    for encoder in ("timm-efficientnet-b0", "mobilenet_v2", "mit_b0", "tu-mobilenetv3_large_100", "densenet121"):
+    for encoder in ("mobilenet_v2", "mit_b0", "tu-mobilenetv3_large_100"):
         build = _call("segmentation_models_pytorch:Unet", encoder, encoder_weights=None, classes=4)
         found[f"smp/Unet/{encoder}"] = Stranger("segmentation-models-pytorch", build)
-    for name in ("resnet18", "googlenet", "shufflenet_v2_x1_0", "squeezenet1_1", "alexnet", "mnasnet0_5", "inception_v3"):
-        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        found[f"torchvision/{name}"] = Stranger("torchvision", _call(f"torchvision.models:{name}", weights=None, **options))
-    for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "fcn_resnet50"):
+    for name in ("googlenet", "shufflenet_v2_x1_0", "squeezenet1_1", "mnasnet0_5"):
+        options = {"init_weights": False} if name == "googlenet" else {}
+        found[f"torchvision/{name}"] = Stranger(
+            "torchvision", _call(f"torchvision.models:{name}", weights=None, **options)
+        )
+    for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"):
         build = _call(f"torchvision.models.segmentation:{name}", weights=None, weights_backbone=None, num_classes=4)
         found[f"torchvision/{name}"] = Stranger("torchvision", build)
-    build = _call("torchvision.models.detection.backbone_utils:resnet_fpn_backbone", backbone_name="resnet18", weights=None)
+    build = _call(
+        "torchvision.models.detection.backbone_utils:resnet_fpn_backbone", backbone_name="resnet18", weights=None
+    )
     found["torchvision/resnet_fpn_backbone"] = Stranger("torchvision", build)
-    for name in ("shufflenet_g3_wd4", "menet108_8x1_g3", "condensenet74_c4_g4", "diracnet18v2", "igcv3_wd4", "peleenet",
-                 "airnext50_32x4d_r2", "bam_resnet18", "cbam_resnet18", "sknet50", "fishnet99", "fdmobilenet_wd4",
-                 "ibn_resnet50", "mobilenetb_wd4", "ntsnet_cub", "octresnet10_ad2", "polynet", "proxylessnas_cpu",
-                 "revnet38", "ror3_56_cifar10", "sharesnet18", "sinet_cityscapes", "bisenet_resnet18_celebamaskhq",
-                 "fastscnn_cityscapes", "lednet_cityscapes", "contextnet_cityscapes", "cgnet_cityscapes",
-                 "dabnet_cityscapes", "lwopenpose2d_mobilenet_cmupan_coco", "simplepose_resnet18_coco", "xdensenet40_2_k24_bc_cifar10",
-                 "resnet20_cifar10", "wrn16_10_cifar10", "pyramidnet110_a48_cifar10", "dpn68", "darts", "efficientnet_b0",
-                 "hrnet_w18_small_v1", "zfnet", "nin_cifar10", "squeezenext23_w1", "vovnet27s", "spnasnet"):  # fmt: skip
-        side = 32 if name.endswith("cifar10") else 224 if name in ("zfnet", "ntsnet_cub") else 128
-        shape = (3, 448, 448) if name == "ntsnet_cub" else (3, side, side)
-        found[f"pytorchcv/{name}"] = Stranger("pytorchcv", _call("pytorchcv.model_provider:get_model", name), shape)
-    for name in ("efficientnet-b0", "efficientnet-b2"):
-        build = _call("efficientnet_pytorch:EfficientNet.from_name", name)
-        found[f"efficientnet_pytorch/{name}"] = Stranger("efficientnet_pytorch", build)
+    for name in ("shufflenet_g3_wd4", "menet108_8x1_g3", "igcv3_wd4", "peleenet", "bam_resnet18", "cbam_resnet18",
+                 "fdmobilenet_wd4", "octresnet10_ad2", "proxylessnas_cpu", "sharesnet18", "cgnet_cityscapes",
+                 "dabnet_cityscapes", "lednet_cityscapes", "lwopenpose2d_mobilenet_cmupan_coco",
+                 "simplepose_resnet18_coco", "xdensenet40_2_k24_bc_cifar10", "pyramidnet110_a48_cifar10",
+                 "resnet20_cifar10", "vovnet27s"):  # fmt: skip
+        side = 32 if name.endswith("cifar10") else 128 if "_" in name and name.endswith(("scapes", "coco")) else 224
+        found[f"pytorchcv/{name}"] = Stranger(
+            "pytorchcv", _call("pytorchcv.model_provider:get_model", name), (3, side, side)
+        )
+    build = _call("efficientnet_pytorch:EfficientNet.from_name", "efficientnet-b0")
+    found["efficientnet_pytorch/efficientnet-b0"] = Stranger("efficientnet_pytorch", build)
     monai: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         "UNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "channels": (16, 32, 64), "strides": (2, 2),
                   "num_res_units": 2}, (1, 64, 64)),
         "BasicUNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
-        "BasicUNetPlusPlus": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
         "AttentionUnet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "channels": (16, 32, 64),
                            "strides": (2, 2)}, (1, 64, 64)),
         "SegResNet": ({"spatial_dims": 2, "init_filters": 16, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
         "VNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
         "DynUNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "kernel_size": [3, 3, 3],
                      "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}, (1, 64, 64)),
-        "FlexibleUNet": ({"in_channels": 3, "out_channels": 3, "backbone": "efficientnet-b0"}, (3, 64, 64)),
         "HighResNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3}, (1, 64, 64)),
-        "SENet154": ({"spatial_dims": 2, "in_channels": 3, "num_classes": 10}, (3, 64, 64)),
     }  # fmt: skip
     for name, (options, shape) in monai.items():
         found[f"monai/{name}"] = Stranger("monai", _call(f"monai.networks.nets:{name}", **options), shape)
@@ -142,15 +132,10 @@ def strangers() -> dict[str, Stranger]:
     for path, options in (
         ("ESRGAN.__arch.RRDB:RRDBNet", {"num_blocks": 2}),
         ("Compact.__arch.SRVGG:SRVGGNetCompact", {"num_conv": 4}),
-        ("SPAN.__arch.span:SPAN", {}),
-        ("RTMoSR.__arch.RTMoSR:RTMoSR", {}),
-        ("PLKSR.__arch.PLKSR:PLKSR", {}),
-        ("SCUNet.__arch.SCUNet:SCUNet", {"config": [1, 1, 1, 1, 1, 1, 1]}),
-        ("NAFNet.__arch.NAFNet_arch:NAFNet", {"width": 16, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
-        ("FFTformer.__arch.fftformer_arch:FFTformer", {}),
+        ("NAFNet.__arch.NAFNet_arch:NAFNet", {"width": 16, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
     ):
-        name = path.rpartition(":")[2]
-        found[f"spandrel/{name}"] = Stranger("spandrel", _call(f"spandrel.architectures.{path}", **options), (3, 64, 64))
+        build = _call(f"spandrel.architectures.{path}", **options)
+        found[f"spandrel/{path.rpartition(':')[2]}"] = Stranger("spandrel", build, (3, 64, 64))
     return found
 
 

@@ -155,7 +155,9 @@ def _divided(parts: Parts, val: float, seed: int, mean: Sequence[float] | None, 
     if kept is None:
         count = count_of(val, len(train), "val")
         try:
-            rest, cut = divide(balance_of(train.labels, len(train)), count, seed if parts.seed is None else parts.seed, "data/val")
+            rest, cut = divide(
+                balance_of(train.labels, len(train)), count, seed if parts.seed is None else parts.seed, "data/val"
+            )
         except DataError as error:
             raise DataError(f"{parts.name}, val = {val}: {error}") from None
         train, kept = train.subset(rest), train.subset(cut)

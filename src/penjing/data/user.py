@@ -142,7 +142,9 @@ def _named(name: str, verb: str, found: Any) -> dict[str, Any]:
 
 
 def _class_names(train: Split) -> tuple[str, ...]:
-    """Return the names the dataset lists, or the numbers up to the largest label."""
+    """Return the names the dataset lists, or the numbers up to the largest label; none where pictures have no class."""
+    if len(train) and not len(train.labels):
+        return ()
     needed = int(train.labels.max()) + 1 if len(train) else 0
     holder: Any = train
     while not hasattr(holder, "classes") and (hasattr(holder, "dataset") or hasattr(holder, "loader")):

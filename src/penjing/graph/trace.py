@@ -22,7 +22,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.program import Program, capture, line_of, plain, shell
 from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
-from penjing.graph.rules import layers, pointwise, shape  # noqa: F401  (filling the table)
+from penjing.graph.rules import layers, pieces, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.table import RULES, Around, Call, Findings
 from penjing.graph.surgery import cut
 

@@ -52,6 +52,21 @@ def of_number(call: Call, labels: Ints, times: Sequence[int] = TIMES) -> list[Co
     return []
 
 
+def reading_of(call: Call, counts: Sequence[Count], shape: bool) -> str:
+    """Return how this call takes its sizes, by what was proved wrong before: ``held``, ``shape`` or ``constant``.
+
+    A number that one call does not take from a module is no other call's either.
+    """
+    keys = {(count.module, count.attribute) for count in counts}
+    able = bool(counts) and not keys & call.findings.refused
+    found = [*(["held"] if able else []), *(["shape"] if shape else [])]
+    reading = found[call.level] if call.level < len(found) else "constant"
+    if able and reading != "held":
+        call.findings.refused |= keys
+        call.findings.counts = [c for c in call.findings.counts if (c.module, c.attribute) not in keys]
+    return reading
+
+
 def hold(call: Call, counts: Sequence[Count]) -> None:
     """Note that a cut sets these numbers; one that is held for several parts counts them alike."""
     for count in counts:

@@ -93,6 +93,7 @@ class Findings:
     makers: list[tuple[Ints, str]] = field(default_factory=list)
     norms: dict[str, tuple[Ints, int]] = field(default_factory=dict)
     counts: list[Count] = field(default_factory=list)
+    refused: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, eq=False)
