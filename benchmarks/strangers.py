@@ -1,4 +1,4 @@
-"""Networks that nobody here wrote: what may be cut of them, and whether a cut to 0.7 of their MACs is proved and exported.
+"""Networks that nobody here wrote: what may be cut, and whether a cut to 0.7 of their MACs is proved and exported.
 
 The networks are those of timm, torchvision, segmentation-models-pytorch, pytorchcv, efficientnet-pytorch, monai and
 spandrel, as far as they are installed, with random weights: nothing is downloaded, and no accuracy is told. Scales and
@@ -46,7 +46,7 @@ mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small mobileone_s0 mobile
 regnetx_002 regnety_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_26w_4s resnest14d resnet18 resnet26d
 resnetblur50 rexnet_100 selecsls42b semnasnet_075 seresnext26d_32x4d skresnet18 starnet_s1 tinynet_e tresnet_m vgg11_bn
 vovnet39a xception41 convnextv2_atto
-""".split()
+""".split()  # noqa: SIM905  (a hundred quotes less)
 """Names of timm, of most families of convolutional networks it has, and some that are half transformers."""
 
 BACKBONES = ["resnet18", "mobilenetv3_large_100", "hrnet_w18_small", "regnety_002"]
@@ -257,7 +257,8 @@ def line(name: str, facts: dict[str, Any]) -> str:
         text += f" {facts['free']:6.1%} free, traced in {facts['trace_seconds']:5.1f} s"
     if "parity" in facts:
         share = facts["macs_after"] / facts["macs"]
-        text += f", MACs {facts['macs'] / 1e6:7.1f} M to {share:.3f}, proof {facts['proof']:.0e}, file {facts['parity']:.0e}"
+        text += f", MACs {facts['macs'] / 1e6:7.1f} M to {share:.3f}"
+        text += f", proof {facts['proof']:.0e}, file {facts['parity']:.0e}"
     return f"{text} {facts.get('error', '')}".rstrip()
 
 

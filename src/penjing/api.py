@@ -131,8 +131,9 @@ def run(
     """Run steps on a copy of ``model`` and report; the model given is not touched.
 
     ``data`` is what ``penjing.data.load`` takes, a ``Data``, (train, test) or (train, val, test) as datasets or
-    loaders, a single one of pictures without labels, or None. ``folder`` receives the results (a temporary one by default) once all are there, also those of a
-    file that misses its budget; a run that ends earlier leaves the folder as it was. One that is interrupted or killed
+    loaders, a single one of pictures without labels, or None. ``folder`` receives the results (a temporary one by
+    default) once all are there, also those of a file that misses its budget; a run that ends earlier leaves the folder
+    as it was. One that is interrupted or killed
     leaves ``unfinished`` in its folder, and the same call goes on from there, to the same result. ``example`` is an
     input batch of two, taken from the data by default; ``threads`` and ``batch`` say how latency is measured.
     ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)

@@ -1,4 +1,4 @@
-"""Structures met in networks of public packages: numbers held in modules, aliases, attention along channels, pyramids."""
+"""Structures met in networks of public packages: numbers held in modules, aliases, attention along channels, maps."""
 
 # A forward here is what users write, `return self.head(x)`, and torch types a module call as Any.
 # mypy: disable-error-code="no-any-return"

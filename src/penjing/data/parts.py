@@ -15,7 +15,7 @@ TEST = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The splits as found, without a ``val`` where it is to be cut from train; ``classes`` is empty where there are none.
+    """The splits as found, without a ``val`` where it is to be cut from train; ``classes`` may be none.
 
     ``mean`` and ``std`` are the set's usual ones, or None where train's own are to be measured. ``finished``
     splits give tensors that are normalised already. ``seed`` cuts validation in place of the caller's, where the set

@@ -356,7 +356,7 @@ class Evidence:
     def _need_batches(self, what: str) -> None:
         if not self.batches:
             raise PlanError(
-                f"The criterion needs {what}, and so calibration data; pass data, or use one that reads weights, such as l1."
+                f"The criterion needs {what}, and so calibration data; pass data, or take one that reads weights: l1."
             )
 
     @contextmanager

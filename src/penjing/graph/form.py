@@ -35,7 +35,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def counts(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return what modules say of their sizes, by module name: torch's own by ``COUNTS``, others by all their numbers."""
+    """Return what modules say of their sizes, by name: torch's own by ``COUNTS``, others by all their numbers."""
     found: dict[str, dict[str, Any]] = {}
     for name, module in model.named_modules():
         own: dict[str, Any] = numbers(module)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from penjing.core import console
 from penjing.core.errors import PlanError
@@ -174,7 +175,23 @@ class train(Options):  # noqa: N801  (registered under its own name)
                 console.remark(f"{what} The run goes on with that.")
             if data.labelled:
                 said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
+            elif (away := self._led_away(state, model, data)) is not None:
+                run.note("remarks", away)
+                said.append("it led away from the original, so the network before it goes on")
+                return state
         return state.with_model(model)
+
+    def _led_away(self, state: State, model: nn.Module, data: Data) -> str | None:
+        """Tell whether training without any labels ended further from the original than it began, and how far."""
+        if next(iter(data.train.batches(1)))[1] is not None:
+            return None
+        before, after = (distance(m, state.original, data.val) for m in (state.model, model))
+        if after <= before:
+            return None
+        return (
+            f"Training led away from the original: outputs differed by {before:.1f} % before it and {after:.1f} % after, "
+            f"so the network before it is kept. Try lr = {self.lr / 10:g}, a smaller batch than {self.batch}, or adamw."
+        )
 
     def _tell(self, row: Mapping[str, float | int | None], run: Run) -> None:
         run.tell("epoch", row)

@@ -19,8 +19,8 @@ from penjing.terms.teacher import Teacher
 class outputs:  # noqa: N801 - the name a recipe writes
     """Pull what the network returns towards what the teacher returns; no classes and no labels are needed.
 
-    Adds ``weight`` times the mean of ``‖s - t‖² / ‖t‖²`` over the tensors that ``penjing.core.outputs.answers`` finds: the
-    logits, the map of a segmentation, all levels of a pyramid.
+    Adds ``weight`` times the mean of ``‖s - t‖² / ‖t‖²`` over what ``penjing.core.outputs.answers`` finds: the logits,
+    the map of a segmentation, all levels of a pyramid.
 
     Raises: TrainError without a teacher, or when the two return other shapes.
     Paper: Ba and Caruana, Do Deep Nets Really Need to be Deep?, NIPS 2014, section 2.2.

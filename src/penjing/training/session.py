@@ -290,8 +290,8 @@ class Session:
         scores = first_tensor(outputs)
         if checked and (scores.ndim != 4 or scores[:, 0].shape != y.shape):
             raise TrainError(
-                f"The model's output has the shape {list(scores.shape)}, and its masks are {list(y.shape)}; a mask needs "
-                f"[{len(y)}, classes, {', '.join(map(str, y.shape[1:]))}]. Give masks of that size, or the pictures alone."
+                f"The model's output has the shape {list(scores.shape)}, and its masks are {list(y.shape)}; they need "
+                f"[{len(y)}, classes, {', '.join(map(str, y.shape[1:]))}]. Give such masks, or the pictures alone."
             )
         return scores
 

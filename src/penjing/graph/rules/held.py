@@ -44,7 +44,7 @@ def of_list(call: Call, parts: Sequence[Ints]) -> list[Count]:
 
 
 def of_number(call: Call, labels: Ints, times: Sequence[int] = TIMES) -> list[Count]:
-    """Return the counts of all attributes that hold the number of these labels, or a multiple of it; the surest ones."""
+    """Return the counts of all attributes that hold the number of these labels, or else a multiple of it."""
     for factor in times:
         wanted = factor * len(labels)
         if found := [key for key, value in numbers(call.owner).items() if value == wanted]:
