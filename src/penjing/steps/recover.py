@@ -189,7 +189,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
         if after <= before:
             return None
         return (
-            f"Training led away from the original: outputs differed by {before:.1f} % before it and {after:.1f} % after, "
+            f"Training led away from the original: outputs differed by {before:.1f} % before, {after:.1f} % after, "
             f"so the network before it is kept. Try lr = {self.lr / 10:g}, a smaller batch than {self.batch}, or adamw."
         )
 
