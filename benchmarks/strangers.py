@@ -257,7 +257,7 @@ def planned(model: nn.Module, graph: Graph) -> dict[str, Kept]:
 
 @torch.no_grad()
 def spread(model: nn.Module, x: Tensor) -> float:
-    """Return how far the outputs for two pictures are apart, relative to their size: near zero a proof tells nothing."""
+    """Return how far the outputs for two pictures are apart, relative to their size; at zero a proof tells nothing."""
     found = [t for t in tree_leaves(model(x)) if isinstance(t, Tensor) and t.is_floating_point() and t.numel()]
     return min(float((t[0] - t[1]).abs().max() / t.abs().max().clamp(min=1e-12)) for t in found)
 
