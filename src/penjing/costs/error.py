@@ -38,7 +38,12 @@ class error:  # noqa: N801 - the name a budget writes
     cheap = False
 
     def on(self, data: Data, seed: int) -> error:
-        """Return the same for the validation pictures of a data set, recalibrated on training pictures."""
+        """Return the same for the validation pictures of a data set, recalibrated on training pictures.
+
+        Raises: RecipeError when these have no classes.
+        """
+        if not data.labelled:
+            raise RecipeError(f"The cost error counts wrong classes, and the pictures of {data.name} have none.")
         val = data.val
         if self.images is not None and self.images < len(val):
             val = val.subset(pick(val.labels, self.images, seed, "cost/error"))

@@ -177,6 +177,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
                 said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
             elif (away := self._led_away(state, model, data)) is not None:
                 run.note("remarks", away)
+                console.remark(away)
                 said.append("it led away from the original, so the network before it goes on")
                 return state
         return state.with_model(model)
