@@ -131,8 +131,9 @@ def run(
     """Run steps on a copy of ``model`` and report; the model given is not touched.
 
     ``data`` is what ``penjing.data.load`` takes, a ``Data``, (train, test) or (train, val, test) as datasets or
-    loaders, or None. ``folder`` receives the results (a temporary one by default) once all are there, also those of a
-    file that misses its budget; a run that ends earlier leaves the folder as it was. One that is interrupted or killed
+    loaders, a single one of pictures without labels, or None. ``folder`` receives the results (a temporary one by
+    default) once all are there, also those of a file that misses its budget; a run that ends earlier leaves the folder
+    as it was. One that is interrupted or killed
     leaves ``unfinished`` in its folder, and the same call goes on from there, to the same result. ``example`` is an
     input batch of two, taken from the data by default; ``threads`` and ``batch`` say how latency is measured.
     ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
@@ -275,11 +276,11 @@ def _inputs(example: Any, data: Data | None) -> tuple[Any, ...]:
     return tuple(example) if isinstance(example, list | tuple) else (example,)
 
 
-def _remarks(original: nn.Module, inputs: tuple[Any, ...]) -> list[str]:
+def _remarks(original: nn.Module, inputs: tuple[Any, ...], data: Data | None) -> list[str]:
     with torch.no_grad():
         outputs = original(*inputs)
     count = len([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)])
-    if count < 2:
+    if count < 2 or data is None or not data.labelled:
         return []
     return [f"The model returns {count} tensors: the logits alone are trained and judged, all are exported and proved."]
 
@@ -295,7 +296,7 @@ def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Miss
     state, done = go_on(state, book, names)
     book.retell()
     if not done:
-        book.note("remarks", *_remarks(state.original, state.example[0]))
+        book.note("remarks", *_remarks(state.original, state.example[0], state.data))
         book.note("steps", *map(told, steps))
     if book.journal.count(BEGUN):
         after = (

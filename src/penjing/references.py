@@ -37,6 +37,8 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
         raise PlanError(f"The reference {names[0]!r} needs data to recover on; pass data.")
     if "scratch" not in names:
         return
+    if data is not None and not data.labelled:
+        raise PlanError("The reference 'scratch' learns from labels, and these pictures have no class: leave it out.")
     if any(isinstance(step, prune) and step.rewrite == "weights" for step in steps):
         raise PlanError(
             "The reference 'scratch' has the result's widths, and single weights leave these as they are: leave it out."

@@ -81,6 +81,10 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     }
     for name in FIELDS:
         facts[name] = run.noted(name)
+    if found := run.noted("distance"):
+        told = f"the outputs differ by {found[-1]:.1f} % (root mean square) from the original's on validation pictures"
+        facts["distance"] = found[-1]
+        facts["remarks"] = [*facts["remarks"], f"The pictures have no classes, so there is no accuracy: {told}."]
     if run.noted("validation"):
         accuracies = run.noted("validation")
         facts["validation"] = {"before": accuracies[0], "after": accuracies[-1]}
@@ -113,8 +117,8 @@ def row(name: str, model: nn.Module, state: State, run: Run, timings: dict[str, 
 
 
 def tested(name: str, model: nn.Module, data: Data | None, run: Run) -> dict[str, Any]:
-    """Read the test split once and return accuracy, error, and how many pictures are wrong; nothing without data."""
-    if data is None:
+    """Read the test split once and return accuracy, error, and how many pictures are wrong; nothing without classes."""
+    if data is None or not data.labelled:
         return {"accuracy": None, "error": None, "wrong": 0, "of": 0}
     # Written down beforehand: a run that is killed meanwhile has read it all the same.
     run.journal.note(READ, network=name)

@@ -201,9 +201,9 @@ def test_data_and_names_pass_through_as_data(npz_folder):
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        (DataLoader(pairs(30), 4), r"data is a single DataLoader; give \(train, test\)"),
-        (pairs(30), r"data is a single TensorDataset; give \(train, test\)"),
-        (torch.zeros(3), "data is a single Tensor"),
+        (DataLoader(pairs(30), 4), r"loaders: a single DataLoader of labelled pictures; give \(train, test\)"),
+        (pairs(30), r"loaders: a single TensorDataset of labelled pictures; give \(train, test\)"),
+        (torch.zeros(3), r"loaders has Tensor; give \(train, test\)"),
         (3, "data is int; give a folder, a name"),
         (None, "data is NoneType"),
         ((pairs(3),), r"loaders has tuple of 1; give \(train, test\)"),

@@ -266,8 +266,8 @@ PICTURE = torch.zeros(2, 1, 4, 4)
 @pytest.mark.parametrize(
     ("item", "sentence"),
     [
-        (PICTURE, r"list gives Tensor; penjing wants pairs"),
-        ((PICTURE, torch.zeros(2), 1), "penjing wants pairs"),
+        ({"image": PICTURE}, r"list gives dict; penjing wants pairs \(x, y\), or x alone"),
+        ((PICTURE, torch.zeros(2), 1), "list gives tuple of 3; penjing wants pairs"),
         ((PICTURE.byte(), torch.zeros(2).long()), r"pictures as torch\.uint8 \[2, 1, 4, 4\]; penjing wants float"),
         ((PICTURE[0], torch.zeros(2).long()), r"pictures as torch\.float32 \[1, 4, 4\]"),
         (([[1.0]], torch.zeros(2).long()), "pictures as list"),

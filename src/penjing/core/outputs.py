@@ -36,6 +36,25 @@ def first_tensor(outputs: Any) -> Tensor:
     return found
 
 
+def answers(outputs: Any) -> list[Tensor]:
+    """Return what a network answers: its logits, or all tensors where none is named and the first one is a map.
+
+    So a detector's backbone answers with every level of its pyramid, and a network with auxiliary heads with its logits
+    alone.
+
+    Raises: TrainError when there is none.
+
+    >>> import torch
+    >>> [list(map.shape) for map in answers({"0": torch.ones(2, 8, 4, 4), "1": torch.ones(2, 8, 2, 2)})]
+    [[2, 8, 4, 4], [2, 8, 2, 2]]
+    """
+    named = _named(outputs)
+    found = [tensor for tensor in tensors_in(outputs) if tensor.is_floating_point()]
+    if any(key in named for key in KEYS) or len(found) < 2 or found[0].ndim < 3:
+        return [first_tensor(outputs)]
+    return found
+
+
 def input_of(batch: Any) -> Tensor:
     """Return the pictures of a batch: the first tensor, depth first in tuples, lists and dicts.
 

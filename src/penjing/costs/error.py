@@ -10,7 +10,7 @@ from penjing.core.errors import RecipeError
 from penjing.core.registry import register
 from penjing.core.types import Draft
 from penjing.data.data import Data
-from penjing.data.divide import pick
+from penjing.data.divide import balance_of, pick
 from penjing.training.evaluate import evaluate
 from penjing.training.recalibrate import recalibrate as refresh
 
@@ -41,7 +41,7 @@ class error:  # noqa: N801 - the name a budget writes
         """Return the same for the validation pictures of a data set, recalibrated on training pictures."""
         val = data.val
         if self.images is not None and self.images < len(val):
-            val = val.subset(pick(val.labels, self.images, seed, "cost/error"))
+            val = val.subset(pick(balance_of(val.labels, len(val)), self.images, seed, "cost/error"))
         return replace(self, split=val, calibration=data.calibration_split(self.recalibrate * self.batch, seed))
 
     def __call__(self, draft: Draft) -> float:

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from penjing.core.errors import DataError
-from penjing.data.divide import Labels, pick
-from penjing.data.splits import Batches, Indices, Split
+from penjing.data.divide import Labels, balance_of, pick
+from penjing.data.pairs import Batches
+from penjing.data.splits import Indices, Split
 
 
 @dataclass
@@ -33,7 +34,7 @@ class CountedSplit:
     def labels(self) -> Labels:
         """Return the class of each picture; looking at labels alone is not counted.
 
-        Shapes: [n].
+        Shapes: [n], or [0] where pictures have none.
         """
         return self.split.labels
 
@@ -49,7 +50,7 @@ class CountedSplit:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Three splits and what they show.
+    """Three splits and what they show; ``classes`` is empty where pictures have none (no labels, or masks).
 
     Validation is for choosing, test for the one number at the end: ``test_reads`` tells whether that was kept.
 
@@ -71,6 +72,11 @@ class Data:
     def num_classes(self) -> int:
         """Return the number of classes."""
         return len(self.classes)
+
+    @property
+    def labelled(self) -> bool:
+        """Tell whether every picture has a class, so that there is an accuracy."""
+        return bool(self.classes)
 
     @property
     def test_reads(self) -> int:
@@ -98,7 +104,7 @@ class Data:
     def calibration_labelled(self, n: int, seed: int, size: int = 64) -> list[tuple[Tensor, Tensor | None]]:
         """Return the pictures of ``calibration``, in its order, each batch with its labels; None where it has none.
 
-        Shapes: each float32 [size, c, h, w] and int64 [size], the last ones smaller.
+        Shapes: each float32 [size, c, h, w] and int64 [size] or [size, h, w], the last ones smaller.
         Raises: DataError when ``n`` is below 1.
         """
         if n < 1:
@@ -107,4 +113,5 @@ class Data:
 
     def calibration_split(self, n: int, seed: int) -> Split:
         """Return the pictures of ``calibration``, in its order, as a split."""
-        return self.train.subset(pick(self.train.labels, min(n, len(self.train)), seed, "calibration"))
+        balance = balance_of(self.train.labels, len(self.train))
+        return self.train.subset(pick(balance, min(n, len(self.train)), seed, "calibration"))

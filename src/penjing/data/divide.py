@@ -35,6 +35,14 @@ def count_of(part: float, total: int, what: str) -> int:
     return int(np.ceil(part * total - 1e-9))
 
 
+def balance_of(labels: Labels, n: int) -> Labels:
+    """Return what a part of ``n`` pictures is balanced by: their classes, or, where they have none, one for all.
+
+    Shapes: [n] or [0] → [n].
+    """
+    return labels if len(labels) else np.zeros(n, np.int64)
+
+
 def pick(labels: Labels, count: int, seed: int, name: str, *, leave: int = 0) -> npt.NDArray[np.int64]:
     """Return ``count`` shuffled positions whose classes have the shares they have in ``labels``.
 

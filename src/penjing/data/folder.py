@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy.typing as npt
 from penjing.core.errors import DataError
 from penjing.data.arrays import read_npz
 from penjing.data.decode import SUFFIXES, size_of
-from penjing.data.divide import Labels, count_of, divide
-from penjing.data.parts import Parts
+from penjing.data.divide import Labels
+from penjing.data.parts import Parts, without_test
 from penjing.data.splits import FolderSplit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,7 +29,8 @@ def read_folder(folder: Path) -> Parts:
 
     train.npz and test.npz; or train/CLASS/ with test/CLASS/ (where there is no test/, val/CLASS/ is the test);
     or CLASS/ alone, from which a class-balanced fifth is drawn as test: the same one always, whatever the run's seed,
-    so that weights trained on the rest never meet their own pictures there.
+    so that weights trained on the rest never meet their own pictures there. Pictures without any folder have no
+    classes; of them, too, a fifth is test.
 
     Raises: DataError saying what was looked for and what was found.
     """
@@ -53,15 +55,17 @@ def read_folder(folder: Path) -> Parts:
     if _folders(folder):
         whole, classes, _ = _read_classes(folder, None)
         _check_sizes(folder, whole.labels, classes, np.bincount(whole.labels) < 2)
-        rest, cut = divide(whole.labels, count_of(0.2, len(whole), "test"), 0, "data/test")
-        train, test = whole.subset(rest), whole.subset(cut)
+        train, test = without_test(whole, name)
         _check_sizes(folder, whole.labels, classes, np.bincount(test.labels, minlength=len(classes)) == 0)
         return Parts(name, train, test, classes, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    if pictures := _pictures(folder):
+        whole = _split(pictures, np.empty(0, np.int64), min(LARGEST, *size_of(pictures[0])))
+        return Parts(name, *without_test(whole, name), (), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     entries = sorted(entry.name for entry in folder.iterdir())
     found = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "") if entries else "nothing"
     raise DataError(
         f"{folder} holds {found}; looked for train.npz and test.npz, for train/ with test/ or val/, "
-        "and for one folder of pictures for each class."
+        "for one folder of pictures for each class, and for pictures."
     )
 
 
@@ -91,9 +95,12 @@ def _read_classes(folder: Path, size: int | None) -> tuple[FolderSplit, tuple[st
         size = min(LARGEST, *(min(size_of(pictures[0])) for pictures in members))
     labels = np.repeat(np.arange(len(homes)), [len(pictures) for pictures in members])
     paths = tuple(path for pictures in members for path in pictures)
+    return _split(paths, labels, size), tuple(home.name for home in homes), size
+
+
+def _split(paths: Sequence[Path], labels: Labels, size: int) -> FolderSplit:
     scale = (0.08, 1.0) if size >= SMALL else (0.6, 1.0)
-    split = FolderSplit(paths, labels, size, IMAGENET_MEAN, IMAGENET_STD, scale)
-    return split, tuple(home.name for home in homes), size
+    return FolderSplit(tuple(paths), labels, size, IMAGENET_MEAN, IMAGENET_STD, scale)
 
 
 def _check_sizes(folder: Path, labels: Labels, classes: tuple[str, ...], few: npt.NDArray[np.bool_]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penjing.core.errors import DataError, did_you_mean
-from penjing.data.divide import check_classes, check_labels, count_of, divide
+from penjing.data.divide import balance_of, check_classes, check_labels, count_of, divide
 
 if TYPE_CHECKING:
     from penjing.data.data import Data
@@ -29,9 +29,9 @@ def load(
     """Load a data set by name, folder or function, and cut a class-balanced validation split from its train part.
 
     ``spec`` is ``"digits"`` (scikit-learn's; ``"digits:3"`` is another split of them); a folder with train.npz and
-    test.npz, with train/CLASS/ and test/CLASS/ (or val/CLASS/), or with CLASS/ alone; ``torchvision:CIFAR10``, or the
-    bare name, whose files already lie in ``root``; or ``package.module:function``. A relative folder is looked for
-    below ``root``.
+    test.npz, with train/CLASS/ and test/CLASS/ (or val/CLASS/), with CLASS/ alone, or with pictures that have no
+    class; ``torchvision:CIFAR10``, or the bare name, whose files already lie in ``root``; or
+    ``package.module:function``. A relative folder is looked for below ``root``.
 
     ``val`` is a fraction of train or a count; a set that brings its own val beside train and test keeps it. ``seed``
     draws what is cut; the digits' splits have numbers instead, and no seed moves them.
@@ -46,7 +46,8 @@ def load(
 def from_parts(found: Any, name: str = "loaders", *, val: float = 0.1, seed: int = 0) -> Data:
     """Return a data set of your own datasets or loaders: (train, test), (train, val, test) or a dict with these keys.
 
-    Each is a dataset of (x, y) pairs, a DataLoader, or any other iterable of (x, y) batches; x is normalised already.
+    Each is a dataset of (x, y) pairs, a DataLoader, or any other iterable of (x, y) batches; x is normalised already,
+    y a class a picture, or a mask of classes. Where they give x alone, one of them will do, or a tensor of pictures.
     Without a validation of its own one is cut from train, as in ``load``. ``name`` is what messages call the set.
 
     Raises: DataError saying in one sentence what is wrong with which part.
@@ -67,13 +68,10 @@ def as_data(data: Any, *, val: float = 0.1, seed: int = 0) -> Data:
         return data
     if isinstance(data, str | Path):
         return load(data, val=val, seed=seed)
-    if isinstance(data, tuple | list | Mapping):
+    if isinstance(data, tuple | list | Mapping) or any(
+        hasattr(data, name) for name in ("__iter__", "__getitem__", "batches")
+    ):
         return from_parts(data, val=val, seed=seed)
-    if any(hasattr(data, name) for name in ("__iter__", "__getitem__", "batches")):
-        raise DataError(
-            f"The data is a single {type(data).__name__}; give (train, test) or (train, val, test), so that there are "
-            "pictures to test on."
-        )
     raise DataError(
         f"The data is {type(data).__name__}; give a folder, a name, (train, test), (train, val, test) "
         "or a dict of these."
@@ -149,18 +147,32 @@ def _read(spec: str | Path, seed: int, root: str | Path | None) -> Parts:
 def _divided(parts: Parts, val: float, seed: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> Data:
     """Check the parts, cut validation where there is none, and normalise."""
     train, kept, test = parts.train, parts.val, parts.test
-    for part, split in (("train", train), ("val", kept), ("test", test)):
-        if split is not None:
-            check_labels(f"{parts.name}, {part},", split.labels, parts.classes)
-    check_classes(parts.name, train.labels, test.labels, parts.classes)
+    found = {part: split for part, split in (("train", train), ("val", kept), ("test", test)) if split is not None}
+    for part, split in found.items():
+        _check_part(f"{parts.name}, {part},", split, parts.classes)
+    if parts.classes:
+        check_classes(parts.name, train.labels, test.labels, parts.classes)
     if kept is None:
         count = count_of(val, len(train), "val")
         try:
-            rest, cut = divide(train.labels, count, seed if parts.seed is None else parts.seed, "data/val")
+            rest, cut = divide(
+                balance_of(train.labels, len(train)), count, seed if parts.seed is None else parts.seed, "data/val"
+            )
         except DataError as error:
             raise DataError(f"{parts.name}, val = {val}: {error}") from None
         train, kept = train.subset(rest), train.subset(cut)
     return _normalised(parts, (train, kept, test), mean, std)
+
+
+def _check_part(where: str, split: Split, classes: Sequence[str]) -> None:
+    """Raise DataError for a split without pictures, with wrong labels, or with classes where train has none."""
+    if not len(split):
+        raise DataError(f"{where} has no pictures.")
+    if bool(classes) != bool(len(split.labels)):
+        here, there = ("a", "no") if len(split.labels) else ("no", "a")
+        raise DataError(f"{where} has {here} class for each picture, and train has {there} class; give both alike.")
+    if classes:
+        check_labels(where, split.labels, classes)
 
 
 def _normalised(

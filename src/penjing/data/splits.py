@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from penjing.core.errors import DataError, PenjingError, reason
+from penjing.core.errors import DataError
 from penjing.core.random import stream, torch_stream
 from penjing.data import decode
 from penjing.data.augment import Pictures, channel_statistics, normalise, shift_and_flip
 from penjing.data.divide import Labels
+from penjing.data.pairs import Batches, labels_of, pairs
 
-Batches = Iterator[tuple[Tensor, Tensor]]
 Indices = Sequence[int] | npt.NDArray[np.int64]
 
 THREADS = 4
@@ -33,27 +33,27 @@ THREADS = 4
 
 
 class Split(Protocol):
-    """Labelled pictures that can be counted, read in batches and cut."""
+    """Pictures, labelled or not, that can be counted, read in batches and cut."""
 
     def __len__(self) -> int: ...
 
     @property
     def labels(self) -> Labels:
-        """Return the class of each picture.
+        """Return the class of each picture; nothing where pictures have no class.
 
-        Shapes: [n].
+        Shapes: [n], or [0].
         """
         ...
 
     def batches(
         self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield pictures and labels; the last batch may be smaller.
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield pictures and labels, None where there are none; the last batch may be smaller.
 
         Without a seed the order is fixed. With one it is shuffled, order and augmentation depend on seed and
         epoch alone, and a last batch of one picture is dropped: batch norm cannot train on it.
 
-        Shapes: x float32 [n, c, h, w], y int64 [n].
+        Shapes: x float32 [n, c, h, w], y int64 [n], or [n, h, w] where labels are masks.
         """
         ...
 
@@ -139,12 +139,12 @@ class ArraySplit:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FolderSplit:
-    """Picture files, decoded as they are needed, as squares of ``size`` pixels.
+    """Picture files, decoded as they are needed, as squares of ``size`` pixels; without ``labels`` where it has none.
 
     Reading for evaluation resizes and cuts out the centre; augmentation cuts out a random part whose area is
     within ``scale`` of the whole, and mirrors half. One ``mean`` makes the pictures grey, three make them RGB.
 
-    Shapes: labels [n], one for each path; mean and std of length 1 or 3 on the scale 0 to 1.
+    Shapes: labels [n], one for each path, or [0]; mean and std of length 1 or 3 on the scale 0 to 1.
     Raises: DataError when these do not agree, and while reading, naming a file that cannot be decoded.
     """
 
@@ -156,7 +156,8 @@ class FolderSplit:
     scale: tuple[float, float] = (0.08, 1.0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", _as_labels(self.labels, len(self.paths)))
+        if len(self.labels):
+            object.__setattr__(self, "labels", _as_labels(self.labels, len(self.paths)))
         check_statistics(self.mean, self.std, 1 if len(self.mean) == 1 else 3)
 
     def __len__(self) -> int:
@@ -189,20 +190,21 @@ class FolderSplit:
             return decode.centre(self.paths[i], self.size, len(self.mean))
         return decode.random_crop(self.paths[i], self.size, len(self.mean), self.scale, draws[i])
 
-    def _ready(self, part: npt.NDArray[np.int64], pictures: list[Future[Pictures]]) -> tuple[Tensor, Tensor]:
+    def _ready(self, part: npt.NDArray[np.int64], pictures: list[Future[Pictures]]) -> tuple[Tensor, Tensor | None]:
         x = np.stack([picture.result() for picture in pictures])
-        return normalise(x, self.mean, self.std), torch.from_numpy(self.labels[part])
+        return normalise(x, self.mean, self.std), torch.from_numpy(self.labels[part]) if len(self.labels) else None
 
     def subset(self, indices: Indices) -> FolderSplit:
         """Return the pictures at these positions."""
         at = np.asarray(indices, np.int64)
         paths = tuple(self.paths[i] for i in at.tolist())
-        return FolderSplit(paths, self.labels[at], self.size, self.mean, self.std, self.scale)
+        labels = self.labels[at] if len(self.labels) else self.labels
+        return FolderSplit(paths, labels, self.size, self.mean, self.std, self.scale)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DatasetSplit:
-    """A user's map-style dataset of (x, y) pairs, normalised and augmented as the user wrote it.
+    """A user's map-style dataset of (x, y) pairs or of x alone, normalised and augmented as the user wrote it.
 
     Differs: ``augment`` is not obeyed, and repeats only as far as the dataset's own randomness does.
     """
@@ -219,13 +221,15 @@ class DatasetSplit:
     def labels(self) -> Labels:
         """Return the class of each picture, from the dataset's own list or else by reading it once.
 
-        Shapes: [n].
+        Shapes: [n], or [0] where pictures have no class.
         """
         listed = _listed_labels(self.dataset)
         if listed is not None:
             return listed if self.indices is None else listed[self.indices]
-        read = [y.numpy() for _, y in self.batches(256)]
-        return np.concatenate(read) if read else np.empty(0, np.int64)
+        first = next(self.batches(1), None)
+        if first is None or not len(labels_of(first)):  # nothing worth reading it all for
+            return np.empty(0, np.int64)
+        return np.concatenate([labels_of(pair) for pair in self.batches(256)])
 
     def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False) -> Batches:
         """Yield pictures and labels, as ``Split`` says."""
@@ -237,7 +241,7 @@ class DatasetSplit:
             num_workers=self.workers,
             generator=torch_stream(seed or 0, f"workers/{epoch}"),  # or the global generator would be drawn from
         )
-        yield from _pairs(loader, type(self.dataset).__name__)
+        yield from pairs(loader, type(self.dataset).__name__)
 
     def subset(self, indices: Indices) -> DatasetSplit:
         """Return the pictures at these positions."""
@@ -247,7 +251,7 @@ class DatasetSplit:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoaderSplit:
-    """A user's loader: anything that yields (x, y) batches each time it is iterated.
+    """A user's loader: anything that yields batches, (x, y) or x alone, each time it is iterated.
 
     Differs: order and augmentation are the loader's own; ``seed``, ``epoch`` and ``augment`` cannot change them.
     Raises: DataError for an iterator, which could be read only once.
@@ -262,30 +266,36 @@ class LoaderSplit:
             )
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._read[1])
 
-    @cached_property
+    @property
     def labels(self) -> Labels:
         """Return the class of each picture, by reading the loader once.
 
-        Shapes: [n].
+        Shapes: [n], or [0] where pictures have no class.
         """
-        read = [y.numpy() for _, y in self._pairs()]
-        return np.concatenate(read) if read else np.empty(0, np.int64)
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """The labels, and a number that tells each picture from others."""
+        found = [(labels_of((x, y)), _marks(x)) for x, y in self._pairs()]
+        labels = [label for label, _ in found] or [np.empty(0, np.int64)]
+        return np.concatenate(labels), np.concatenate([mark for _, mark in found] or [np.empty(0)])
 
     def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False) -> Batches:
         """Yield the loader's pictures and labels in batches of ``size``."""
         if size < 1:
             raise DataError(f"A batch of {size} pictures is not possible; ask for 1 or more.")
-        x, y = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        x, y = torch.empty(0), None
         seen = 0
         for more_x, more_y in self._pairs():
-            x, y = (torch.cat([x, more_x]), torch.cat([y, more_y])) if len(y) else (more_x, more_y)
-            seen += len(more_y)
-            while len(y) >= size:
-                yield x[:size], y[:size]
-                x, y = x[size:], y[size:]
-        if len(y) and (seed is None or not _useless(len(y), size, seen)):
+            x, y = (torch.cat([x, more_x]), _joined(y, more_y)) if len(x) else (more_x, more_y)
+            seen += len(more_x)
+            while len(x) >= size:
+                yield x[:size], None if y is None else y[:size]
+                x, y = x[size:], None if y is None else y[size:]
+        if len(x) and (seed is None or not _useless(len(x), size, seen)):
             yield x, y
 
     def subset(self, indices: Indices) -> DatasetSplit:
@@ -294,22 +304,35 @@ class LoaderSplit:
         Raises: DataError when the loader changes its order, so that a position means nothing.
         """
         at = np.asarray(indices, np.int64)
-        held: dict[int, Tensor] = {}
+        held: dict[int, tuple[Tensor, ...]] = {}
         wanted = set(at.tolist())
+        labels, marks = self._read
         start = 0
         for x, y in self._pairs():
-            if not np.array_equal(y.numpy(), self.labels[start : start + len(y)]):
+            end = start + len(x)
+            same = labels_of((x, y)), labels[start:end]
+            if not np.array_equal(*(same if len(labels) else (_marks(x), marks[start:end]))):
                 raise DataError(
                     f"{type(self.loader).__name__} changes its order from pass to pass, so no part can be cut from it; "
                     "turn its shuffling off, or give the dataset instead of the loader."
                 )
-            held.update({start + i: x[i] for i in range(len(y)) if start + i in wanted})
-            start += len(y)
-        x = torch.stack([held[i] for i in at.tolist()]) if len(at) else torch.empty(0)
-        return DatasetSplit(TensorDataset(x, torch.from_numpy(self.labels[at])))
+            tensors = (x,) if y is None else (x, y)
+            held.update({start + i: tuple(t[i] for t in tensors) for i in range(len(x)) if start + i in wanted})
+            start = end
+        columns = zip(*(held[i] for i in at.tolist()), strict=True)
+        stacked = [torch.stack(column) for column in columns] or [torch.empty(0)]
+        return DatasetSplit(TensorDataset(*stacked))
 
     def _pairs(self) -> Batches:
-        return _pairs(self.loader, type(self.loader).__name__)
+        return pairs(self.loader, type(self.loader).__name__)
+
+
+def _marks(x: Tensor) -> npt.NDArray[np.float64]:
+    return x.double().flatten(1).sum(1).numpy()
+
+
+def _joined(y: Tensor | None, more: Tensor | None) -> Tensor | None:
+    return None if y is None or more is None else torch.cat([y, more])
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
@@ -346,38 +369,3 @@ def _listed_labels(dataset: Any) -> Labels | None:
             if np.issubdtype(array.dtype, np.integer) and array.shape == (len(dataset),):
                 return array.astype(np.int64)
     return None
-
-
-def _pairs(loader: Iterable[Any], source: str) -> Batches:
-    """Yield a user's batches, checked; whatever their code raises becomes one sentence with its cause attached."""
-    try:
-        for item in loader:
-            yield _pair(item, source)
-    except PenjingError:
-        raise
-    except Exception as error:
-        raise DataError(f"{source} failed while it was read with {reason(error)}") from error
-
-
-def _pair(item: Any, source: str) -> tuple[Tensor, Tensor]:
-    """Return a user's batch as float32 pictures and int64 labels."""
-    if not isinstance(item, list | tuple) or len(item) != 2:
-        raise DataError(f"{source} gives {type(item).__name__}; penjing wants pairs (x, y).")
-    x = item[0]
-    y = torch.as_tensor(item[1], device="cpu")
-    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
-        found = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise DataError(f"{source} gives pictures as {found}; penjing wants float tensors [n, c, h, w], normalised.")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.shape != x.shape[:1]:
-        raise DataError(
-            f"{source} gives labels as {y.dtype} {list(y.shape)}; {len(x)} pictures need integers [{len(x)}]."
-        )
-    x = x.detach().to("cpu", torch.float32)
-    # One sum tells it nearly always; only where it is not finite every pixel is looked at.
-    if not bool(x.sum().isfinite()) and not bool((finite := x.isfinite().flatten(1).all(1)).all()):
-        broken = int((~finite).sum())
-        raise DataError(
-            f"{source} gives NaN or infinity in {broken} of {len(x)} pictures of a batch; look for broken files and "
-            "for a deviation of 0 in the normalisation."
-        )
-    return x, y.to(torch.int64)

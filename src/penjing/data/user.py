@@ -15,11 +15,12 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
+    TensorDataset,
 )
 
 from penjing.core.errors import DataError, did_you_mean
 from penjing.core.importing import call_named
-from penjing.data.parts import Parts
+from penjing.data.parts import Parts, without_test
 from penjing.data.splits import DatasetSplit, LoaderSplit, Split
 
 KEYS = ("train", "val", "test")
@@ -29,7 +30,8 @@ def read_function(spec: str) -> Parts:
     """Call ``package.module:function`` and return what it gives as splits.
 
     It may return (train, test), (train, val, test), or a dict with these keys, ``val`` optional. Each is a
-    dataset of (x, y) pairs, a DataLoader, or any other iterable of (x, y) batches; x is normalised already.
+    dataset of (x, y) pairs, a DataLoader, or any other iterable of (x, y) batches; x is normalised already. Where they
+    give x alone, one of them will do, or a tensor of pictures.
 
     Raises: DataError for a function that does not exist, fails, or returns something else.
     """
@@ -37,12 +39,21 @@ def read_function(spec: str) -> Parts:
 
 
 def read_parts(found: Any, name: str, verb: str = "has") -> Parts:
-    """Return (train, test), (train, val, test), or a dict with these keys, as splits.
+    """Return (train, test), (train, val, test), or a dict with these keys, as splits; or one of unlabelled pictures.
 
     ``name`` and ``verb`` begin the messages: who gave them, and how.
 
     Raises: DataError for anything else.
     """
+    alone = _alone(found)
+    if alone is not None:
+        split = as_split(alone, name)
+        if len(split.labels):
+            raise DataError(
+                f"{name}: a single {type(found).__name__} of labelled pictures; give (train, test) or "
+                "(train, val, test), so that there are pictures to test on."
+            )
+        return Parts(name, *without_test(split, name), (), finished=True)
     parts = {key: as_split(value, f"{name}, {key}") for key, value in _named(name, verb, found).items()}
     if "val" not in parts and isinstance(parts["train"], LoaderSplit):
         raise DataError(
@@ -51,6 +62,15 @@ def read_parts(found: Any, name: str, verb: str = "has") -> Parts:
         )
     classes = _class_names(parts["train"])
     return Parts(name, parts["train"], parts["test"], classes, val=parts.get("val"), finished=True)
+
+
+def _alone(found: Any) -> Any:
+    """Return a dataset, loader or tensor that stands for a whole set; None for anything that names its parts."""
+    if isinstance(found, Tensor):
+        return TensorDataset(found) if found.ndim == 4 else None
+    if isinstance(found, str | tuple | list | Mapping):
+        return None
+    return found if any(hasattr(found, name) for name in ("__iter__", "__getitem__", "batches")) else None
 
 
 def as_split(source: Any, where: str) -> Split:
@@ -122,7 +142,9 @@ def _named(name: str, verb: str, found: Any) -> dict[str, Any]:
 
 
 def _class_names(train: Split) -> tuple[str, ...]:
-    """Return the names the dataset lists, or the numbers up to the largest label."""
+    """Return the names the dataset lists, or the numbers up to the largest label; none where pictures have no class."""
+    if len(train) and not len(train.labels):
+        return ()
     needed = int(train.labels.max()) + 1 if len(train) else 0
     holder: Any = train
     while not hasattr(holder, "classes") and (hasattr(holder, "dataset") or hasattr(holder, "loader")):

@@ -136,6 +136,8 @@ def evaluate_onnx(path: Source, split: Split, batch: int = 256, threads: int = 1
     at = next((names.index(key) for key in KEYS if key in names), 0)
     right = count = 0
     for x, y in split.batches(batch):
+        if y is None or y.ndim != 1:
+            raise DataError("Accuracy needs a class for each picture, and this data has none.")
         labels = _array(y)
         scores = run(running, as_feeds(running, x))[at]
         if scores.ndim != 2 or len(scores) != len(labels):

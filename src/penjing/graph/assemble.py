@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.types import Ints, Layer, Note, Site, Slot, Value, is_gone
-from penjing.graph.graph import Axis, Gather, Graph, Norm, Read
+from penjing.graph.graph import Axis, Count, Gather, Graph, Norm, Read
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.program import Program
 from penjing.graph.rules.table import Findings
@@ -94,6 +94,9 @@ def assemble(
         reads=tuple(Read(r.node, r.operand, r.dim, unit_of[classes[r.labels]]) for r in findings.reads),
         gathers=tuple(Gather(g.buffer, unit_of[classes[g.source]]) for g in findings.gathers),
         norms=tuple(Norm(module, unit_of[classes[v]], per) for module, (v, per) in findings.norms.items()),
+        counts=tuple(
+            Count(c.module, c.attribute, c.index, unit_of[classes[c.labels]], c.times) for c in findings.counts
+        ),
         values=_values(program, records, classes, unit_of, batch),
         shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
         buffer_shapes={name: tuple(b.shape) for name, b in model.named_buffers()},
@@ -231,7 +234,7 @@ def _collapsed(written: list[tuple[str, Ints]], classes: Ints, lone: Ints, label
                 notes.append(Note(owner, 1, "is one channel by itself, and one must stay"))
                 continue
             causes, counted = labels.ties_among(own, classes)
-            why = f"has all {len(own)} channels tied into one unit by {' and '.join(causes[-2:])}"
+            why = f"has all {len(own)} channels tied into one unit by {' and '.join(causes[-2:]) or 'layers before it'}"
             notes.append(Note(owner, len(own), why, fixed_by_code=counted))
     return notes
 

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.modes import modes_kept
-from penjing.core.outputs import first_tensor
+from penjing.core.outputs import answers, first_tensor
 from penjing.core.random import derive, torch_stream
 from penjing.core.types import Site, Slot
 from penjing.graph.graph import Graph
@@ -328,7 +328,10 @@ class Evidence:
         return total
 
     def _loss(self, outputs: object, x: Tensor, y: Tensor | None) -> Tensor:
-        logits = first_tensor(outputs).float()
+        found = answers(outputs) if self.of == "logits" else [first_tensor(outputs)]
+        logits = found[0].float()
+        if len(found) > 1:  # the levels of a pyramid, each relative to its own size
+            logits = torch.cat([(t.float() / t.detach().norm()).reshape(len(x), -1) for t in found], 1)
         if logits.dim() < 2:
             raise PlanError(
                 f"Gradients need logits [samples, classes], but the model returns {list(logits.shape)}; "
@@ -353,7 +356,7 @@ class Evidence:
     def _need_batches(self, what: str) -> None:
         if not self.batches:
             raise PlanError(
-                f"The criterion needs {what}, and so calibration data; pass data, or use one that reads weights."
+                f"The criterion needs {what}, and so calibration data; pass data, or take one that reads weights: l1."
             )
 
     @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
+from penjing.graph.rules.held import is_held, numbers
 from penjing.graph.surgery import places_of, put
 
 COUNTS = (
@@ -22,9 +24,9 @@ COUNTS = (
     "num_parameters",
     "embedding_dim",
 )
-"""What torch's own modules hold beside their tensors and a cut changes."""
+"""What torch's own modules hold beside their tensors and a cut changes; of others, a cut may set any number."""
 
-Counts = Mapping[str, Mapping[str, int]]
+Counts = Mapping[str, Mapping[str, Any]]
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -32,12 +34,14 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def counts(model: nn.Module) -> dict[str, dict[str, int]]:
-    """Return what torch's own modules say of their sizes, by module name."""
-    found: dict[str, dict[str, int]] = {}
+def counts(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return what modules say of their sizes, by name: torch's own by ``COUNTS``, others by all their numbers."""
+    found: dict[str, dict[str, Any]] = {}
     for name, module in model.named_modules():
-        own = {key: getattr(module, key) for key in COUNTS if type(getattr(module, key, None)) is int}
-        if own and type(module).__module__.startswith("torch.nn."):
+        own: dict[str, Any] = numbers(module)
+        if type(module).__module__.startswith("torch.nn."):
+            own = {key: getattr(module, key) for key in COUNTS if type(getattr(module, key, None)) is int}
+        if own:
             found[name] = own
     return found
 
@@ -62,15 +66,22 @@ def refill(model: nn.Module, given: Mapping[str, Tensor], sizes: Counts) -> nn.M
             )
     for name, facts in sizes.items():
         for key, value in facts.items():
-            known = getattr(modules.get(name), key, None) if key in COUNTS else None
-            if type(known) is not int or type(value) is not int or value < 1:
+            known = getattr(modules.get(name), key, None) if key in COUNTS else numbers(modules.get(name)).get(key)
+            if not _fits(value, known) or (key in COUNTS and value < 1):
                 raise PlanError(f"The network has no count {key!r} of {name or 'its root'} that could be {value!r}.")
     for name, new in given.items():
         put(places[name], own[name], new.to(own[name].dtype) if new.dtype != own[name].dtype else new)
     for name, facts in sizes.items():
         for key, value in facts.items():
-            setattr(modules[name], key, value)
+            setattr(modules[name], key, type(getattr(modules[name], key))(value))
     return model
+
+
+def _fits(value: Any, known: Any) -> bool:
+    """Tell whether a number, or a list of as many, may stand for the one that is known."""
+    if type(known) is int:
+        return type(value) is int
+    return is_held(known) and is_held(value) and type(value) is not int and len(value) == len(known)
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -60,6 +60,17 @@ class Norm:
 
 
 @dataclass(frozen=True, eq=False)
+class Count:
+    """An attribute of a module (``index``: an entry of it) that is ``times`` the number of these units."""
+
+    module: str
+    attribute: str
+    index: int | None
+    units: Ints
+    times: int
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """What a network is, as far as removing units from it is concerned.
 
@@ -85,6 +96,7 @@ class Graph:
     reads: tuple[Read, ...]
     gathers: tuple[Gather, ...]
     norms: tuple[Norm, ...]
+    counts: tuple[Count, ...]
     values: tuple[Value, ...]
     shapes: Mapping[str, tuple[int, ...]]
     buffer_shapes: Mapping[str, tuple[int, ...]]

@@ -201,7 +201,9 @@ def _cannot(model: nn.Module, line: str) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the tracer from warning and logging; what matters of it is raised."""
-    loggers = [logging.getLogger(f"torch.{name}") for name in ("export", "_export", "fx", "_dynamo", "_guards")]
+    loggers = [
+        logging.getLogger(f"torch.{name}") for name in ("export", "_export", "fx", "_dynamo", "_guards", "_subclasses")
+    ]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -94,7 +94,7 @@ def _describe(
     places: Mapping[str, list[tuple[nn.Module, str]]],
 ) -> None:
     """Keep the descriptive attributes of standard modules true to their tensors."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # the graph may know a module by any of its names
     groups: dict[int, int] = {}
     for layer in graph.layers:
         holders = [holder for holder, _ in places[layer.weight]] if layer.weight else [modules.get(layer.name)]
@@ -106,6 +106,10 @@ def _describe(
             module.num_channels, module.num_groups = channels, channels // norm.per_group
         elif isinstance(module, nn.modules.batchnorm._NormBase):
             module.num_features = channels
+    for count in graph.counts:
+        if is_gone(count.units, gone).any():
+            left = count.times * int((~is_gone(count.units, gone)).sum())
+            _set(modules[count.module], count.attribute, count.index, left)
     for module in modules.values():
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.Tensor):
@@ -122,3 +126,13 @@ def _describe(
             module.num_parameters = weight.shape[0]
         elif isinstance(module, nn.Embedding):
             module.embedding_dim = weight.shape[1]
+
+
+def _set(module: nn.Module, attribute: str, index: int | None, number: int) -> None:
+    """Set a number that a module holds; a list of them is replaced, for others may hold the same list."""
+    if index is not None:
+        listed = list(getattr(module, attribute))
+        listed[index] = number
+        setattr(module, attribute, type(getattr(module, attribute))(listed))
+    else:
+        setattr(module, attribute, number)

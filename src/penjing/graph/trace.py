@@ -22,7 +22,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.program import Program, capture, line_of, plain, shell
 from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
-from penjing.graph.rules import layers, pointwise, shape  # noqa: F401  (filling the table)
+from penjing.graph.rules import layers, pieces, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.table import RULES, Around, Call, Findings
 from penjing.graph.surgery import cut
 
@@ -32,6 +32,8 @@ ROUNDS = 12
 """How many readings of the user's code are tried before what is left unproved is pinned."""
 
 UNSTEADY = "could not be proved: forward gives another result when it runs again, with nothing cut"
+
+WHOLE = "could not be proved: with nothing cut, the copied model"
 
 TRIES = 8
 """For how many nodes other ways to tie are tried where everything collapsed into one unit."""
@@ -55,8 +57,9 @@ def trace(
         return found.graph
     for _ in range(ROUNDS):
         failures = try_out(model, found.graph)
-        if any(certificate.name == STEADY for certificate in failures.values()):
-            return found.graph.without_sites(failures, UNSTEADY)
+        if unsteady := [one for one in failures.values() if one.name == STEADY]:
+            told = f"{WHOLE} {unsteady[0].verdict}" if unsteady[0].trouble else UNSTEADY
+            return found.graph.without_sites(failures, told)
         wrong = {node for site, certificate in failures.items() for node in network.blamed(found, site, certificate)}
         if not wrong:
             return _without(found.graph, failures)

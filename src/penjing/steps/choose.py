@@ -19,7 +19,7 @@ from penjing.costs.units import resolve, show
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
-from penjing.steps.recover import data_of
+from penjing.steps.recover import data_of, labelled
 from penjing.steps.state import Run, State
 from penjing.steps.trial import Attempt
 from penjing.training.evaluate import evaluate
@@ -246,7 +246,7 @@ class Chooser:
 
         Raises: Infeasible when no cut keeps it.
         """
-        data = data_of(self.state, "prune")
+        data = labelled(self.state, "The budget error")
         limit = resolve(self.pricer.wanted["error"], evaluate(self.state.original, data.val).error)
         whole = self.pricer.original.costs["macs"]
         low, high = 0.0, 1.0

@@ -17,7 +17,7 @@ from penjing.exporting.verify import check_parity
 from penjing.graph.draft import Draft
 from penjing.graph.trace import trace
 from penjing.steps.price import asked, cheap_costs, original_of, units
-from penjing.steps.recover import data_of
+from penjing.steps.recover import labelled
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 
@@ -94,7 +94,7 @@ class check:  # noqa: N801  (registered under its own name)
             costs |= {"size": float(file_bytes(file)), "latency": original.costs["latency"] / faster.median}
             wanted = asked(run.budget)
             if "error" in wanted:
-                data = data_of(state, "check")
+                data = labelled(state, "The budget error")
                 costs["error"] = evaluate(state.model, data.val).error
                 original.costs.setdefault("error", evaluate(state.original, data.val).error)
             misses = []

@@ -34,7 +34,7 @@ def ordered(steps: Any) -> list[Any]:
             asked(step.budget)
         if isinstance(step, train):
             check_values(Options(**{f.name: getattr(step, f.name) for f in fields(Options)}))
-            for term in step.terms:
+            for term in step.terms or ():
                 build("term", term)
     _check_order(todo)
     return todo

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from penjing.core import console
 from penjing.core.errors import PlanError
@@ -17,6 +18,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate, near_chance
+from penjing.training.follow import distance
 from penjing.training.loop import fit
 from penjing.training.options import Options
 from penjing.training.recalibrate import recalibrate as recalibrate_norms
@@ -36,6 +38,19 @@ def data_of(state: State, what: str) -> Data:
     if state.data is None:
         raise PlanError(f"The step {what!r} needs data, and this run has none; pass data.")
     return state.data
+
+
+def labelled(state: State, what: str) -> Data:
+    """Return the state's data, whose pictures have a class each.
+
+    Raises: PlanError naming what needs it.
+    """
+    data = data_of(state, what)
+    if not data.labelled:
+        raise PlanError(
+            f"{what} counts wrong classes, and the pictures of {data.name} have none; leave it out, or give (x, class)."
+        )
+    return data
 
 
 def _some(step: str, images: int) -> None:
@@ -120,19 +135,21 @@ def _still_there(state: State, graph: Graph) -> dict[str, Kept]:
 @register("step")
 @dataclass(frozen=True)
 class train(Options):  # noqa: N801  (registered under its own name)
-    """Fine-tune on the training split, by default taught by the original network: its soft targets, and hints.
+    """Fine-tune on the training split, by default taught by the original network.
 
+    The default ``terms`` are its soft targets and hints, or, where pictures have no class, its outputs and hints.
     Options are those of ``penjing.training.options.Options``. Zeros left by the rewrite ``weights`` are held.
     Validation accuracy is told after each epoch; test is never read.
     """
 
     epochs: int = 10
-    terms: tuple[Any, ...] = ("soft_targets", "hints")
+    terms: tuple[Any, ...] | None = None
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a trained model."""
         data = data_of(state, "train")
-        terms = [build("term", term) for term in self.terms]
+        taught = ("soft_targets" if data.labelled else "outputs", "hints")
+        terms = [build("term", term) for term in (taught if self.terms is None else self.terms)]
         if any("weights" in plan.rewrites() for plan in state.plans):
             terms.append(build("term", "hold_zeros"))
         recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
@@ -141,7 +158,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
             history = fit(
                 model,
                 data.train,
-                data.val,
+                data.val if data.labelled else None,
                 recipe,
                 terms=terms,
                 seed=run.seed,
@@ -156,8 +173,26 @@ class train(Options):  # noqa: N801  (registered under its own name)
                 what = f"The training was stopped by hand after {len(history.rows)} of {self.epochs} epochs."
                 run.note("remarks", what)
                 console.remark(f"{what} The run goes on with that.")
-            said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
+            if data.labelled:
+                said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
+            elif (away := self._led_away(state, model, data)) is not None:
+                run.note("remarks", away)
+                console.remark(away)
+                said.append("it led away from the original, so the network before it goes on")
+                return state
         return state.with_model(model)
+
+    def _led_away(self, state: State, model: nn.Module, data: Data) -> str | None:
+        """Tell whether training without any labels ended further from the original than it began, and how far."""
+        if next(iter(data.train.batches(1)))[1] is not None:
+            return None
+        before, after = (distance(m, state.original, data.val) for m in (state.model, model))
+        if after <= before:
+            return None
+        return (
+            f"Training led away from the original: outputs differed by {before:.1f} % before, {after:.1f} % after, "
+            f"so the network before it is kept. Try lr = {self.lr / 10:g}, a smaller batch than {self.batch}, or adamw."
+        )
 
     def _tell(self, row: Mapping[str, float | int | None], run: Run) -> None:
         run.tell("epoch", row)
@@ -171,12 +206,17 @@ class train(Options):  # noqa: N801  (registered under its own name)
 @register("step")
 @dataclass(frozen=True)
 class evaluate_:  # noqa: N801  (registered under its own name)
-    """Tell the accuracy on the validation split."""
+    """Tell the accuracy on the validation split; without classes, how far the outputs are from the original's."""
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state unchanged."""
         with run.stage("evaluate") as said:
             data = data_of(state, "evaluate")
+            if not data.labelled:
+                apart = distance(state.model, state.original, data.val)
+                run.note("distance", apart)
+                said.append(f"outputs differ by {apart:.2f} % from the original's on validation pictures")
+                return state
             found = evaluate(state.model, data.val)
             if not run.noted("validation") and near_chance(found, data.num_classes):
                 run.note("remarks", GUESSING)

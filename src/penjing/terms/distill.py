@@ -52,9 +52,9 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
         return []
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
-        """Return ``weight * T² * KL(teacher ‖ model)``, summed over classes and averaged over the batch.
+        """Return ``weight * T² * KL(teacher ‖ model)``, summed over classes and averaged over batch and positions.
 
-        Shapes: logits [n, classes] → scalar.
+        Shapes: logits [n, classes] or [n, classes, h, w] → scalar.
         """
         # Doubles, because T² multiplies the rounding error: at T = 100 floats keep three digits.
         given = first_tensor(self._teacher(x)).double()
@@ -66,7 +66,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
             )
         q = F.log_softmax(own / self.temperature, 1)
         p = F.log_softmax(given / self.temperature, 1)
-        divergence = F.kl_div(q, p, reduction="batchmean", log_target=True)
+        divergence = F.kl_div(q, p, reduction="batchmean", log_target=True) / q.shape[2:].numel()
         # T² keeps the gradient's size independent of the temperature (section 2.1).
         return (self.weight * self.temperature**2 * divergence).float()
 

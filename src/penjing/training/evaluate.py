@@ -58,8 +58,8 @@ def evaluate(model: nn.Module, split: Split, *, batch: int = 256) -> Metrics:
     with modes_kept(model), torch.inference_mode():
         model.eval()
         for x, y in split.batches(batch):
-            if y is None:
-                raise TrainError("This split has no labels; accuracy needs a labelled one.")
+            if y is None or y.ndim != 1:
+                raise TrainError("This split has no labels, a class a picture; accuracy needs a labelled one.")
             labels = y.to(device)
             scores = class_scores(model(x.to(device)), len(labels), classes).float()
             loss += F.cross_entropy(scores, labels, reduction="sum")

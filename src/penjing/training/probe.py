@@ -48,7 +48,7 @@ def probe(model: nn.Module, given: Data | Sequence[Any]) -> None:
         raise TrainError(
             f"{type(model).__name__} returned {type(outputs).__name__} without a tensor in it; return the logits."
         )
-    if isinstance(given, Data):
+    if isinstance(given, Data) and given.labelled:
         scores = class_scores(outputs, labels, class_count(given.train))
         found = [scores]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in found):

@@ -266,7 +266,9 @@ class Session:
         """Return the whole loss; ``others`` are the labels of what was blended in, and the share of ``y``."""
         loss = x.new_zeros(())
         if y is not None:
-            scores = class_scores(outputs, len(x), self.classes) if step == 0 else first_tensor(outputs)
+            scores = self._scores(outputs, y, checked=step == 0)
+            if y.ndim > 1:  # void and other marks in a mask are no classes
+                y = y.masked_fill((y < 0) | (y >= scores.shape[1]), -100)
             share = math.prod(getattr(term, "task_weight", 1.0) for term in self.job.terms)
             task = partial(F.cross_entropy, scores.float(), label_smoothing=self.recipe.label_smoothing)
             loss = share * (task(y) if others is None else others[1] * task(y) + (1 - others[1]) * task(others[0]))
@@ -277,6 +279,21 @@ class Session:
                 "There is nothing to learn from: the batch has no labels, and no term gives the model a gradient."
             )
         return loss
+
+    def _scores(self, outputs: Any, y: Tensor, checked: bool) -> Tensor:
+        """Return the logits, ``[n, classes]`` or, for masks, ``[n, classes, h, w]``; checked where asked.
+
+        Raises: TrainError for logits that do not fit the labels.
+        """
+        if y.ndim == 1:
+            return class_scores(outputs, len(y), self.classes) if checked else first_tensor(outputs)
+        scores = first_tensor(outputs)
+        if checked and (scores.ndim != 4 or scores[:, 0].shape != y.shape):
+            raise TrainError(
+                f"The model's output has the shape {list(scores.shape)}, and its masks are {list(y.shape)}; they need "
+                f"[{len(y)}, classes, {', '.join(map(str, y.shape[1:]))}]. Give such masks, or the pictures alone."
+            )
+        return scores
 
     def _lr(self, step: int) -> float:
         return learning_rate(step, self.steps * self.recipe.epochs, self.recipe.lr, self.recipe.warmup)

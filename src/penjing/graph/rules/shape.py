@@ -1,4 +1,4 @@
-"""Rules for operators that move elements: reshaping, slicing, joining, repeating, shuffling.
+"""Rules for operators that move elements: reshaping, joining, repeating, shuffling.
 
 The user's own code runs after a cut, with its own numbers in it. Where a number could have been written down or
 computed from a shape, the rule takes the reading that leaves more free and notes an *assumption*; the proof decides,
@@ -162,8 +162,12 @@ def _merge(call: Call, x: Tagged, block: list[int]) -> Ints | None:
     """Return the labels of the merged dimension; only one of the merged dimensions may have labels."""
     labelled = [d for d in block if x.shape[d] > 1 and call.dim(x, d) is not None]
     if not labelled:
-        single = [call.dim(x, d) for d in block if call.dim(x, d) is not None]
-        return single[0] if single else None
+        single = [labels for d in block if (labels := call.dim(x, d)) is not None]
+        if not single or all(x.shape[d] == 1 for d in block):
+            return single[0] if single else None
+        for labels in single:
+            call.pin(labels, "is one channel that is merged with its positions")
+        return None
     main = max(labelled, key=lambda d: x.shape[d])
     for d in labelled:
         if d != main:
@@ -198,101 +202,6 @@ def _split(call: Call, labels: Ints, sizes: list[int], written: list[int | None]
     call.assume(labels)
     lines = np.moveaxis(table, i, 0).reshape(sizes[i], -1)
     return i, call.labels.tie_rows(lines.T)
-
-
-@rule("slice", "narrow")
-def slice_(call: Call) -> Result:
-    """Cut a range out; see the module's note on numbers in the user's code."""
-    x: Tagged = call["self"]
-    d = int(call.get("dim", 0)) % len(x.shape)
-    size = x.shape[d]
-    start, stop, step = call.get("start", 0), call.get("end", size), int(call.get("step", 1))
-    if call.name == "narrow":
-        start, stop = int(call["start"]), int(call["start"]) + int(call["length"])
-    first, last, _ = slice(start, stop, 1).indices(size)
-    dims = call.dims(x)
-    labels = dims[d]
-    if labels is None or (first, last, step) == (0, size, 1):
-        return call.tagged(dims)
-    chosen: Ints | None = labels[first:last:step]
-    if step > 1:
-        if first < step and last == size and size % step == 0:
-            chosen = call.labels.tie_rows(labels.reshape(-1, step).T)
-        else:
-            call.pin(labels, "is sliced with a stride that does not divide it", fixed_by_code=True)
-            chosen = None
-    else:
-        piece = math.gcd(first, last, size)
-        if call.level == 0 and piece > 1:
-            call.assume(labels)
-            call.labels.balance(labels.reshape(-1, piece))
-        else:
-            _pin_slice(call, labels, int(start), int(stop), size)
-    dims[d] = chosen
-    return call.tagged(dims)
-
-
-def _pin_slice(call: Call, labels: Ints, start: int, stop: int, size: int) -> None:
-    """Pin what a constant range counts from: the front for positive ends, the back for negative ones."""
-    why = "is cut off at a constant channel number"
-    if 0 < start < size or 0 < stop < size:
-        front = max(n for n in (start, stop) if 0 < n < size)
-        call.pin(labels[:front], why, fixed_by_code=True)
-    if start < 0 or stop < 0:
-        back = max(-n for n in (start, stop) if n < 0)
-        call.pin(labels[-back:], why, fixed_by_code=True)
-
-
-@rule("select", "unbind")
-def select(call: Call) -> Result:
-    """Take single indices: a labelled dimension cannot shrink under them."""
-    x: Tagged = call["self"]
-    d = int(call.get("dim", 0)) % len(x.shape)
-    call.pin(call.known(x, d), "is picked by a constant channel number", fixed_by_code=True)
-    dims = [call.dim(x, i) for i in range(len(x.shape)) if i != d]
-    results = [call.tagged(dims, i) for i in range(len(call.shapes))]
-    return results if call.name == "unbind" else results[0]
-
-
-@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "hsplit")
-def split(call: Call) -> Result:
-    """Cut into pieces: equal offsets go together, or, where sizes are constants, all but the last piece stay."""
-    x: Tagged = call["self"]
-    d = int(call.get("dim", 0)) % len(x.shape)
-    dims = call.dims(x)
-    labels = dims[d]
-    sizes = [shape[d] for shape in call.shapes]
-    if labels is not None:
-        counted = "chunks" in call.args or "sections" in call.args
-        piece = math.gcd(*sizes)
-        if counted:
-            _tie_pieces(call, labels, sizes)
-        elif call.level == 0 and piece > 1:
-            call.assume(labels)
-            call.labels.balance(labels.reshape(-1, piece))
-        else:
-            end = len(labels) - sizes[-1] if call.name in ("split", "unsafe_split") else len(labels)
-            call.pin(labels[:end], f"is split into constant sizes {sizes}", fixed_by_code=True)
-    results: list[Tagged] = []
-    at = 0
-    for i, n in enumerate(sizes):
-        part = list(dims)
-        part[d] = None if labels is None else labels[at : at + n]
-        results.append(call.tagged(part, i))
-        at += n
-    return results
-
-
-def _tie_pieces(call: Call, labels: Ints, sizes: list[int]) -> None:
-    """Let all pieces lose equally many; offsets that not every piece has must stay, or the borders would move."""
-    if len(set(sizes)) == 1:
-        call.labels.balance(labels.reshape(len(sizes), -1))
-        return
-    starts = np.cumsum([0, *sizes[:-1]])
-    call.labels.tie_rows(np.stack([labels[at : at + min(sizes)] for at in starts]))
-    for at, n in zip(starts, sizes, strict=True):
-        why = f"is the odd one where {len(labels)} channels are cut into {len(sizes)} pieces"
-        call.pin(labels[at + min(sizes) : at + n], why, fixed_by_code=True)
 
 
 @rule("cat", "concat", "concatenate", "hstack", "vstack")

@@ -51,6 +51,20 @@ class Gather:
 
 
 @dataclass(frozen=True, eq=False)
+class Count:
+    """A number that a module of the user's own holds: ``times`` as many as there are labels.
+
+    ``index`` is its place where the attribute is a list.
+    """
+
+    module: str
+    attribute: str
+    index: int | None
+    labels: Ints
+    times: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class Assumption:
     """A guess about the user's code that only a proof can settle, with the labels that rest on it."""
 
@@ -78,6 +92,8 @@ class Findings:
     choices: list[Choice] = field(default_factory=list)
     makers: list[tuple[Ints, str]] = field(default_factory=list)
     norms: dict[str, tuple[Ints, int]] = field(default_factory=dict)
+    counts: list[Count] = field(default_factory=list)
+    refused: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, eq=False)
