@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
@@ -14,7 +13,6 @@ from penjing.core.registry import build, entries
 from penjing.core.types import Site
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
-from penjing.graph.trace import plain, trace
 from penjing.rewrites.channels import channels
 from penjing.rewrites.weights import weights
 
@@ -35,35 +33,6 @@ BUILT_IN = {
 }
 ON_WEIGHTS = {"deviation", "jacobian", "l1", "l2", "lamp", "random", "taylor"}
 COMPARABLE = {"bn_gamma", "deviation", "jacobian", "lamp", "taylor"}
-
-
-class Net(nn.Module):
-    """Batch norm everywhere, a residual stream, a depthwise convolution, a flatten before the linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.expand, self.norm1 = nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12)
-        self.depthwise, self.norm2 = nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False), nn.BatchNorm2d(12)
-        self.project, self.norm3 = nn.Conv2d(12, 8, 1, bias=False), nn.BatchNorm2d(8)
-        self.head = nn.Linear(32, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.stem(x)))
-        y = F.relu(self.norm2(self.depthwise(F.relu(self.norm1(self.expand(x))))))
-        x = F.relu(x + self.norm3(self.project(y)))
-        logits: Tensor = self.head(F.avg_pool2d(x, 4).flatten(1))
-        return logits
-
-
-@pytest.fixture(scope="module")
-def traced() -> tuple[nn.Module, Graph]:
-    torch.manual_seed(0)
-    model = Net()
-    for _ in range(3):
-        model(torch.randn(32, 3, 8, 8))
-    model = plain(model)
-    return model, trace(model, (torch.randn(2, 3, 8, 8),))
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""What holds for every allocator there is, and so for every one that is added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import isgenerator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from penjing.allocators.problem import Problem
+from penjing.core.errors import Infeasible, PlanError
+from penjing.core.registry import build, entries
+from penjing.core.types import Bound, Plan, Site, Trial
+
+ALLOCATORS = sorted(entries("allocator"))
+MANY = [4 + i % 7 for i in range(200)]
+
+
+def problem(sizes: Sequence[int], shares: Mapping[str, float], step: int = 1) -> Problem:
+    """A chain of layers: MACs and parameters are products of neighbours, the memory is the widest place.
+
+    ``shares`` are the bounds, as shares of what the whole chain costs.
+    """
+    sites = [Site(f"s{i}", "channels", n, (), np.arange(n), step=step) for i, n in enumerate(sizes)]
+    rng = np.random.default_rng(0)
+    scores = {site.name: 6 * rng.random(site.size) + 0.01 for site in sites}
+    areas = [1.0 + i % 3 for i in range(len(sites))]
+
+    def price(plan: Plan) -> Mapping[str, float]:
+        kept = {site.name: site.size for site in sites} | {entry.site: len(entry.kept) for entry in plan}
+        widths = [3, *kept.values(), 10]
+        layers = [a * b for a, b in pairwise(widths)]
+        return {
+            "macs": sum(area * layer for area, layer in zip(areas, layers, strict=False)),
+            "params": float(sum(layers)),
+            "memory": max(area * width for area, width in zip(areas, kept.values(), strict=True)),
+        }
+
+    whole = price(Plan())
+    bounds = [Bound(cost, share * whole[cost], f"{share}x") for cost, share in shares.items()]
+    return Problem("channels", sites, scores, bounds, price)
+
+
+def chosen(name: str, asked: Problem) -> Plan:
+    """Return an allocator's plan; a search is told what its plans cost, and the score they lose as what to minimise."""
+    found = build("allocator", name)(asked)
+    if not isgenerator(found):
+        assert isinstance(found, Plan)
+        return found
+    aim = getattr(asked, "minimise", "error")
+    try:
+        plans = next(found)
+        while True:
+            assert plans and all(isinstance(plan, Plan) for plan in plans)
+            plans = found.send([Trial(plan, {**asked.price(plan), aim: asked.lost(plan)}) for plan in plans])
+    except StopIteration as end:
+        assert isinstance(end.value, Plan)
+        return end.value
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+@pytest.mark.parametrize("sizes", [[24], [16, 32, 64], MANY], ids=["one site", "three", "200"])
+@pytest.mark.parametrize(
+    "shares", [{"macs": 0.5}, {"params": 0.3}, {"memory": 0.6}, {"macs": 0.7, "params": 0.4, "memory": 0.9}], ids=str
+)
+def test_every_bound_is_kept_or_the_problem_is_refused(name: str, sizes: list[int], shares: dict[str, float]) -> None:
+    asked = problem(sizes, shares)
+    try:
+        plan = chosen(name, asked)
+    except Infeasible as refused:
+        # One that compares scores with a number of its own cannot seek a budget; all others have room here.
+        assert getattr(entries("allocator")[name], "absolute", False)
+        assert set(refused.best) >= set(shares)
+        return
+    costs = asked.price(plan)
+    assert all(bound.met(costs[bound.cost]) for bound in asked.bounds), costs
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_the_plan_is_the_same_every_time(name: str) -> None:
+    shares = {"macs": 0.95}  # which a threshold can meet as well
+    assert chosen(name, problem(MANY, shares)).key == chosen(name, problem(MANY, shares)).key
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_counts_come_in_the_steps_of_the_sites(name: str) -> None:
+    asked = problem([16, 32, 64], {"macs": 0.95}, step=8)
+    assert all(len(entry.kept) % 8 == 0 for entry in chosen(name, asked))
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_what_nothing_reaches_is_refused(name: str) -> None:
+    with pytest.raises(Infeasible) as refused:
+        chosen(name, problem([16, 32], {"macs": 1e-6}))
+    assert refused.value.best["macs"] > 0
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_without_a_bound_it_chooses_by_itself_or_asks_for_one(name: str) -> None:
+    try:
+        chosen(name, problem([16, 32], {}))
+    except PlanError as asks:
+        assert name in str(asks) and "budget" in str(asks)
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_an_allocator_says_what_it_does(name: str) -> None:
+    assert entries("allocator")[name].__doc__.splitlines()[0].endswith(".")

@@ -1,0 +1,86 @@
+"""What holds for every rewrite there is, and so for every one that is added."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from penjing.core.registry import build, entries
+from penjing.core.types import Kept, Layer, Plan, Rewrite, Site
+from penjing.exporting.onnx import export_onnx
+from penjing.exporting.verify import check_parity
+from penjing.graph.draft import Draft
+from penjing.graph.graph import Graph
+from penjing.graph.trace import trace
+
+REWRITES = sorted(entries("rewrite"))
+
+
+class Done:
+    """A network with every second unit of every site gone."""
+
+    def __init__(self, name: str, model: nn.Module, graph: Graph) -> None:
+        self.rewrite: Rewrite = build("rewrite", name)
+        self.sites: list[Site] = self.rewrite.find(graph)
+        self.kept: dict[str, Kept] = {site.name: np.arange(0, site.size, 2) for site in self.sites}
+        self.model = copy.deepcopy(model)
+        self.rewrite.apply(self.model, graph, self.kept)
+        self.draft = Draft(graph, Plan.of(name, self.kept, self.sites), lambda: self.model)
+
+
+@pytest.fixture(params=REWRITES)
+def done(request: pytest.FixtureRequest, traced: tuple[nn.Module, Graph]) -> Done:
+    return Done(request.param, *traced)
+
+
+def test_sites_have_names_of_their_own_and_units_to_lose(done: Done) -> None:
+    assert done.sites and len({site.name for site in done.sites}) == len(done.sites)
+    assert all(site.size > 1 for site in done.sites)
+
+
+def test_the_network_runs_forward_and_backward(done: Done) -> None:
+    outputs = done.model(torch.randn(3, 3, 8, 8))
+    outputs.square().mean().backward()
+    assert outputs.shape == (3, 5) and bool(torch.isfinite(outputs).all())
+    gradients = {name: p.grad for name, p in done.model.named_parameters()}
+    assert all(g is not None and bool(torch.isfinite(g).all()) for g in gradients.values()), gradients
+
+
+def test_the_layers_are_those_of_the_draft(done: Done) -> None:
+    def shape(layer: Layer) -> tuple[object, ...]:
+        return layer.name, layer.in_channels, layer.out_channels, layer.groups, layer.kernel, layer.out_size
+
+    again = trace(done.model, (torch.randn(2, 3, 8, 8),), proof=False)
+    assert [shape(layer) for layer in again.layers] == [shape(layer) for layer in done.draft.layers]
+    assert sum(p.numel() for p in done.model.parameters()) == done.draft.parameters
+    assert sum(b.numel() for b in done.model.buffers()) == done.draft.buffers
+
+
+def test_the_file_computes_what_the_network_computes(done: Done, tmp_path: Path) -> None:
+    x = torch.randn(4, 3, 8, 8)
+    file = export_onnx(done.model, (x,), {}, tmp_path / "small.onnx")
+    assert check_parity(done.model, file, [(x,)]).relative <= 1e-4
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_keeping_everything_changes_nothing_and_something_does(name: str, traced: tuple[nn.Module, Graph]) -> None:
+    model, graph = traced
+    rewrite: Rewrite = build("rewrite", name)
+    whole = copy.deepcopy(model)
+    rewrite.apply(whole, graph, {site.name: np.arange(site.size) for site in rewrite.find(graph)})
+    x = torch.randn(3, 3, 8, 8)
+    assert torch.equal(whole(x), model(x))
+    assert not torch.allclose(Done(name, model, graph).model(x), model(x))
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_the_model_it_was_traced_from_is_left_alone(name: str, traced: tuple[nn.Module, Graph]) -> None:
+    model, graph = traced
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    Done(name, model, graph)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
