@@ -1,9 +1,10 @@
 """The fenced blocks of a Markdown page, run as a reader would run them.
 
-A python block runs, together with those above it; a line of a sh block runs in the page's folder, and what the text
-block right after it shows must be in what it said; a yaml block is read as a recipe or a part of one. A block with ``title="NAME"`` is written into that file and not run. In its first line a
-block may say ``no-run``, for what a test cannot do (install, an hour's work), ``may-miss``, for a budget that the
-machine decides, where exit code 1 is as good as 0, or ``driver``, for what waits for the driver of searchers.
+A python block runs, together with those above it; a line of a sh block runs in the page's folder, and what a text block
+right after it shows must be in what it said; a yaml block is read as a recipe or a part of one. A block with
+``title="NAME"`` is written into that file and not run. In its first line a block may say ``no-run``, for what a test
+cannot do (install, an hour's work), ``may-miss``, for a budget that the machine decides, where exit code 1 is as good
+as 0, or ``driver``, for what waits for the driver of searchers.
 """
 
 from __future__ import annotations
@@ -68,10 +69,8 @@ def run_page(page: Path, folder: Path, without: frozenset[str] = frozenset({"dri
             file = folder / block.title
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text, encoding="utf-8")
-        if not block.marks & (without | {"no-run"}):
-            said = _RUN.get(block.language, _nothing)(block, names)
-        else:
-            said = ""
+        run = _nothing if block.marks & (without | {"no-run"}) else _RUN.get(block.language, _nothing)
+        said = run(block, names)
 
 
 def _python(block: Block, names: dict[str, Any]) -> str:
