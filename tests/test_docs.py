@@ -92,6 +92,25 @@ def test_every_block_of_the_page_runs(page: Path, workplace: Path) -> None:
     run_page(page, workplace)
 
 
+@pytest.mark.parametrize(
+    ("block", "trouble"),
+    [
+        ("python\n1 / 0", "division by zero"),
+        ("sh\nfalse", "page.md:1: false ended with 1"),
+        ("sh\npenjing list criterias", "criterias"),
+        ("sh\necho one\n```\n\n```text\ntwo", "does not say"),
+        ("yaml\nbudgt: {macs: 0.5x}", "budgt"),
+        ("yaml\nsteps: [{prune: {criterion: l3}}]", "l3"),
+        ("sh no-rum\nfalse", "no-rum"),
+    ],
+)
+def test_a_block_that_is_wrong_is_found(block: str, trouble: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"```{block}\n```\n")
+    with pytest.raises(Exception, match=re.escape(trouble)):
+        run_page(page, tmp_path)
+
+
 @pytest.mark.skip(reason="the driver of searchers is not there yet; with it, drop this and the mark `driver`")
 def test_the_search_of_the_page_runs(workplace: Path) -> None:
     run_page(ROOT / "docs" / "extend.md", workplace, without=frozenset())
