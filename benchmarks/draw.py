@@ -64,17 +64,15 @@ def drawn(rows: list[dict[str, Any]]) -> str:
         low, high = _interval(original)
         axes.axhspan(low, high, color=PALE, linewidth=0, label="95 % interval of the original")
         axes.plot([1], [original["accuracy"]], color=INK, marker="D", markersize=8, linestyle="none", label="original")
-        for row in rows:
+        for row in (r for r in rows if r["epochs"]):
             share = row["budget"].removeprefix("macs=").replace("x", "×")
-            if row["epochs"]:
-                axes.annotate(share, (_speed(row), row["penjing"]["accuracy"]), (0, 9), textcoords="offset points",
-                              ha="center", fontsize=10, color=SOFT)  # fmt: skip
+            axes.text(_speed(row), high, f"{share}\n", ha="center", va="center", fontsize=10, color=SOFT)
         axes.set_xscale("log", base=2)
         ticks = [1, 2, 4, 8, 16, 32]
         axes.set_xticks(ticks, [f"{tick}×" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("times as fast as the original, measured")
-        axes.set_title("test accuracy, %; beside the points: the budget, MACs left")
+        axes.set_title("test accuracy, %; above: the budget, MACs left", pad=18)
         axes.legend(loc="lower left")
         picture = inline(figure, "frontier")
     return _alone(picture)

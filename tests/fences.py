@@ -3,8 +3,8 @@
 A python block runs, together with those above it; a line of a sh block runs in the page's folder, and what a text block
 right after it shows must be in what it said; a yaml block is read as a recipe or a part of one. A block with
 ``title="NAME"`` is written into that file and not run. In its first line a block may say ``no-run``, for what a test
-cannot do (install, an hour's work), ``may-miss``, for a budget that the machine decides, where exit code 1 is as good
-as 0, or ``driver``, for what waits for the driver of searchers.
+cannot do (install, an hour's work), or ``may-miss``, for a budget that the machine decides, where exit code 1 is as
+good as 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 LANGUAGES = {"python", "sh", "yaml", "toml", "text", "console"}
-MARKS = {"no-run", "may-miss", "driver"}
+MARKS = {"no-run", "may-miss"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def run_page(page: Path, folder: Path, without: frozenset[str] = frozenset({"driver"})) -> None:
-    """Run the blocks of a page, in order, in a folder that is the working folder, but those with one of these marks."""
+def run_page(page: Path, folder: Path) -> None:
+    """Run the blocks of a page, in order, in a folder that is the working folder."""
     names: dict[str, Any] = {"__name__": "page"}
     said = ""
     for block in blocks(page):
@@ -69,7 +69,7 @@ def run_page(page: Path, folder: Path, without: frozenset[str] = frozenset({"dri
             file = folder / block.title
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text, encoding="utf-8")
-        run = _nothing if block.marks & (without | {"no-run"}) else _RUN.get(block.language, _nothing)
+        run = _nothing if "no-run" in block.marks else _RUN.get(block.language, _nothing)
         said = run(block, names)
 
 

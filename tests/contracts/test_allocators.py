@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from inspect import isgenerator
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from penjing.allocators.driver import Driver
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
-from penjing.core.registry import build, entries
-from penjing.core.types import Bound, Plan, Site, Trial
+from penjing.core.registry import build, entries, options
+from penjing.core.types import Bound, Plan, Site
 
 ALLOCATORS = sorted(entries("allocator"))
 MANY = [4 + i % 7 for i in range(200)]
@@ -44,20 +44,11 @@ def problem(sizes: Sequence[int], shares: Mapping[str, float], step: int = 1) ->
 
 
 def chosen(name: str, asked: Problem) -> Plan:
-    """Return an allocator's plan; a search is told what its plans cost, and the score they lose as what to minimise."""
-    found = build("allocator", name)(asked)
-    if not isgenerator(found):
-        assert isinstance(found, Plan)
-        return found
-    aim = getattr(asked, "minimise", "error")
-    try:
-        plans = next(found)
-        while True:
-            assert plans and all(isinstance(plan, Plan) for plan in plans)
-            plans = found.send([Trial(plan, {**asked.price(plan), aim: asked.lost(plan)}) for plan in plans])
-    except StopIteration as end:
-        assert isinstance(end.value, Plan)
-        return end.value
+    """Return an allocator's plan; a search is short, and told what score each of its plans loses."""
+    short = {"trials": 3} if "trials" in options(entries("allocator")[name]) else {}
+    plan = Driver().run(build("allocator", {name: short}), asked)
+    assert isinstance(plan, Plan)
+    return plan
 
 
 @pytest.mark.parametrize("name", ALLOCATORS)
