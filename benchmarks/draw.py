@@ -56,6 +56,7 @@ def drawn(rows: list[dict[str, Any]]) -> str:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8.4, 4.3), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)
         axes = figure.subplots()
         for trained, style in STYLES.items():
             mine = [row for row in rows if bool(row["epochs"]) is trained]
