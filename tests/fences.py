@@ -1,7 +1,7 @@
 """The fenced blocks of a Markdown page, run as a reader would run them.
 
-A python block runs, together with those above it; a line of a sh block runs in the page's folder, and what a text block
-right after it shows must be in what it said; a yaml block is read as a recipe or a part of one. A block with
+A python block runs, together with those above it, a line of a sh block in the page's folder; what a text block after
+one shows must be in what it said; a yaml block is read as a recipe or a part of one. A block with
 ``title="NAME"`` is written into that file and not run. In its first line a block may say ``no-run``, for what a test
 cannot do (install, an hour's work), or ``may-miss``, for a budget that the machine decides, where exit code 1 is as
 good as 0.
@@ -9,6 +9,8 @@ good as 0.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 import subprocess
@@ -60,11 +62,11 @@ def blocks(page: Path) -> list[Block]:
 def run_page(page: Path, folder: Path) -> None:
     """Run the blocks of a page, in order, in a folder that is the working folder."""
     names: dict[str, Any] = {"__name__": "page"}
-    said = ""
+    said: str | None = None
     for block in blocks(page):
-        if block.language == "text" and said:
+        if block.language == "text" and said is not None:
             missing = [line for line in block.text.splitlines() if line not in said]
-            assert not missing, f"{block.where}: the command above does not say {missing}, but\n{said}"
+            assert not missing, f"{block.where}: the block above does not say {missing}, but\n{said}"
         if block.title:
             file = folder / block.title
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,11 +75,13 @@ def run_page(page: Path, folder: Path) -> None:
         said = run(block, names)
 
 
-def _python(block: Block, names: dict[str, Any]) -> str:
+def _python(block: Block, names: dict[str, Any]) -> str | None:
     code = compile("\n" * block.line + block.text, str(block.page), "exec")
-    if not block.title:
+    if block.title:
+        return None
+    with contextlib.redirect_stdout(io.StringIO()) as told:
         exec(code, names)
-    return ""
+    return told.getvalue()
 
 
 def _sh(block: Block, names: dict[str, Any]) -> str:
@@ -109,7 +113,7 @@ def _penjing(words: list[str]) -> tuple[int, str]:
     return done.exit_code, f"{done.output}{done.exception or ''}"
 
 
-def _yaml(block: Block, names: dict[str, Any]) -> str:
+def _yaml(block: Block, names: dict[str, Any]) -> None:
     """Read a recipe, or the parts of one that it shows; what is a part stands in for what is missing."""
     from penjing import recipe
 
@@ -117,12 +121,10 @@ def _yaml(block: Block, names: dict[str, Any]) -> str:
     found = {"steps": found} if isinstance(found, list) else found
     assert isinstance(found, dict), f"{block.where}: a recipe has keys"
     recipe.parse({"model": "my_nets:build", "data": "digits", "steps": ["prune"]} | found, block.where)
-    return ""
 
 
-def _nothing(block: Block, names: dict[str, Any]) -> str:
+def _nothing(block: Block, names: dict[str, Any]) -> None:
     """Leave a block that nobody runs."""
-    return ""
 
 
-_RUN: dict[str, Callable[[Block, dict[str, Any]], str]] = {"python": _python, "sh": _sh, "yaml": _yaml}
+_RUN: dict[str, Callable[[Block, dict[str, Any]], str | None]] = {"python": _python, "sh": _sh, "yaml": _yaml}

@@ -99,6 +99,7 @@ def test_every_block_of_the_page_runs(page: Path, workplace: Path) -> None:
         ("sh\nfalse", "page.md:1: false ended with 1"),
         ("sh\npenjing list criterias", "criterias"),
         ("sh\necho one\n```\n\n```text\ntwo", "does not say"),
+        ("python\nprint('one')\n```\n\n```text\ntwo", "does not say"),
         ("yaml\nbudgt: {macs: 0.5x}", "budgt"),
         ("yaml\nsteps: [{prune: {criterion: l3}}]", "l3"),
         ("sh no-rum\nfalse", "no-rum"),
