@@ -30,6 +30,7 @@ from penjing.data.data import Data
 from penjing.data.load import as_data
 from penjing.dry_run import Preview, previewed
 from penjing.exporting import bundle
+from penjing.exporting.measure import check_target
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 from penjing.publish import REPORT, RESULTS, publish, unfinished
@@ -150,6 +151,7 @@ def run(
     Raises: Missed when the exported file misses the budget; ResumeError when the folder holds another unfinished run,
     or another process works in it; PenjingError for everything a user can mend.
     """
+    check_target(threads, batch)
     crew = Workers.of(workers, timeout)
     refuse_tracker(track, folder)
     todo, wanted, start = _begin(model, data, steps, budget, example, seed, references)

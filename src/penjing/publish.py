@@ -134,9 +134,12 @@ def _short(value: Any) -> str:
 
 
 def _may_go_on(error: BaseException) -> bool:
-    """Tell whether a run that ended so may end otherwise next time."""
+    """Tell whether a run that ended so may end otherwise next time.
+
+    The system's own errors have a number; a decoder's, of a file that is broken, have not.
+    """
     ours = isinstance(error, PenjingError) and not isinstance(error, ResumeError | WorkerError)
-    return not ours or isinstance(error.__cause__, OSError)
+    return not ours or (isinstance(error.__cause__, OSError) and error.__cause__.errno is not None)
 
 
 def _remove(work: Path, made: Sequence[Path]) -> None:

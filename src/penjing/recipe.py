@@ -117,13 +117,15 @@ class _Loader(yaml.SafeLoader):
         """Return the mapping."""
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(f"the key in line {key.start_mark.line + 1} is no name.")
+            if key.value in seen:
                 raise RecipeError(f"the key {key.value!r} in line {key.start_mark.line + 1} is written twice.")
-            seen.add(getattr(key, "value", ""))
+            seen.add(key.value)
         found: dict[Any, Any] = super().construct_mapping(node, deep=True)
         for key, value in node.value:
-            if key.value == "budget" and isinstance(value, yaml.MappingNode):
-                found["budget"] = {name.value: one.value for name, one in value.value}
+            if key.value in found and key.value == "budget" and isinstance(value, yaml.MappingNode):
+                found["budget"] |= {name.value: one.value for name, one in value.value if isinstance(one, yaml.ScalarNode)}
         return found
 
 

@@ -49,5 +49,5 @@ def call_named(spec: str, what: str, error_type: type[PenjingError]) -> Any:
         return function()
     except PenjingError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise error_type(f"{spec} failed with {reason(error)}") from error

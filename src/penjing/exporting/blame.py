@@ -13,6 +13,7 @@ from torch import nn
 from penjing.core.errors import TraceError
 from penjing.exporting.inputs import Example
 from penjing.exporting.silence import silence
+from penjing.graph.program import innermost_lines
 
 _FRAME = re.compile(r'File "([^"<]+)", line (\d+)')
 _OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
@@ -66,7 +67,7 @@ def _place(model: nn.Module, chain: list[BaseException], text: str) -> str:
 def _place_of_operator(model: nn.Module, example: Example, operator: str) -> str:
     """Find an operator in the program that torch.export makes of the model."""
     try:
-        with silence():
+        with silence(), innermost_lines():
             program = torch.export.export(model, example[0], kwargs=example[1], strict=False)
             nodes = [*program.graph.nodes, *program.run_decompositions().graph.nodes]
     except Exception:

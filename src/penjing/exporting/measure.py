@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from penjing.core.errors import PenjingError
-from penjing.exporting.session import random_feeds, session
+from penjing.core.errors import PenjingError, PlanError
+from penjing.exporting.session import random_feeds, run, session
 
 GROUP_MS = 5.0
 """How long one sample lasts at least."""
@@ -73,16 +73,35 @@ def measure(
 
     Stops after ``rounds`` or ``budget_seconds``, whichever comes first, but not before 5 rounds.
 
-    Raises: PenjingError for a file that cannot be opened or does not take this batch.
+    Raises: PlanError for a target that cannot be; PenjingError for a file that cannot be opened, or does not take this
+    batch.
     """
+    check_target(threads, batch)
     runs: dict[str, Callable[[], object]] = {}
     for name, path in paths.items():
         running = session(path, threads)
-        runs[name] = partial(running.run, None, random_feeds(running, batch))
+        try:
+            feeds = random_feeds(running, batch)
+            run(running, feeds)
+        except (MemoryError, ValueError):  # numpy has words of its own for more than any memory holds
+            raise PenjingError(f"A batch of {batch} does not fit into memory; measure a smaller one.") from None
+        runs[name] = partial(running.run, None, feeds)
     clock = clock_for(threads)
     samples = interleave(runs, rounds=rounds, warmup=warmup, budget_seconds=budget_seconds, clock=clock)
     kind, runtime, cpu = "cpu" if threads == 1 else "wall", runtime_name(), cpu_name()
     return {name: summary(taken, threads, batch, kind, runtime, cpu) for name, taken in samples.items()}
+
+
+def check_target(threads: int, batch: int) -> None:
+    """Refuse a target that nothing can be measured on.
+
+    Raises: PlanError.
+    """
+    for name, number in (("threads", threads), ("batch", batch)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise PlanError(f"{name} must be a whole number, 1 or more; got {number!r}.")
+    if threads > (cores := os.cpu_count() or 1):
+        raise PlanError(f"{threads} threads cannot be measured on this machine, which has {cores} cores; ask for fewer.")
 
 
 def ratio(a: Timing, b: Timing) -> Ratio:

@@ -115,7 +115,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         _disable_torch_fn_metadata_mode=True,
     )
     try:
-        with _quiet(), _innermost_lines(), torch.no_grad():
+        with _quiet(), innermost_lines(), torch.no_grad():
             module = record([*state.values(), *inputs])
     except Exception as error:
         raise _trouble(model, error) from None
@@ -218,7 +218,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _innermost_lines() -> Iterator[None]:
+def innermost_lines() -> Iterator[None]:
     """Let nodes remember the user's innermost line.
 
     By itself the tracer keeps only frames called ``forward``, so that whatever a helper does seems to happen on the

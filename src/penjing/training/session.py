@@ -75,11 +75,11 @@ class Where:
 
 
 class _Diverged(Exception):
-    """Something is not finite; ``step`` is counted from the start of training."""
+    """Something is not finite; ``step`` is counted from the start of training, ``untrained`` before any update."""
 
-    def __init__(self, step: int, what: str) -> None:
+    def __init__(self, step: int, what: str, untrained: bool = False) -> None:
         super().__init__(what)
-        self.step = step
+        self.step, self.untrained = step, untrained
 
 
 class Session:
@@ -317,7 +317,7 @@ class Session:
         values = self._summed(torch.stack(losses).double()).tolist()
         for step, value in enumerate(values, end - len(values)):
             if not math.isfinite(value):
-                raise _Diverged(step, f"the loss became {value}")
+                raise _Diverged(step, f"the loss became {value}", untrained=step == 0)
         return math.fsum(values)
 
     def _summed(self, tensor: Tensor) -> Tensor:
@@ -350,7 +350,7 @@ class Session:
         lr = self._lr(diverged.step)
         cause = (
             "It was the first batch: look for NaN or infinity in the data and the weights"
-            if diverged.step == 0
+            if diverged.untrained
             else f"Try lr={self.recipe.lr / 10:g}, a longer warmup than {self.recipe.warmup:g}, or clip=1.0"
         )
         return (

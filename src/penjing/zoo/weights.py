@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -143,7 +144,8 @@ def _read_torch(path: Path) -> Any:
             f"{path.name} looks like safetensors inside; rename it to {path.with_suffix('.safetensors').name}."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of what it then refuses
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"Python objects ({found[1]})" if found else "more than plain tensors"
