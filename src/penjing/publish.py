@@ -36,9 +36,9 @@ def unfinished(place: Path, identity: Mapping[str, Any], command: Sequence[str] 
 
     Raises: PlanError when a folder cannot be made; ResumeError when another process works there, or on another run.
     """
-    made = [folder for folder in (place, *place.parents) if not folder.exists()]
     work = place / WORK
     try:
+        made = [folder for folder in (place, *place.parents) if not folder.exists()]
         work.mkdir(parents=True, exist_ok=True)
         lock = _locked(work)
     except OSError as error:

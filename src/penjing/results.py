@@ -57,7 +57,7 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
         "penjing": penjing.__version__,
         "name": f"{type(state.original).__name__} on {state.data.name if state.data else 'no data'}",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - run.started, 1),
+        "seconds": round(time.monotonic() - run.started, 1),
         "command": run.command,
         "seed": run.seed,
         "recipe": run.recipe,

@@ -73,7 +73,7 @@ def keep(state: State, run: Run) -> None:
     facts = {
         "book": run.book,
         "files": {name: path.name for name, path in state.files.items()},
-        "seconds": time.time() - run.started,
+        "seconds": time.monotonic() - run.started,
     }
     kept = bundle.write(run.folder / f"{run.at}{SUFFIX}", state.model, plans=state.plans, facts=facts)
     run.journal.note("step done", step=run.at)
@@ -101,7 +101,7 @@ def _restored(state: State, run: Run, kept: Path) -> State:
     manifest = bundle.read_manifest(kept)
     try:
         run.book = {str(name): list(facts) for name, facts in manifest.facts["book"].items()}
-        run.started = time.time() - float(manifest.facts["seconds"])
+        run.started = time.monotonic() - float(manifest.facts["seconds"])
         files = {str(name): run.folder / Path(file).name for name, file in manifest.facts["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResumeError(

@@ -112,13 +112,13 @@ LONGEST = 1_000
 """Characters of one sentence; what is longer quotes a user's endless name, and loses its middle."""
 
 
-def sentence(error: BaseException) -> str:
-    """Return what an exception says as one line that every terminal can show and that no name in it can disturb.
+def sentence(said: object) -> str:
+    """Return what an exception or a text says as one line that every terminal can show and that no name in it can disturb.
 
     >>> sentence(ValueError("\x1b[31mred.png:\\n  cannot be read"))
     '\\\\x1b[31mred.png: cannot be read.'
     """
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(error).split()))
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(said).split()))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     return text if text.endswith((".", "?", ")")) else f"{text}."

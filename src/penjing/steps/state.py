@@ -75,7 +75,7 @@ class Run:
     at: str = ""
     resumable: bool = False
     workers: Workers = field(default_factory=Workers)
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
     made: dict[str, Any] = field(default_factory=dict)
     listeners: list[Callable[[str, Sequence[Any]], None]] = field(default_factory=list)
     _temporary: Path | None = None

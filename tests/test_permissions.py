@@ -1,0 +1,155 @@
+"""A permission that is missing, or is lost on the way, is one sentence; a run goes on once it is back."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+import penjing as package
+from penjing.graph import form
+from test_bad_input import lying, polite
+from tiny import pictures, tiny
+from unprivileged import needs_permissions, penjing
+
+COMPRESS = ["compress", "tiny:tiny", "pictures", "--budget", "macs=0.6x", "--criterion", "l1", "--epochs", "1", "--quiet"]
+
+LOSE = """
+import os
+from pathlib import Path
+
+def lose(*names):
+    for name in names:
+        path = Path(name)
+        if path.exists():
+            path.chmod(0o555 if path.is_dir() else 0o444)
+"""
+
+AT_LINE = LOSE + """
+from penjing.core.journal import Journal
+
+honest, seen = Journal.note, []
+
+def note(self, event, **facts):
+    honest(self, event, **facts)
+    seen.append(event)
+    if len(seen) == {count}:
+        lose("out", "out/unfinished", "out/unfinished/journal.jsonl")
+
+Journal.note = note
+"""
+"""The folder of the run turns read-only once its journal has so many lines."""
+
+AT_PUBLISH = LOSE + """
+from penjing import api
+
+honest = api.publish
+
+def publish(hidden, place):
+    lose(place)
+    honest(hidden, place)
+
+api.publish = publish
+"""
+
+
+@pytest.fixture
+def desk(tmp_path):
+    needs_permissions()
+    (tmp_path / "pictures").mkdir()
+    pictures(tmp_path / "pictures")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that kept its permissions."""
+    place = tmp_path_factory.mktemp("whole")
+    (place / "pictures").mkdir()
+    pictures(place / "pictures")
+    assert penjing(*COMPRESS, "--out", "out", cwd=place) == (0, "")
+    return place / "out"
+
+
+def give_back(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "words", "says"),
+    [
+        ("shelf", 0o555, [*COMPRESS, "--out", "shelf/out"], "shelf/out cannot be made or written to"),
+        ("shelf", 0o555, [*COMPRESS, "--out", "shelf"], "shelf cannot be made or written to"),
+        ("shelf", 0o000, [*COMPRESS, "--out", "shelf/out"], "shelf/out cannot be made or written to"),
+        ("shelf", 0o000, ["compress", "tiny:tiny", "shelf", *COMPRESS[3:]], "shelf"),
+        ("shelf", 0o000, ["compress", "tiny:tiny", "shelf/in", *COMPRESS[3:]], "shelf/in"),
+        ("pictures/test.npz", 0o000, COMPRESS, "pictures/test.npz"),
+        ("w.pt", 0o000, [*COMPRESS, "--weights", "w.pt"], "w.pt"),
+        ("w.safetensors", 0o000, [*COMPRESS, "--weights", "w.safetensors"], "w.safetensors"),
+        ("r.yaml", 0o000, ["run", "r.yaml"], "r.yaml cannot be read: "),
+        ("shelf", 0o000, ["resume", "shelf"], "shelf"),
+        ("shelf", 0o000, ["export", "shelf"], "shelf"),
+        ("shelf", 0o000, ["report", "shelf"], "shelf"),
+        ("shelf", 0o000, ["bench", "shelf/a.onnx"], "shelf/a.onnx"),
+    ],
+)  # fmt: skip
+def test_a_missing_permission_is_one_sentence(desk, closed, mode, words, says):
+    (desk / "shelf").mkdir()
+    for name in ("w.pt", "w.safetensors", "r.yaml"):
+        (desk / name).write_bytes(b"\0" * 64)
+    before = lying(desk)
+    (desk / closed).chmod(mode)
+    code, said = penjing(*words, cwd=desk)
+    (desk / closed).chmod(0o755)
+    assert code == 2
+    polite(said)
+    assert says in said and ("ermission" in said or "not readable" in said)
+    assert lying(desk) == before
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_a_folder_that_turns_read_only_during_a_run(desk, whole, count):
+    code, said = penjing(*COMPRESS, "--out", "out", cwd=desk, before=AT_LINE.format(count=count))
+    assert code == 2
+    polite(said)
+    assert "out/unfinished" in said and "Permission denied" in said
+    assert not (desk / "out" / "results.json").exists() and (desk / "out" / "unfinished" / "run.json").exists()
+    give_back(desk / "out")
+    assert penjing("resume", "out", cwd=desk) == (0, "")
+    assert (desk / "out" / "model.onnx").read_bytes() == (whole / "model.onnx").read_bytes()
+    assert sorted(os.listdir(desk / "out")) == sorted(os.listdir(whole))
+
+
+def test_a_permission_lost_when_the_results_are_put_into_place(desk, whole):
+    code, said = penjing(*COMPRESS, "--out", "out", cwd=desk, before=AT_PUBLISH)
+    assert code == 2 and "The results cannot be put into out: Permission denied" in said
+    polite(said)
+    assert os.listdir(desk / "out") == ["unfinished"]
+    give_back(desk / "out")
+    assert penjing("resume", "out", cwd=desk) == (0, "")
+    assert (desk / "out" / "model.onnx").read_bytes() == (whole / "model.onnx").read_bytes()
+    assert sorted(os.listdir(desk / "out")) == sorted(os.listdir(whole))
+
+
+def test_a_clock_that_jumps_back_harms_nothing(tmp_path, monkeypatch):
+    """Every look at the clock shows an hour less than the one before."""
+    data = pictures(tmp_path)
+    steps = [{"prune": {"criterion": "l1"}}, {"train": {"epochs": 1}}, "export", "check"]
+    honest = package.run(tiny(), data, steps, "macs=0.6x", folder=tmp_path / "honest")
+    looks, now, local = [0], time.time, time.localtime
+
+    def earlier() -> float:
+        looks[0] += 1
+        return now() - 3_600 * looks[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", earlier)
+        patch.setattr(time, "localtime", lambda seconds=None: local(earlier() if seconds is None else seconds))
+        found = package.run(tiny(), data, steps, "macs=0.6x", folder=tmp_path / "jumping")
+        package.run(tiny(), data, steps, "macs=0.6x", folder=tmp_path / "jumping")
+    assert looks[0]
+    assert form.same(form.tensors(honest.model), form.tensors(found.model))
+    results = json.loads((tmp_path / "jumping" / "results.json").read_text())
+    assert 0 <= results["seconds"] < 3_600 and all(stage["seconds"] >= 0 for stage in results["stages"])
