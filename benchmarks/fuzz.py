@@ -26,7 +26,8 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.strategies import SearchStrategy
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from fuzzing import bundles, folders, recipes, runs, stage
 from fuzzing.guard import LIMIT, Arena, Ending, arena, judged
@@ -115,7 +116,8 @@ def again(file: Path) -> int:
     for found in json.loads(file.read_text())["found"]:
         ending = played(found["part"], found["case"])
         wrong += bool(ending.wrong)
-        print(f"{found['part']} {found['seed']}: {ending.how}; {'; '.join(ending.wrong) or 'right'} | {ending.said.strip()[:300]}")
+        judgement = "; ".join(ending.wrong) or "right"
+        print(f"{found['part']} {found['seed']}: {ending.how}; {judgement} | {ending.said.strip()[:300]}")
     return wrong
 
 

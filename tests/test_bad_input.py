@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +16,9 @@ from typer.testing import CliRunner
 
 from broken import line_of
 from penjing.cli import app
-from penjing.core.errors import sentence
 from penjing.exporting import bundle
 from tiny import pictures, tiny
 
-COMPRESS = ("compress", "tiny:tiny", "pictures", "--budget", "macs=0.6x", "--criterion", "l1", "--epochs", "0")
 RECIPE = """
 model: tiny:tiny
 data: pictures
@@ -59,7 +54,7 @@ def recipe(old: str, new: str, *says: str) -> Row:
     def desk() -> None:
         Path("r.yaml").write_text(RECIPE.replace(old, new))
 
-    return Row(("run", "r.yaml", "--quiet"), ("r.yaml" if not says[0].startswith("!") else says[0][1:], *says[1:]), desk)
+    return Row(("run", "r.yaml", "--quiet"), says, desk)
 
 
 # ------------------------------------------------------------------------------------------------------ what is made
@@ -151,13 +146,10 @@ TABLE = {
     "control flow on data": compress(line_of("control flow"), "torch.where", model="broken:Choosing"),
     "no ONNX form": compress(line_of("no ONNX"), "aten._linalg_svd", "simpler ones", model="broken:Unexportable"),
     "nothing that we can prove": compress("stem takes part in sort over its channels", model="broken:Sorting"),
-    "inspected with another size": Row(("inspect", "resnet20", "--input", "1,32,32"), ("give another with --input",)),
-    "inspected with no size": Row(("inspect", "resnet20", "--input", "nan,3,3"), ("--input 'nan,3,3'",)),
-    "inspected with half a size": Row(("inspect", "resnet20", "--input", "1.5"), ("--input '1.5'",)),
-    "inspected with nothing": Row(("inspect", "resnet20", "--input", ""), ("--input ''",)),
     # Its weights.
     "weights that lack a tensor": compress(
-        "w.safetensors", "lacks 1 tensor (bn1.bias)", more=("--weights", "w.safetensors"), desk=weights(without("bn1.bias"))
+        "w.safetensors", "lacks 1 tensor (bn1.bias)", more=("--weights", "w.safetensors"),
+        desk=weights(without("bn1.bias")),
     ),
     "weights of another width": compress(
         "linear.weight is [3, 8]", more=("--weights", "w.safetensors"),
@@ -194,9 +186,7 @@ TABLE = {
     "too few to validate on": compress(
         "val = 0.9", "3 pictures", data="bad", more=("--val", "0.9"), desk=npz((3, 8, 8, 3), [0, 1, 2])
     ),
-    "validation that is no number": compress("--val 'x'", more=("--val", "x")),
     # The budget.
-    "an empty budget": compress("The budget is empty", budget=""),
     "an unknown cost": compress("Did you mean 'macs'", budget="mac=0.5x"),
     "another unit": compress("macs is counted in MACs, not in 'ms'", budget="macs=5ms"),
     "a negative bound": compress("macs=-3 is negative", budget="macs=-3"),
@@ -210,17 +200,15 @@ TABLE = {
     ),
     # How it is done.
     "an unknown criterion": compress("'taylor'", more=("--criterion", "tailor")),
-    "an unknown reference": compress("Did you mean 'random'", more=("--reference", "rnd")),
-    "a negative learning rate": compress("lr must be", more=("--epochs", "1", "--lr", "-1")),
     "an absurd learning rate": compress(
         "diverged in epoch 1", "learning rate 1e+30", "Try lr=1e+29", more=("--epochs", "1", "--lr", "1e30")
     ),
     "more threads than cores": compress("100000 threads", "cores", more=("--threads", "100000")),
     "more than memory holds": compress("A batch of 1000000000000", "memory", more=("--batch", "1000000000000")),
     # Recipes.
-    "a misspelt key": recipe("steps:", "stepps:", "!unknown key 'stepps'. Did you mean 'steps'"),
-    "a misspelt step": recipe("- prune", "- prone", "!no step 'prone'. Did you mean 'prune'"),
-    "a misspelt option": recipe("criterion", "criterio", "!Did you mean 'criterion'"),
+    "a misspelt key": recipe("steps:", "stepps:", "unknown key 'stepps'. Did you mean 'steps'"),
+    "a misspelt step": recipe("- prune", "- prone", "no step 'prone'. Did you mean 'prune'"),
+    "a misspelt option": recipe("criterion", "criterio", "Did you mean 'criterion'"),
     "no steps": recipe(RECIPE, "model: tiny:tiny\ndata: pictures", "r.yaml", "needs 'steps'"),
     "not YAML": recipe("model: tiny:tiny", "model: [", "r.yaml", "is not YAML"),
     "not text": recipe("model: tiny:tiny", "model: \0", "r.yaml", "is not YAML"),
@@ -228,17 +216,15 @@ TABLE = {
     "a list": recipe(RECIPE, "- 1", "r.yaml", "key: value pairs"),
     "a later version": recipe("model:", "penjing: 9\nmodel:", "r.yaml", "recipe version 9"),
     "a key that is no name": recipe("model:", "? [a]\n: 1\nmodel:", "r.yaml", "the key in line 2 is no name"),
-    "a budget in a budget": recipe("0.6x", "{at most: 3}", "!macs={'at most': 3} is not a bound"),
+    "a budget in a budget": recipe("0.6x", "{at most: 3}", "macs={'at most': 3} is not a bound"),
     "huge": recipe(RECIPE, "#" * 2_000_000, "r.yaml", "1,000,000 bytes"),
     "deep": recipe(RECIPE, "[" * 100_000, "r.yaml", "is not YAML"),
     "no recipe": Row(("run", "nowhere.yaml"), ("nowhere.yaml",)),
-    "half a change": Row(("run", "nowhere.yaml", "--set", "x"), ("--set 'x' must be key=value",)),
     # What is there already.
     "a file in the way": compress("mine.txt cannot be made or written to", more=("--out", "mine.txt")),
     "a tampered bundle": Row(("export", "b.penjing", "--builder", "tiny:tiny"), ("checksums differ",), tampered),
     "a stranger's builder": Row(("export", "b.penjing"), ("stranger:build", "--trust"), stranger),
     "no bundle": Row(("export", "nowhere"), ("no bundle nowhere",)),
-    "no run": Row(("resume", "nowhere"), ("nowhere holds no unfinished run.",)),
     "no file to measure": Row(("bench", "nowhere.onnx"), ("nowhere.onnx",)),
     "nothing of that kind": Row(("list", "criterias"), ("Did you mean 'criteria'",)),
 }  # fmt: skip

@@ -1,7 +1,6 @@
 """A permission that is missing, or is lost on the way, is one sentence; a run goes on once it is back."""
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from test_bad_input import lying, polite
 from tiny import pictures, tiny
 from unprivileged import needs_permissions, penjing
 
-COMPRESS = ["compress", "tiny:tiny", "pictures", "--budget", "macs=0.6x", "--criterion", "l1", "--epochs", "1", "--quiet"]
+COMPRESS = ["compress", "tiny:tiny", "pictures", "--budget=macs=0.6x", "--criterion=l1", "--epochs=1", "--quiet"]
 
 LOSE = """
 import os
@@ -26,7 +25,9 @@ def lose(*names):
             path.chmod(0o555 if path.is_dir() else 0o444)
 """
 
-AT_LINE = LOSE + """
+AT_LINE = (
+    LOSE
+    + """
 from penjing.core.journal import Journal
 
 honest, seen = Journal.note, []
@@ -39,9 +40,12 @@ def note(self, event, **facts):
 
 Journal.note = note
 """
+)
 """The folder of the run turns read-only once its journal has so many lines."""
 
-AT_PUBLISH = LOSE + """
+AT_PUBLISH = (
+    LOSE
+    + """
 from penjing import api
 
 honest = api.publish
@@ -52,6 +56,7 @@ def publish(hidden, place):
 
 api.publish = publish
 """
+)
 
 
 @pytest.fixture
@@ -70,6 +75,10 @@ def whole(tmp_path_factory):
     pictures(place / "pictures")
     assert penjing(*COMPRESS, "--out", "out", cwd=place) == (0, "")
     return place / "out"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def give_back(folder: Path) -> None:
@@ -119,18 +128,18 @@ def test_a_folder_that_turns_read_only_during_a_run(desk, whole, count):
     give_back(desk / "out")
     assert penjing("resume", "out", cwd=desk) == (0, "")
     assert (desk / "out" / "model.onnx").read_bytes() == (whole / "model.onnx").read_bytes()
-    assert sorted(os.listdir(desk / "out")) == sorted(os.listdir(whole))
+    assert names(desk / "out") == names(whole)
 
 
 def test_a_permission_lost_when_the_results_are_put_into_place(desk, whole):
     code, said = penjing(*COMPRESS, "--out", "out", cwd=desk, before=AT_PUBLISH)
     assert code == 2 and "The results cannot be put into out: Permission denied" in said
     polite(said)
-    assert os.listdir(desk / "out") == ["unfinished"]
+    assert names(desk / "out") == ["unfinished"]
     give_back(desk / "out")
     assert penjing("resume", "out", cwd=desk) == (0, "")
     assert (desk / "out" / "model.onnx").read_bytes() == (whole / "model.onnx").read_bytes()
-    assert sorted(os.listdir(desk / "out")) == sorted(os.listdir(whole))
+    assert names(desk / "out") == names(whole)
 
 
 def test_a_clock_that_jumps_back_harms_nothing(tmp_path, monkeypatch):

@@ -17,13 +17,26 @@ from fuzzing.guard import Arena
 from fuzzing.mutate import Draw, damaged
 
 NAMES = (
-    "a", "b", "c", "-rf", "--help", ".hidden", "with space", "new\nline", "tab\t", "quote\"'", "ünïcode", "日本", "\u202eevil",
-    "\x1b[31mred", "%s%n{0}", "<script>", "a.png", "*", "~", "$(id)", "x" * 200, "bad\udcff", "null", "train", "val", "CON",
+    "a", "b", "c", "-rf", "--help", ".hidden", "with space", "new\nline", "tab\t", "quote\"'", "ünïcode", "日本",
+    "\u202eevil", "\x1b[31mred", "%s%n{0}", "<script>", "a.png", "*", "~", "$(id)", "x" * 200, "bad\udcff", "null",
+    "train", "val", "CON",
 )  # fmt: skip
 MODES = ("RGB", "L", "RGBA", "P", "1", "CMYK", "I", "F", "LA", "I;16")
 FORMATS = ("png", "jpg", "bmp", "gif", "tiff", "webp", "ppm", "JPEG", "PNG")
 SIZES = ((8, 8), (8, 8), (8, 8), (1, 1), (1, 900), (900, 1), (9, 7), (64, 64), (2, 2))
-DTYPES = ("uint8", "uint8", "uint8", "int64", "float32", "bool", "object", "U5", "complex64", "datetime64[s]", "uint16", "V4")
+DTYPES = (
+    "uint8", "uint8", "uint8", "int64", "float32", "bool", "object", "U5", "complex64", "datetime64[s]", "uint16", "V4",
+)  # fmt: skip
+
+OTHERS = ("0.png", "0.png", "z.png", "classes.txt", "train.npz", "Thumbs.db", ".x.png")
+KINDS = ("bytes", "bytes", "link", "loop", "folder", "text", "cut", "fifo", "bomb", "closed")
+TEXTS = ("", "a\nb\nc\n", "\ufeffa", "a\na")
+ODD: dict[str, Any] = {
+    "n": [0, 1, 2, 3, 5], "classes": [1, 2, 24, 200, -2], "dtype": DTYPES, "labels": DTYPES,
+    "x": [[8, 8], [8, 8, 1], [3, 8, 8], [8, 8, 4], [0, 8, 3], [8], [], [8, 8, 3, 1], [1, 1, 3], [8, 8, 200]],
+    "keys": [["y", "x"], ["x"], ["X", "y"], ["x", "y", "z"], [], ["x", "x/y"], ["../x", "y"]],
+}  # fmt: skip
+"""What an entry of an .npz file's description may be instead."""
 
 LAYOUTS = ("classes", "classes", "parts", "npz", "npz", "odd")
 
@@ -46,7 +59,8 @@ def cases(draw: Draw) -> dict[str, Any]:
                 mode, size = ("RGB", (8, 8))
                 if broken and draw(st.integers(0, 4)) == 0:
                     mode, size = draw(st.sampled_from(MODES)), draw(st.sampled_from(SIZES))
-                entries.append([f"{part}{name}/{i}.png", "picture", [mode, list(size), draw(st.sampled_from(FORMATS)), i]])
+                facts = [mode, list(size), draw(st.sampled_from(FORMATS)), i]
+                entries.append([f"{part}{name}/{i}.png", "picture", facts])
     return {"entries": entries, "more": _more(draw)}
 
 
@@ -55,25 +69,21 @@ def _more(draw: Draw) -> list[Any]:
     found: list[Any] = []
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
         home = draw(st.sampled_from(["", "a/", "b/", "train/", "train/a/", "train/a/b/c/"]))
-        name = draw(st.sampled_from([*NAMES, "0.png", "0.png", "z.png", "classes.txt", "train.npz", "Thumbs.db", ".x.png"]))
-        kind = draw(st.sampled_from(["bytes", "bytes", "link", "loop", "folder", "text", "cut", "fifo", "bomb", "closed"]))
-        seed = draw(st.binary(max_size=60)).hex() if kind == "bytes" else draw(st.sampled_from(["", "a\nb\nc\n", "\ufeffa", "a\na"]))
-        found.append([home + name, kind, seed])
+        name = draw(st.sampled_from([*NAMES, *OTHERS]))
+        kind = draw(st.sampled_from(KINDS))
+        text = st.binary(max_size=60).map(bytes.hex) if kind == "bytes" else st.sampled_from(TEXTS)
+        found.append([home + name, kind, draw(text)])
     return found
 
 
 def _arrays(draw: Draw) -> list[Any]:
     entries: list[Any] = []
     for part in draw(st.sampled_from([["train", "test"]] * 6 + [["train"], ["train", "test", "val"], []])):
-        spec: dict[str, Any] = {"n": 24, "x": [8, 8, 3], "dtype": "uint8", "labels": "int64", "keys": ["x", "y"], "classes": 3}
+        spec: dict[str, Any] = {"n": 24, "x": [8, 8, 3], "dtype": "uint8", "labels": "int64"}
+        spec |= {"keys": ["x", "y"], "classes": 3}
         for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
             key = draw(st.sampled_from(sorted(spec)))
-            spec[key] = draw({
-                "n": st.sampled_from([0, 1, 2, 3, 5]), "classes": st.sampled_from([1, 2, 24, 200, -2]),
-                "x": st.sampled_from([[8, 8], [8, 8, 1], [3, 8, 8], [8, 8, 4], [0, 8, 3], [8], [], [8, 8, 3, 1], [1, 1, 3], [8, 8, 200]]),
-                "dtype": st.sampled_from(DTYPES), "labels": st.sampled_from(DTYPES),
-                "keys": st.sampled_from([["y", "x"], ["x"], ["X", "y"], ["x", "y", "z"], [], ["x", "x/y"], ["../x", "y"]]),
-            }[key])  # fmt: skip
+            spec[key] = draw(st.sampled_from(ODD[key]))
         raw = _npz(spec)
         if draw(st.integers(0, 5)) == 0:
             raw = damaged(draw, raw)

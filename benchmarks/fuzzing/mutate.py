@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 WORDS = (
-    "", " ", "\n", "-", "--", "+0.5", "0.5x", "50%", "1e400", "nan", "~", "null", "yes", "digits", "digits:x", "tiny:tiny",
-    "tiny:failing", "tiny:", ":", "os", "../up", "/", "/dev/null", "a\x00b", "\x1b[31mred", "\u202eabc", "ß" * 40,
-    "a" * 3_000, "model.onnx", "../model.onnx", "results.json", "macs", "latency", "l1", "jacobian", "greedy", "channels",
-    "weights", "train", "prune", "export", "check", "evaluate", "reconstruct", "soft_targets", "hints", "none", "__class__",
+    "", " ", "\n", "-", "--", "+0.5", "0.5x", "50%", "1e400", "nan", "~", "null", "yes", "digits", "digits:x",
+    "tiny:tiny", "tiny:failing", "tiny:", ":", "os", "../up", "/", "/dev/null", "a\x00b", "\x1b[31mred", "\u202eabc",
+    "ß" * 40, "a" * 3_000,
+    "model.onnx", "../model.onnx", "results.json", "macs", "latency", "l1", "jacobian", "greedy", "channels", "weights",
+    "train", "prune", "export", "check", "evaluate", "reconstruct", "soft_targets", "hints", "none", "__class__",
 )  # fmt: skip
 
 numbers = st.one_of(
@@ -29,8 +30,9 @@ leaves = st.one_of(
 
 values = st.recursive(
     leaves,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 

@@ -23,11 +23,13 @@ RECIPES: tuple[dict[str, Any], ...] = (
     {
         "model": "tiny:tiny", "data": "DATA", "budget": "params=0.7x,size=0.9x", "seed": 3, "val": 0.2,
         "target": {"threads": 1, "batch": 2}, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "penjing": 1,
-        "steps": ["prune", {"reconstruct": {"images": 16, "ridge": 0.01}}, "recalibrate", {"export": {"file": "a.onnx"}}],
+        "steps": ["prune", {"reconstruct": {"images": 16, "ridge": 0.01}}, "recalibrate",
+                  {"export": {"file": "a.onnx"}}],
     },
     {
         "model": "tiny:tiny", "data": "DATA", "budget": {"error": "+30"},
-        "steps": [{"prune": {"criterion": "lamp", "allocator": "uniform", "include": ["conv1"], "step": 1}}, "evaluate"],
+        "steps": [{"prune": {"criterion": "lamp", "allocator": "uniform", "include": ["conv1"], "step": 1}},
+                  "evaluate"],
     },
     {
         "model": "tiny:tiny", "data": "DATA", "budget": {"nonzero": "0.3x"},
@@ -37,6 +39,7 @@ RECIPES: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 
 COSTS = ("macs", "params", "memory", "nonzero", "size", "latency", "error", "flops", "Macs", "mac", "")
+NUMBERS = ("1_000", "0x10", "1e5", ".5", "5.", "-0", "+0.5", "+-1", "١", "½", "9" * 400, "1,5", "")
 ENDS = ("x", "%", "", "ms", "us", "k", "M", "MB", "KiB", "X", "×", "bytes", "G", "s", "kg", "‰")
 
 
@@ -92,7 +95,7 @@ def budgets(draw: Draw) -> dict[str, Any]:
         number = draw(
             st.one_of(
                 st.floats(-1, 3).map(str), st.integers(-10, 10**20).map(str), st.floats().map(repr),
-                st.sampled_from(["1_000", "0x10", "1e5", ".5", "5.", "-0", "+0.5", "+-1", "١", "½", "9" * 400, "1,5", ""]),
+                st.sampled_from(NUMBERS),
             )
         )  # fmt: skip
         equals = draw(st.sampled_from(["=", "=", "=", "=", ":", "", "==", " = "]))

@@ -125,7 +125,8 @@ class _Loader(yaml.SafeLoader):
         found: dict[Any, Any] = super().construct_mapping(node, deep=True)
         for key, value in node.value:
             if key.value in found and key.value == "budget" and isinstance(value, yaml.MappingNode):
-                found["budget"] |= {name.value: one.value for name, one in value.value if isinstance(one, yaml.ScalarNode)}
+                plain = ((name.value, one.value) for name, one in value.value if isinstance(one, yaml.ScalarNode))
+                found["budget"] |= dict(plain)
         return found
 
 

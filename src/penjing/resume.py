@@ -53,6 +53,10 @@ def _digest(model: nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
+def _of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def _described(data: Data) -> dict[str, Any]:
     labels = hashlib.sha256()
     for split in (data.train, data.val):
@@ -72,7 +76,7 @@ def keep(state: State, run: Run) -> None:
         return
     facts = {
         "book": run.book,
-        "files": {name: path.name for name, path in state.files.items()},
+        "files": {name: [path.name, _of_file(path)] for name, path in state.files.items()},
         "seconds": time.monotonic() - run.started,
     }
     kept = bundle.write(run.folder / f"{run.at}{SUFFIX}", state.model, plans=state.plans, facts=facts)
@@ -102,9 +106,21 @@ def _restored(state: State, run: Run, kept: Path) -> State:
     try:
         run.book = {str(name): list(facts) for name, facts in manifest.facts["book"].items()}
         run.started = time.monotonic() - float(manifest.facts["seconds"])
-        files = {str(name): run.folder / Path(file).name for name, file in manifest.facts["files"].items()}
+        files = {
+            str(name): _sound(run.folder / Path(file).name, of) for name, (file, of) in manifest.facts["files"].items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResumeError(
             f"{kept} is not what this run wrote ({error!r}); remove {run.folder} to start over."
         ) from None
     return replace(state, model=model, plans=bundle.plans_of(kept), files=files)
+
+
+def _sound(file: Path, of: str) -> Path:
+    """Return a file that an earlier process wrote.
+
+    Raises: ResumeError when it is another one by now.
+    """
+    if file.is_symlink() or not file.is_file() or _of_file(file) != of:
+        raise ResumeError(f"{file} is not the file that this run wrote; remove {file.parent} to start over.")
+    return file

@@ -113,10 +113,10 @@ LONGEST = 1_000
 
 
 def sentence(said: object) -> str:
-    """Return what an exception or a text says as one line that every terminal can show and that no name in it can disturb.
+    r"""Return what an exception or a text says as one line that any terminal shows, whatever names are in it.
 
-    >>> sentence(ValueError("\x1b[31mred.png:\\n  cannot be read"))
-    '\\\\x1b[31mred.png: cannot be read.'
+    >>> print(sentence("\x1b[31mred.png cannot be read"))
+    \x1b[31mred.png cannot be read.
     """
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(said).split()))
     if len(text) > LONGEST:

@@ -101,7 +101,7 @@ def check_target(threads: int, batch: int) -> None:
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise PlanError(f"{name} must be a whole number, 1 or more; got {number!r}.")
     if threads > (cores := os.cpu_count() or 1):
-        raise PlanError(f"{threads} threads cannot be measured on this machine, which has {cores} cores; ask for fewer.")
+        raise PlanError(f"{threads} threads cannot be measured on a machine of {cores} cores; ask for fewer.")
 
 
 def ratio(a: Timing, b: Timing) -> Ratio:
