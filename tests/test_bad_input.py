@@ -265,3 +265,15 @@ def test_what_is_wrong_is_one_sentence(name, desk):
     for words in row.says:
         assert words in done.stderr
     assert lying(desk.parent) == before, "nothing is left, changed or run"
+
+
+def test_an_interrupted_run_says_how_to_go_on(desk, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penjing.api.gather", interrupted)
+    words = compress().words
+    done = CliRunner().invoke(app, [*words, "--out", "out"])
+    assert done.exit_code == 130
+    polite(done.stderr)
+    assert "penjing resume" in done.stderr and (desk / "out" / "unfinished" / "run.json").exists()

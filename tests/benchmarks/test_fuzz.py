@@ -47,7 +47,8 @@ def meet(monkeypatch, act, limit=60):
 
 
 def calls(*_):
-    socket.socket().connect(("127.0.0.1", 9))
+    with socket.socket() as one:
+        one.connect(("127.0.0.1", 9))
 
 
 def unpickles(*_):
