@@ -86,36 +86,60 @@ def give_back(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-@pytest.mark.parametrize(
-    ("closed", "mode", "words", "says"),
-    [
-        ("shelf", 0o555, [*COMPRESS, "--out", "shelf/out"], "shelf/out cannot be made or written to"),
-        ("shelf", 0o555, [*COMPRESS, "--out", "shelf"], "shelf cannot be made or written to"),
-        ("shelf", 0o000, [*COMPRESS, "--out", "shelf/out"], "shelf/out cannot be made or written to"),
-        ("shelf", 0o000, ["compress", "tiny:tiny", "shelf", *COMPRESS[3:]], "shelf"),
-        ("shelf", 0o000, ["compress", "tiny:tiny", "shelf/in", *COMPRESS[3:]], "shelf/in"),
-        ("pictures/test.npz", 0o000, COMPRESS, "pictures/test.npz"),
-        ("w.pt", 0o000, [*COMPRESS, "--weights", "w.pt"], "w.pt"),
-        ("w.safetensors", 0o000, [*COMPRESS, "--weights", "w.safetensors"], "w.safetensors"),
-        ("r.yaml", 0o000, ["run", "r.yaml"], "r.yaml"),
-        ("shelf", 0o000, ["resume", "shelf"], "shelf"),
-        ("shelf", 0o000, ["export", "shelf"], "shelf"),
-        ("shelf", 0o000, ["report", "shelf"], "shelf"),
-        ("shelf", 0o000, ["bench", "shelf/a.onnx"], "shelf/a.onnx"),
-    ],
-)  # fmt: skip
-def test_a_missing_permission_is_one_sentence(desk, closed, mode, words, says):
-    (desk / "shelf").mkdir()
-    for name in ("w.pt", "w.safetensors", "r.yaml"):
-        (desk / name).write_bytes(b"\0" * 64)
-    before = lying(desk)
-    (desk / closed).chmod(mode)
-    code, said = penjing(*words, cwd=desk)
-    (desk / closed).chmod(0o755)
-    assert code == 2
-    polite(said)
-    assert says in said and ("ermission" in said or "not readable" in said)
-    assert lying(desk) == before
+CLOSED = [
+    ("shelf", 0o555, [*COMPRESS, "--out", "shelf/out"], "shelf/out cannot be made or written to"),
+    ("shelf", 0o555, [*COMPRESS, "--out", "shelf"], "shelf cannot be made or written to"),
+    ("shelf", 0o000, [*COMPRESS, "--out", "shelf/out"], "shelf/out cannot be made or written to"),
+    ("shelf", 0o000, ["compress", "tiny:tiny", "shelf", *COMPRESS[3:]], "shelf"),
+    ("shelf", 0o000, ["compress", "tiny:tiny", "shelf/in", *COMPRESS[3:]], "shelf/in"),
+    ("pictures/test.npz", 0o000, COMPRESS, "pictures/test.npz"),
+    ("w.pt", 0o000, [*COMPRESS, "--weights", "w.pt"], "w.pt"),
+    ("w.safetensors", 0o000, [*COMPRESS, "--weights", "w.safetensors"], "w.safetensors"),
+    ("r.yaml", 0o000, ["run", "r.yaml"], "r.yaml"),
+    ("shelf", 0o000, ["resume", "shelf"], "shelf"),
+    ("shelf", 0o000, ["export", "shelf"], "shelf"),
+    ("shelf", 0o000, ["report", "shelf"], "shelf"),
+    ("shelf", 0o000, ["bench", "shelf/a.onnx"], "shelf/a.onnx"),
+]
+"""What is closed and how, the command, and what the sentence names."""
+
+TOGETHER = """
+import json, os, sys
+from typer.testing import CliRunner
+from penjing.cli import app
+
+for folder, closed, mode, words in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    os.chmod(closed, mode)
+    done = CliRunner().invoke(app, words)
+    os.chmod(closed, 0o755)
+    print(json.dumps([done.exit_code, done.stderr]), file=sys.stderr)
+sys.exit()
+"""
+
+
+def test_a_missing_permission_is_one_sentence(tmp_path):
+    """In one process, since starting one takes longer than the commands."""
+    needs_permissions()
+    desks, before = [], []
+    for i, _ in enumerate(CLOSED):
+        place = tmp_path / str(i)
+        (place / "shelf").mkdir(parents=True)
+        (place / "pictures").mkdir()
+        pictures(place / "pictures")
+        for name in ("w.pt", "w.safetensors", "r.yaml"):
+            (place / name).write_bytes(b"\0" * 64)
+        desks.append(place)
+        before.append(lying(place))
+    rows = [(str(desk), closed, mode, words) for desk, (closed, mode, words, _) in zip(desks, CLOSED, strict=True)]
+    code, told = penjing(json.dumps(rows), cwd=tmp_path, before=TOGETHER)
+    assert code == 0, told
+    answers = [json.loads(line) for line in told.splitlines()]
+    for (_, _, words, says), (ended, said), desk, was in zip(CLOSED, answers, desks, before, strict=True):
+        assert ended == 2, (words, said)
+        polite(said)
+        assert says in said and ("ermission" in said or "not readable" in said), (words, said)
+        assert lying(desk) == was, words
 
 
 @pytest.mark.parametrize("count", [4, 8])

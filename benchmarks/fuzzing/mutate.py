@@ -85,7 +85,7 @@ def mutated(draw: Draw, data: Any) -> Any:
 def damaged(draw: Draw, raw: bytes) -> bytes:
     """Return bytes with something about them broken."""
     at = draw(st.integers(0, max(len(raw) - 1, 0)))
-    how = draw(st.sampled_from(["flip", "cut", "insert", "drop", "zeros", "empty", "twice", "other", "last"]))
+    how = draw(st.sampled_from(["flip", "cut", "insert", "drop", "zeros", "empty", "twice", "many", "other", "last"]))
     if how == "flip" and raw:
         return raw[:at] + bytes([raw[at] ^ draw(st.integers(1, 255))]) + raw[at + 1 :]
     if how == "cut":
@@ -98,6 +98,8 @@ def damaged(draw: Draw, raw: bytes) -> bytes:
         return raw[:at] + b"\0" * min(draw(st.integers(1, 64)), len(raw) - at) + raw[at + 64 :]
     if how == "twice":
         return raw + raw[at:]
+    if how == "many":
+        return raw[:at] + raw[at : at + draw(st.integers(1, 8))] * 20_000 + raw[at:]
     if how == "other":
         return draw(st.binary(max_size=200))
     return raw[:-1] if how == "last" else b""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from penjing.core.errors import RecipeError, did_you_mean
@@ -18,6 +19,8 @@ from penjing.core.registry import checked
 
 VERSION = 1
 LARGEST_BYTES = 1_000_000
+DEEPEST = 100
+"""Brackets within brackets; PyYAML takes the square of their number in time."""
 
 EPOCHS, LR, CRITERION, ALLOCATOR = 10, 0.005, "jacobian", "greedy"
 """What ``compress`` does where nothing else is asked."""
@@ -156,6 +159,8 @@ def _parsed(text: str, where: str) -> Any:
 
     Raises: RecipeError naming the line.
     """
+    if _depth(text) > DEEPEST:
+        raise RecipeError(f"{where} has more than {DEEPEST} brackets within brackets; that is not a recipe.")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise RecipeError(f"{where} uses YAML aliases; write the values out.")
@@ -166,6 +171,12 @@ def _parsed(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}," if mark else ""
         raise RecipeError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}.") from None
+
+
+def _depth(text: str) -> int:
+    """Return how many brackets are open at once, at most."""
+    steps = np.array([1 if c in "[{" else -1 for c in text if c in "[]{}"])
+    return int(np.cumsum(steps).max(initial=0))
 
 
 def parse(data: Mapping[str, Any], where: str) -> Recipe:
