@@ -191,6 +191,7 @@ TABLE = {
     "another unit": compress("macs is counted in MACs, not in 'ms'", budget="macs=5ms"),
     "a negative bound": compress("macs=-3 is negative", budget="macs=-3"),
     "a bound twice": compress("macs is bounded twice: 0.5x and 0.6x", budget="macs=0.5x,macs=0.6x"),
+    "an endless bound": compress("9 a b is not a bound", budget=f"macs={'9' * 9_000} a b"),
     "a bound that asks for nothing": compress("params=2x asks for nothing", budget="params=2x"),
     "a bound below what is reachable": compress(
         "macs 0.0001x", "lowest reachable 25.4 k", "Raise the bound", budget="macs=0.0001x", code=1

@@ -47,7 +47,10 @@ _MEANT = {
 
 _EXAMPLES = {"ms": "2.5ms", "bytes": "1MB", "%": "8%", "parameters": "300k", "MACs": "40M"}
 
-_NUMBER = re.compile(r"\s*([+-]?)\s*(\d+(?:_?\d)*(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
+LONGEST = 400
+"""Characters of a bound; the pattern takes the square of their number in time."""
+
+_NUMBER = re.compile(r"\s*([+-]?)\s*(\d+(?:_\d+)*(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ def parse_bound(cost: str, unit: str, given: str | float) -> Asked:
     Asked(cost='params', unit='parameters', kind='relative', value=0.6, text='60%')
     """
     wrong = f"{cost}={given}"
-    match = None if isinstance(given, bool) else _NUMBER.fullmatch(str(given))
+    text = str(given)
+    match = None if isinstance(given, bool) or len(text) > LONGEST else _NUMBER.fullmatch(text)
     if match is None:
         raise BudgetError(f"{wrong} is not a bound; write {_example(unit)} or 0.6x.")
     sign, digits, suffix = match.groups()
