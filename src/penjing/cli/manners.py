@@ -6,9 +6,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the budget cannot be met or is missed, 2 wrong input, 3 an error of penjing's own, "
@@ -50,9 +51,39 @@ def manners(*, quiet: bool = False, lines: bool = False) -> Iterator[None]:
             _end(f"an error of penjing's own, {what}. Please report it; PENJING_TRACEBACK=1 shows where.", 3)
 
 
-def _end(sentence: str, code: int) -> NoReturn:
+def _end(said: str, code: int) -> NoReturn:
     from penjing.core import console
+    from penjing.core.errors import sentence
 
-    console.emit("error", text=sentence, exit=code)
-    typer.echo(f"penjing: {sentence}", err=True)
+    told = sentence(said)
+    console.emit("error", text=told, exit=code)
+    typer.echo(f"penjing: {told}", err=True)
     raise typer.Exit(code) from None
+
+
+class Verbs(TyperGroup):
+    """The verbs; what is wrong with a command's own words is told in one sentence, too."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the words before the verb."""
+        with _usage():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the words after it, and run it."""
+        with _usage():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _usage() -> Iterator[None]:
+    from penjing.core.errors import sentence
+
+    try:
+        yield
+    except Exception as error:
+        told = getattr(error, "format_message", str)()  # typer has click's classes under names of its own
+        if not hasattr(error, "format_message") or "\n" in told:  # which is the help, where there are no words
+            raise
+        where = getattr(getattr(error, "ctx", None), "command_path", "penjing")
+        _end(f"{sentence(told)} See {where} --help.", 2)

@@ -13,10 +13,11 @@ import typer
 
 from penjing import recipe as recipes
 from penjing.cli import completion, options
-from penjing.cli.manners import EXIT_CODES, manners
+from penjing.cli.manners import EXIT_CODES, Verbs, manners
 
 app = typer.Typer(
     name="penjing",
+    cls=Verbs,
     help="A trained CNN and a hardware budget go in; a smaller, proved, re-measured, exported CNN comes out.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
