@@ -91,7 +91,10 @@ def _asks(data: Any, key: Any = "") -> bool:
 def budgets(draw: Draw) -> dict[str, Any]:
     """Draw a budget as text."""
     parts = []
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
+        if draw(st.booleans()):
+            parts.append(draw(st.sampled_from(COSTS[:6])) + draw(st.sampled_from(["=0.3x", "=0.7x", "=90%", "=0.05x"])))
+            continue
         number = draw(
             st.one_of(
                 st.floats(-1, 3).map(str), st.integers(-10, 10**20).map(str), st.floats().map(repr),

@@ -200,6 +200,8 @@ def test_only_counts_are_set(folder, counts):
         ('{"bundle": 1, "network": "a", "weights": 3}', "other kinds"),
         ('{"bundle": 1, "network": "a", "weights": "b", "counts": []}', "other kinds"),
         ('{"bundle": 1, "network": "a", "weights": "b", "counts": {"a": 1}}', "other kinds"),
+        ('{"bundle": 1, "network": "a", "weights": "b", "inputs": [[null, 3]]}', "other kinds"),
+        ('{"bundle": 1, "network": "a", "weights": "b", "inputs": [[3, 1000000000, 8]]}', "other kinds"),
         ("\udcff", "no manifest"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,9 @@ BUNDLE = "model.penjing"
 
 LARGEST_MANIFEST = 64_000_000
 """Bytes; the lineage of single weights is long."""
+
+LARGEST_INPUT = 2**28
+"""Numbers in one sample of an input."""
 
 LINEAGE = "lineage/"
 """What the names of long choices begin with, among the tensors."""
@@ -185,9 +189,15 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise BundleError(f"{path} is no manifest: {type(error).__name__}: {str(error)[:200].rstrip('.')}.") from None
     strings = all(isinstance(value, str) for value in (manifest.network, manifest.weights, manifest.builder))
     maps = isinstance(manifest.counts, dict) and all(isinstance(facts, dict) for facts in manifest.counts.values())
-    if not (strings and maps and isinstance(manifest.lineage, list) and isinstance(manifest.facts, dict)):
+    shapes = isinstance(manifest.inputs, list) and all(map(_is_shape, manifest.inputs))
+    if not (strings and maps and shapes and isinstance(manifest.lineage, list) and isinstance(manifest.facts, dict)):
         raise BundleError(f"{path} is no manifest: its entries are of other kinds than a manifest's.")
     return manifest
+
+
+def _is_shape(sizes: Any) -> bool:
+    whole = isinstance(sizes, list) and all(type(size) is int and size > 0 for size in sizes)
+    return whole and math.prod(sizes) <= LARGEST_INPUT
 
 
 def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False) -> nn.Module:
