@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types imports pytest sweep docs cli-page clean
+.PHONY: demo test lint types imports pytest sweep fuzz docs cli-page clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,9 @@ cli-page: $(VENV)/installed
 
 sweep: $(VENV)/tested
 	$(BIN)/python benchmarks/proof_sweep.py --random 300 --onnx --out runs/proof_sweep.json
+
+fuzz: $(VENV)/tested
+	nice $(BIN)/python benchmarks/fuzz.py --minutes 60 --out runs/fuzz.json
 
 clean:
 	rm -rf $(VENV) runs site
