@@ -125,6 +125,12 @@ def tampered() -> None:
     (place / bundle.WEIGHTS).write_bytes(packed)
 
 
+def spoilt() -> None:
+    model = tiny()
+    torch.nn.init.constant_(model.bn1.bias, torch.nan)
+    bundle.write("b.penjing", model, builder="tiny:tiny", inputs=[[3, 8, 8]])
+
+
 def stranger() -> None:
     Path("stranger.py").write_text("import pathlib\npathlib.Path('harm').touch()\n")
     bundle.write("b.penjing", tiny(), builder="stranger:build", inputs=[[3, 8, 8]])
@@ -210,6 +216,7 @@ TABLE = {
     "a misspelt key": recipe("steps:", "stepps:", "unknown key 'stepps'. Did you mean 'steps'"),
     "a misspelt step": recipe("- prune", "- prone", "no step 'prone'. Did you mean 'prune'"),
     "a misspelt option": recipe("criterion", "criterio", "Did you mean 'criterion'"),
+    "a list in place of a name": recipe("criterion: l1", "criterion: [l1]", "['l1'] is no criterion"),
     "no steps": recipe(RECIPE, "model: tiny:tiny\ndata: pictures", "r.yaml", "needs 'steps'"),
     "not YAML": recipe("model: tiny:tiny", "model: [", "r.yaml", "is not YAML"),
     "not text": recipe("model: tiny:tiny", "model: \0", "r.yaml", "is not YAML"),
@@ -224,6 +231,9 @@ TABLE = {
     # What is there already.
     "a file in the way": compress("mine.txt cannot be made or written to", more=("--out", "mine.txt")),
     "a tampered bundle": Row(("export", "b.penjing", "--builder", "tiny:tiny"), ("checksums differ",), tampered),
+    "a bundle that is not finite": Row(
+        ("export", "b.penjing", "--builder", "tiny:tiny"), ("NaN or infinity in bn1.bias",), spoilt
+    ),
     "a stranger's builder": Row(("export", "b.penjing"), ("stranger:build", "--trust"), stranger),
     "no bundle": Row(("export", "nowhere"), ("no bundle nowhere",)),
     "no file to measure": Row(("bench", "nowhere.onnx"), ("nowhere.onnx",)),

@@ -12,6 +12,7 @@ import torch
 
 from penjing.core import console
 from penjing.core.errors import BundleError
+from penjing.core.files import write_whole
 from penjing.core.importing import call_named
 from penjing.costs.units import show
 from penjing.exporting import bundle
@@ -19,6 +20,7 @@ from penjing.exporting.measure import measure, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import evaluate_onnx, file_bytes
 from penjing.exporting.verify import check_parity
+from penjing.graph import form
 
 
 def export_bundle(folder: Path, to: Path, builder: str = "", trust: bool = False) -> tuple[Path, float]:
@@ -32,8 +34,14 @@ def export_bundle(folder: Path, to: Path, builder: str = "", trust: bool = False
         raise BundleError(f"{folder} does not say what its network takes, so it cannot be exported.")
     numbers = torch.Generator().manual_seed(0)
     inputs = tuple(torch.randn(2, *shape, generator=numbers) for shape in shapes)
-    path = export_onnx(model, inputs, {}, to)
-    return path, check_parity(model, path, [inputs]).relative
+    for name, tensor in form.tensors(model).items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise BundleError(f"{folder} holds NaN or infinity in {name}; take an earlier one.")
+    with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
+        # Into place only once it is known to compute the same.
+        path = export_onnx(model, inputs, {}, Path(scratch) / "model.onnx")
+        difference = check_parity(model, path, [inputs]).relative
+        return write_whole(to, path.read_bytes()), difference
 
 
 def bench(

@@ -109,6 +109,8 @@ def build(kind: str, spec: Any) -> Any:
         given = {} if given is None else given
         if not isinstance(given, Mapping):
             raise RecipeError(f"The options of {kind} {name!r} must be key: value pairs; got {given!r}.")
+    elif spec is None or isinstance(spec, bool | int | float | list | tuple | set):
+        raise RecipeError(f"{spec!r} is no {kind}; write its name.")
     else:
         return spec
     entry = find(kind, str(name))
