@@ -1,5 +1,7 @@
 """Networks of the same widths by other means: what they share with the result, and what they must not."""
 
+import tempfile
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from penjing.core.errors import PlanError
 from penjing.references import _training, from_new_weights, refuse_impossible
 from penjing.steps.prune import prune
 from penjing.steps.recover import train
+from penjing.training.session import Session
 from tiny import pictures, tiny
 
 
@@ -26,6 +29,24 @@ def test_two_cuts_at_random_have_the_widths_of_both(folder):
     assert len({line["site"] for line in result["sites"]}) == len(result["sites"]), "each site has one line"
     sums = [sum(line[when] for line in result["sites"]) for when in ("before", "after")]
     assert all(line["before"] >= line["after"] for line in result["sites"]) and sums[1] < sums[0]
+
+
+def test_a_reference_whose_training_is_stopped_says_so(folder, monkeypatch):
+    """Ctrl-C ends the training of a reference too."""
+    honest = Session._epoch
+
+    def epoch(self, advance):
+        if self.job.checkpoint.path.name.startswith("reference-") and self.at.epoch == 2:
+            raise KeyboardInterrupt
+        honest(self, advance)
+
+    monkeypatch.setattr(Session, "_epoch", epoch)
+    steps = [prune(criterion="l1"), train(epochs=4, lr=0.001, batch=16)]
+    with tempfile.TemporaryDirectory() as out:
+        result = penjing.run(tiny(), folder, steps, "macs=0.5x", folder=out, references=("random", "scratch")).results
+    notes = {row["name"]: row["note"] for row in result["rows"]}
+    assert notes["cut at random, same widths"] == "same recovery, stopped by hand after 2 of 4 epochs"
+    assert notes["from scratch, same widths"].endswith("lr 0.1, stopped by hand after 2 of 4 epochs")
 
 
 def test_new_weights_forget_every_parameter():

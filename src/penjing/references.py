@@ -63,8 +63,9 @@ def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, 
 def random(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Keep the widths, choose the units at random, recover in the same way."""
     fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example)
-    model = _at_random(steps, fresh, state, _apart(run, "random")).model
-    return "cut at random, same widths", model, "same recovery"
+    apart = _apart(run, "random")
+    model = _at_random(steps, fresh, state, apart).model
+    return "cut at random, same widths", model, _told("same recovery", apart)
 
 
 @register("reference")
@@ -72,13 +73,19 @@ def scratch(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Modul
     """Keep the widths, draw new weights, train for as many epochs as the steps train."""
     how = _training(steps)
     fresh = State(from_new_weights(state.model, run.seed), state.original, state.data, state.example)
-    model = how(fresh, _apart(run, "scratch")).model
-    return "from scratch, same widths", model, f"{how.epochs} epochs from new weights, lr {how.lr:g}"
+    apart = _apart(run, "scratch")
+    model = how(fresh, apart).model
+    return "from scratch, same widths", model, _told(f"{how.epochs} epochs from new weights, lr {how.lr:g}", apart)
 
 
 def _apart(run: Run, name: str) -> Run:
     """Return a run of its own, whose book nobody reads."""
     return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={}, listeners=[])
+
+
+def _told(how: str, apart: Run) -> str:
+    """Return how a reference was made, with trainings that Ctrl-C ended: it is then no fair comparison."""
+    return ", ".join([how, *apart.noted("stopped")])
 
 
 def from_new_weights(model: nn.Module, seed: int) -> nn.Module:

@@ -1,6 +1,8 @@
 """The driver measures each plan once, remembers, goes on, and stops when told to."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -94,6 +96,46 @@ def test_stopping_takes_the_best_so_far_and_a_run_that_goes_on_stops_there_again
     assert f"the search is stopped; the best of its {len(one.trials)} trials is taken" in capsys.readouterr().err
     fresh = Crew()
     assert driver(fresh, path).run(random(trials=64), problem()).key == plan.key and not fresh.asked
+
+
+def test_two_searches_that_are_stopped_are_each_stopped_there_again(tmp_path):
+    """As where the error alone is bounded: a search for each round of a bisection."""
+
+    class Twice(Crew):
+        def evaluate(self, plans):
+            yield from list(super().evaluate(plans[-5:]))  # answered out of order, the others not at all
+            raise KeyboardInterrupt
+
+    def both(one):
+        return [one.run(random(trials=64), problem(limit=limit)).key for limit in (20, 16)]
+
+    path = tmp_path / "journal.jsonl"
+    one = driver(Twice(), path)
+    plans = both(one)
+    assert [told["stopped"] for told in one.told] == [True, True]
+    assert len({fact["plan"] for fact in one.facts.values()}) == len(one.facts) == 10
+    fresh = Crew()
+    again = driver(fresh, path)
+    assert both(again) == plans and not fresh.asked
+    assert again.facts == one.facts
+
+
+def test_ctrl_c_while_a_trial_is_written_down_waits_until_it_is_known(tmp_path, monkeypatch):
+    honest = Journal.note
+
+    def note(self, event, **facts):
+        honest(self, event, **facts)
+        if str(facts.get("name")).endswith("trial 12"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "note", note)
+    path = tmp_path / "journal.jsonl"
+    one = driver(Crew(), path)
+    plan = one.run(random(trials=16), problem())
+    assert one.told[0]["stopped"]
+    monkeypatch.undo()
+    fresh = Crew()
+    assert driver(fresh, path).run(random(trials=16), problem()).key == plan.key and not fresh.asked
 
 
 def test_stopping_before_anything_is_found_leaves_the_run(tmp_path):

@@ -7,8 +7,11 @@ from torch import nn
 
 import penjing
 from penjing.core.types import Site
+from penjing.graph.trace import trace
+from penjing.steps import price
 from penjing.steps.choose import at_step
 from penjing.steps.prune import prune
+from penjing.steps.state import Run, State
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,20 @@ def test_a_network_of_group_norms_is_cut_to_its_budget():
     result = penjing.run(Grouped(), None, [prune(criterion="l1")], "macs=0.2x", example=torch.randn(2, 3, 8, 8))
     original, small = result.results["rows"]
     assert 0.1 < small["macs"] / original["macs"] <= 0.2
+
+
+def test_two_cuts_of_one_run_know_the_same_times(tmp_path, monkeypatch):
+    """Or the second, gone on with, would choose by other times than those that it searched by."""
+    timed = []
+
+    def time_shape(shape, threads, batch):
+        timed.append(shape)
+        return 0.01 * len(timed)
+
+    monkeypatch.setattr(price, "time_shape", time_shape)
+    model = Grouped().eval()
+    state = State(model, model, None, ((torch.randn(2, 3, 8, 8),), {}))
+    graph = trace(model, *state.example)
+    run = Run(tmp_path)
+    one, two = (price.Pricer(graph, state, run, "latency=0.5x").table for _ in range(2))
+    assert one.times == two.times and len(timed) == len(set(timed))

@@ -1,5 +1,7 @@
 """A training that is stopped and taken up again ends as if nothing had happened."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from penjing.core.errors import PenjingError, ResumeError, TrainError
 from penjing.terms.hints import hints
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.loop import Options, fit
+from penjing.training.state import Snapshot
 
 from .toys import Normed, Plain, ToySplit, built, equal, toy, weights
 
@@ -122,3 +125,22 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
     with pytest.raises(PenjingError, match=r"training.safetensors cannot be written: No space left on device"):
         train(QUICK, path=path)
     assert path.read_bytes() == before
+
+
+def test_ctrl_c_while_an_epoch_is_put_aside_leaves_weights_of_one_epoch(monkeypatch):
+    ends = []
+    model = built(Normed)
+    fit(model, toy(320), toy(40), QUICK, seed=3, on_epoch=lambda row: ends.append(weights(model)))
+    taken = []
+    honest = Snapshot.take
+
+    def take(self):
+        taken.append(self)
+        if len(taken) == 2:
+            self.copies[0].copy_(self._tensors[0])
+            os.kill(os.getpid(), signal.SIGINT)
+        honest(self)
+
+    monkeypatch.setattr(Snapshot, "take", take)
+    stopped, history = train(QUICK)
+    assert history.stopped and equal(stopped, ends[len(history.rows) - 1])

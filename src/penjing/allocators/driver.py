@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from penjing.allocators.problem import Problem
 from penjing.core import console
 from penjing.core.errors import ResumeError
+from penjing.core.interrupts import held
 from penjing.core.journal import Journal
 from penjing.core.types import Plan, Search, Trial
 from penjing.workers import Evaluator
@@ -40,6 +42,7 @@ class Driver:
     _values: dict[str, float] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _open: list[Plan] = field(default_factory=list)
+    _searches: int = 0
     _crew: Evaluator | None = None
 
     def run(self, allocator: Any, problem: Problem) -> Plan:
@@ -52,6 +55,7 @@ class Driver:
         chosen = allocator(problem)
         if isinstance(chosen, Plan):
             return chosen
+        self._searches += 1
         since, start, stopped = len(self.trials), time.perf_counter(), False
         expected = getattr(allocator, "trials", None)
         try:
@@ -81,7 +85,8 @@ class Driver:
             self._open = next(search)
             while True:
                 new = list({plan.key: plan for plan in self._open if plan.key not in self._values}.values())
-                self._numbers |= {plan.key: len(self._values) + i for i, plan in enumerate(new, 1)}
+                for plan in new:  # one that was asked about when a search was stopped has its number already
+                    self._numbers.setdefault(plan.key, len(self._numbers) + 1)
                 if problem.minimise == "lost":
                     self._values |= {plan.key: problem.lost(plan) for plan in new}
                 else:
@@ -126,7 +131,8 @@ class Driver:
 
     @property
     def _stop(self) -> str:
-        return f"{self.at}: stopped after"
+        """What the journal calls the end of this search by hand."""
+        return f"{self.at}: search {self._searches} stopped after"
 
     def _evaluate(self, plans: Sequence[Plan], problem: Problem, expected: int | None, advance: console.Step) -> None:
         """Find out the values of new plans: from the journal, or else from whoever evaluates.
@@ -159,16 +165,18 @@ class Driver:
             self._crew = self.hire()
         met = (trial[problem.minimise] for trial in self.trials if trial.meets(problem.bounds))
         best = min(met, default=float("inf"))
-        for i, value in self._crew.evaluate(missing):
-            plan = missing[i]
-            found = self.journal.found(self._name(plan), {"plan": plan.key, problem.minimise: value})
-            self._values[plan.key] = float(found[problem.minimise])
-            trial = self._trial(plan, problem)
-            if trial.meets(problem.bounds):
-                best = min(best, trial[problem.minimise])
-            done = f"{len(self._values)} of {expected}" if expected else f"{len(self._values)}"
-            text = f"{done} trials, least {problem.minimise} {best:.4g}"
-            advance(1, f"{self.at}: {text}")
-            fact = self._fact(trial, problem)
-            console.emit("trial", of=expected, **fact)
-            self.tell(fact)
+        with closing(self._crew.evaluate(missing)) as answers:
+            for i, value in answers:
+                plan = missing[i]
+                with held():  # or a run that goes on would know of a trial that this one did not
+                    found = self.journal.found(self._name(plan), {"plan": plan.key, problem.minimise: value})
+                    self._values[plan.key] = float(found[problem.minimise])
+                trial = self._trial(plan, problem)
+                if trial.meets(problem.bounds):
+                    best = min(best, trial[problem.minimise])
+                done = f"{len(self._values)} of {expected}" if expected else f"{len(self._values)}"
+                text = f"{done} trials, least {problem.minimise} {best:.4g}"
+                advance(1, f"{self.at}: {text}")
+                fact = self._fact(trial, problem)
+                console.emit("trial", of=expected, **fact)
+                self.tell(fact)

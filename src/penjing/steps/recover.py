@@ -170,7 +170,9 @@ class train(Options):  # noqa: N801  (registered under its own name)
             told = {"terms": [repr(term) for term in terms], "precision": history.precision, "device": history.device}
             run.note("trained", told | asdict(recipe))
             if history.stopped:
-                what = f"The training was stopped by hand after {len(history.rows)} of {self.epochs} epochs."
+                stopped = f"stopped by hand after {len(history.rows)} of {self.epochs} epochs"
+                run.note("stopped", stopped)
+                what = f"The training was {stopped}."
                 run.note("remarks", what)
                 console.remark(f"{what} The run goes on with that.")
             if data.labelled:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from penjing.core import console
 from penjing.core.errors import TrainError
+from penjing.core.interrupts import held
 from penjing.core.outputs import first_tensor
 from penjing.core.types import Progress, Term
 from penjing.training.blend import Blend
@@ -166,20 +167,21 @@ class Session:
                 f"has {len(self.job.train)} samples and must give them in batches of {self.recipe.batch}."
             )
         metrics = self._validate((epoch + 1) * self.steps - 1)
-        self.good.take()
-        if self.recipe.keep == "best" and metrics and (metrics.correct, -metrics.loss) > at.best:
-            at.best, at.kept = (metrics.correct, -metrics.loss), epoch + 1
-            self.best = self.best or Snapshot(self.tensors)
-            self.best.take()
-        row: Row = {
-            "epoch": epoch + 1,
-            "lr": self._lr((epoch + 1) * self.steps - 1),
-            "loss": at.total / at.seen,
-            "val_accuracy": metrics.accuracy if metrics else None,
-            "val_loss": metrics.loss if metrics else None,
-            "seconds": time.perf_counter() - start,
-        }
-        self.at = Where(epoch + 1, rows=[*at.rows, row], best=at.best, kept=at.kept)
+        with held():  # or Ctrl-C would leave weights of two epochs
+            self.good.take()
+            if self.recipe.keep == "best" and metrics and (metrics.correct, -metrics.loss) > at.best:
+                at.best, at.kept = (metrics.correct, -metrics.loss), epoch + 1
+                self.best = self.best or Snapshot(self.tensors)
+                self.best.take()
+            row: Row = {
+                "epoch": epoch + 1,
+                "lr": self._lr((epoch + 1) * self.steps - 1),
+                "loss": at.total / at.seen,
+                "val_accuracy": metrics.accuracy if metrics else None,
+                "val_loss": metrics.loss if metrics else None,
+                "seconds": time.perf_counter() - start,
+            }
+            self.at = Where(epoch + 1, rows=[*at.rows, row], best=at.best, kept=at.kept)
         self._keep(0)
         if self.job.on_epoch is not None:
             self.job.on_epoch(dict(row))

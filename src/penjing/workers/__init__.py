@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from penjing.core.errors import RecipeError
 
@@ -46,10 +46,14 @@ class Workers:
         )
 
 
+Answers: TypeAlias = Generator[tuple[int, Any], None, None]
+"""(position, value) of each item; whoever closes it ends what is under way."""
+
+
 class Evaluator(Protocol):
     """Evaluates items."""
 
-    def evaluate(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def evaluate(self, items: Sequence[Any]) -> Answers:
         """Yield (position, value) of each item, in the order in which they are done."""
 
     def close(self) -> None:
@@ -62,7 +66,7 @@ class Here:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
 
-    def evaluate(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def evaluate(self, items: Sequence[Any]) -> Answers:
         """Yield (position, value) of each item, in order."""
         for i, item in enumerate(items):
             yield i, self.function(item)

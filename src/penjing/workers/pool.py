@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,7 +74,7 @@ class Pool:
         self.idle: list[Worker] = []
         self.busy: dict[Worker, _Task] = {}
 
-    def evaluate(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def evaluate(self, items: Sequence[Any]) -> Generator[tuple[int, Any], None, None]:
         """Yield (position, value) of each item, in the order in which they are done.
 
         Raises: PenjingError as the function raised it; WorkerError when an item has lost three workers.
