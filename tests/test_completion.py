@@ -77,7 +77,8 @@ def test_the_outline_that_is_read_from_the_source_is_the_registry():
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_can_be_set_up(shell, tmp_path):
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    # typer looks for the shell among its parents, and under a test runner finds none.
+    environment = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     command = [sys.executable, "-m", "penjing.cli", "--install-completion", shell]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

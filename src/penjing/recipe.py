@@ -8,10 +8,10 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import yaml
 
 from penjing.core.errors import RecipeError, did_you_mean
@@ -175,8 +175,7 @@ def _parsed(text: str, where: str) -> Any:
 
 def _depth(text: str) -> int:
     """Return how many brackets are open at once, at most."""
-    steps = np.array([1 if c in "[{" else -1 for c in text if c in "[]{}"])
-    return int(np.cumsum(steps).max(initial=0))
+    return max(accumulate(1 if c in "[{" else -1 for c in text if c in "[]{}"), default=0)
 
 
 def parse(data: Mapping[str, Any], where: str) -> Recipe:

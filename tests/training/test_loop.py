@@ -381,16 +381,28 @@ def test_a_split_that_gives_other_batches_than_its_length_says_is_refused():
         fit(built(Plain), Short(split.x, split.labels), None, QUICK)
 
 
-def test_an_interruption_restores_modes_and_terms():
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interruption_in_the_first_epoch_restores_modes_and_terms():
     term, model = Pull(), built(Normed).eval()
-
-    def stop(row):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fit(model, toy(), None, QUICK, terms=[term], on_epoch=stop)
+        fit(model, toy(), None, QUICK, terms=[term], progress=stop)
     assert not model.training
     assert term.calls[-1] == "detach"
+
+
+def test_an_interruption_after_an_epoch_ends_training_with_it():
+    model, seen = built(Normed), []
+
+    def after_one(row):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        raise KeyboardInterrupt
+
+    history = fit(model, toy(), None, QUICK, on_epoch=after_one)
+    assert history.stopped and len(history.rows) == history.kept == len(seen) == 1 < QUICK.epochs
+    assert all(torch.equal(tensor, seen[0][name]) for name, tensor in model.state_dict().items())
 
 
 def test_metrics_of_the_history_are_plain_numbers():
