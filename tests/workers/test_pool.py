@@ -1,14 +1,19 @@
 """Workers may die, hang and fail; the values are those of the function all the same."""
 
+import io
 import os
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from penjing.core.errors import MissingExtra, PlanError, RecipeError, WorkerError
 from penjing.workers import Here, Workers, hired
+from penjing.workers.pool import Lost, Pool
 
 
 def square(x):
@@ -99,6 +104,66 @@ def test_a_worker_that_died_while_idle_is_replaced(pool):
     assert results(one, [3, 4]) == [9, 16]
 
 
+class Nobody:
+    """Workers that are gone before they hear anything."""
+
+    def __init__(self):
+        self.hired = 0
+
+    def hire(self):
+        self.hired += 1
+        return self
+
+    def send(self, item):
+        raise Lost("is gone")
+
+    def kill(self):
+        pass
+
+
+def test_workers_that_never_come_up_are_not_hired_for_ever():
+    nobody = Nobody()
+    with pytest.raises(WorkerError, match="of 3 workers the last is gone"):
+        results(Pool(nobody, 2, 5.0), [1])
+    assert nobody.hired == 3
+
+
+def loaded(x):
+    """Read pictures as a user's loader does."""
+    return sum(len(part) for part in DataLoader(range(8), 2, num_workers=1))
+
+
+def test_a_worker_may_have_loaders_with_processes(pool):
+    assert results(pool(loaded), [1, 2]) == [8, 8]
+
+
+def missing(x):
+    raise MissingExtra("This cost", "nothing", "none")
+
+
+def test_every_error_of_ours_comes_through(pool):
+    with pytest.raises(MissingExtra, match=r"This cost needs nothing: pip install 'penjing\[none\]'"):
+        results(pool(missing), [1])
+
+
+def prints(x):
+    print("a line of the user's")
+    return x
+
+
+def test_what_a_worker_prints_does_not_wait_for_the_progress_bar_of_its_parent(pool, monkeypatch):
+    """A bar catches what is printed; where a worker is forked, another thread may hold the bar's lock."""
+
+    class Bar(io.StringIO):
+        def write(self, text):
+            if threading.current_thread() is not threading.main_thread():
+                time.sleep(600)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stdout", Bar())
+    assert results(pool(prints, timeout=5), [1]) == [1]
+
+
 def test_leaving_early_ends_what_is_under_way(pool):
     one = pool(once_slow, 2)
     asked = one.evaluate(range(4))
@@ -117,12 +182,16 @@ def once_slow(x):
     return x
 
 
-def test_workers_leave_when_their_parent_is_gone(tmp_path):
+@pytest.mark.parametrize("second", [[], [1]], ids=["idle", "hanging"])
+def test_workers_leave_when_their_parent_is_gone(tmp_path, second):
     parent = os.fork()
     if parent == 0:  # a parent that starts a worker and is killed at once
-        one = hired(Workers.of(1), square)
-        next(one.evaluate([1]))
+        one = hired(Workers.of(1), once_slow)
+        next(one.evaluate([0]))
         (tmp_path / "pid").write_text(str(one.idle[0].process.pid if one.idle else 0))
+        for item in second:
+            one.idle[0].send(item)
+            time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(parent, 0)
     pid = int((tmp_path / "pid").read_text())
@@ -149,7 +218,7 @@ def test_workers_are_read(text, count, cluster):
     assert Workers.of(text) == Workers(count, cluster)
 
 
-@pytest.mark.parametrize("text", ["-1", "four", "ray:0", "ray:", "", ":6379", None])
+@pytest.mark.parametrize("text", ["-1", "²", "four", "ray:0", "ray:", "", ":6379", None])
 def test_workers_that_are_none_are_refused(text):
     with pytest.raises(RecipeError, match="write a number of processes, ray"):
         Workers.of(text)

@@ -85,6 +85,10 @@ class MissingExtra(PenjingError):
 
     def __init__(self, what: str, library: str, extra: str) -> None:
         super().__init__(f"{what} needs {library}: pip install 'penjing[{extra}]'")
+        self._parts = what, library, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str, str]]:
+        return type(self), self._parts  # so that it crosses from one process to another
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

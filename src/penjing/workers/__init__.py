@@ -34,11 +34,11 @@ class Workers:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
             raise RecipeError(f"The timeout of an evaluation is a number of seconds above 0; got {timeout!r}.")
         said = str(text).strip()
-        if said.isdigit():
+        if re.fullmatch("[0-9]+", said):
             return cls(int(said), "", timeout)
-        if found := re.fullmatch(r"ray(?::([1-9]\d*))?", said):
+        if found := re.fullmatch("ray(?::([1-9][0-9]*))?", said):
             return cls(int(found[1]) if found[1] else None, "local", timeout)
-        if re.fullmatch(r"(ray://)?[\w.-]+:\d+", said) and not said.startswith("ray:0"):
+        if re.fullmatch(r"(ray://)?[\w.-]+:[0-9]+", said) and not said.startswith("ray:0"):
             return cls(None, said, timeout)
         raise RecipeError(
             f"workers is {text!r}; write a number of processes, ray, ray:4, or the address of a Ray cluster such as "

@@ -84,7 +84,7 @@ class Pool:
         try:
             while todo or self.busy:
                 while todo and len(self.busy) < self.count:
-                    self._give(*todo.popleft())
+                    self._give(*todo.popleft(), losses)
                 for worker in self.backend.wait(list(self.busy), LOOK):
                     task = self.busy[worker]
                     try:
@@ -103,16 +103,24 @@ class Pool:
                 worker.kill()
             self.busy.clear()
 
-    def _give(self, index: int, item: Any) -> None:
+    def _give(self, index: int, item: Any, losses: Counter[int]) -> None:
+        """Give an item to one who is idle, or to a new worker.
+
+        Raises: WorkerError when new ones are lost again and again.
+        """
         while True:
-            worker = self.idle.pop() if self.idle else self.backend.hire()
+            waited = bool(self.idle)
+            worker = self.idle.pop() if waited else self.backend.hire()
+            self.busy[worker] = _Task(index, item, time.monotonic())
             try:
                 worker.send(item)
-            except Lost:  # it died while it had nothing to do
-                worker.kill()
-                continue
-            self.busy[worker] = _Task(index, item, time.monotonic())
-            return
+                return
+            except Lost as lost:
+                if waited:  # it died while it had nothing to do
+                    del self.busy[worker]
+                    worker.kill()
+                else:
+                    self._taken_back(worker, losses, str(lost))
 
     def _taken_back(self, worker: Worker, losses: Counter[int], what: str) -> tuple[int, Any]:
         """Dismiss a worker and return what it had to do.
@@ -149,7 +157,7 @@ def replied(function: Any, item: Any) -> tuple[bool, Any]:
         return True, function(item)
     except PenjingError as error:
         return False, error
-    except Exception as error:
+    except Exception as error:  # of the user's code, and perhaps of a class that only this process knows
         return False, WorkerError(f"An evaluation failed: {reason(error)}")
 
 

@@ -6,8 +6,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -86,15 +88,26 @@ class Processes:
 def _serve(connection: Connection, function: Callable[[Any], Any], parent: int) -> None:
     """Evaluate what comes, until nobody is left to ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
+    # What is printed here goes to stderr by a way of its own: a progress bar of the parent's may have been locked by
+    # another of its threads when this process was forked, and nobody would ever unlock it.
+    sys.stdout = sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    # Told to be a daemon, so that it never outlives its parent; but a user's loader may have processes of its own.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     # A forked process inherits an OpenMP pool whose threads do not exist; a new thread gets a new pool.
     with ThreadPoolExecutor(1) as fresh:
         while True:
             while not connection.poll(LOOK):
-                # Its brothers hold copies of the parent's end of the pipe, so that it does not break with the parent.
-                if os.getppid() != parent:
-                    return
+                _leave_without(parent)
             try:
-                item = connection.recv()
-                connection.send(fresh.submit(replied, function, item).result())
+                task = fresh.submit(replied, function, connection.recv())
+                while not futures.wait([task], LOOK).done:
+                    _leave_without(parent)
+                connection.send(task.result())
             except (EOFError, OSError):
                 return
+
+
+def _leave_without(parent: int) -> None:
+    """End this process where the one that asks is gone; its brothers hold copies of the pipe, which does not break."""
+    if os.getppid() != parent:
+        os._exit(1)
