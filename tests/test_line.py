@@ -213,7 +213,7 @@ def test_a_recipe_runs_and_its_keys_can_be_set(folder, tmp_path):
     assert done.exit_code == 0, done.output
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [e["name"] for e in events if e["event"] == "stage"] == [
-        "evaluate", "prune", "train", "export", "check", "evaluate"
+        "evaluate", "prune", "train", "export", "export the original", "time the original", "check", "evaluate"
     ]  # fmt: skip
     (epoch,) = [e for e in events if e["event"] == "epoch"]
     assert epoch["epoch"] == epoch["epochs"] == 1 and epoch["loss"] > 0

@@ -20,7 +20,7 @@ from penjing.core.plain import told
 from penjing.graph import form
 from penjing.steps.prune import prune
 from penjing.steps.recover import train
-from tiny import pictures, tiny
+from tiny import TinyNet, pictures, tiny
 
 STEPS = [prune(criterion="l1"), "reconstruct", "recalibrate", train(epochs=2, lr=0.02, batch=16), "export", "check"]
 
@@ -40,7 +40,7 @@ SAME = ("sites", "pinned", "budget", "test_reads", "validation", "trained", "rem
 def test_results_say_where_a_run_went_on(data, tmp_path, monkeypatch, whole):
     assert whole.results["resumed"] == []
     with monkeypatch.context() as patch:
-        kill_at(patch, 4)
+        kill_at(patch, 3)
         with pytest.raises(Killed):
             run(data, tmp_path)
     result = run(data, tmp_path)
@@ -56,13 +56,10 @@ def timeless(results):
     rows = [{k: v for k, v in row.items() if k not in ("latency", "ratio")} for row in results["rows"]]
     epochs = [{k: v for k, v in row.items() if k != "seconds"} for row in results["training"]]
     return {
-        **{
-            k: results[k]
-            for k in ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks", "trials")
-        },
+        **{k: results[k] for k in SAME},
         "rows": rows,
         "epochs": epochs,
-        "stages": [(stage["name"]) for stage in results["stages"]],
+        "stages": [stage["name"] for stage in results["stages"]],
     }
 
 
@@ -106,6 +103,17 @@ def test_a_run_killed_before_every_line_of_its_journal_ends_the_same(data, tmp_p
     assert timeless(whole.results) == timeless(json.loads((place / "results.json").read_text()))
     assert (place / "model.onnx").read_bytes() == (whole.folder / "model.onnx").read_bytes()
     assert not (place / "unfinished").exists()
+
+
+def test_the_original_is_measured_when_somebody_asks_and_told_apart_from_who_asks(data, whole):
+    stages = {stage["name"]: stage["seconds"] for stage in whole.results["stages"]}
+    names = list(stages)
+    assert names.index("export") < names.index("export the original") < names.index("time the original"), names
+    assert len(whole.results["stages"]) == len(STEPS) + 4, "two evaluations and the original's two"
+    timed = penjing.run(TinyNet(width=32), data, [prune(criterion="l1")], "latency=0.9x").results["stages"]
+    assert [stage["name"] for stage in timed][1:4] == ["export the original", "time the original", "prune"]
+    untimed = penjing.run(tiny(), data, ["recalibrate"]).results["stages"]
+    assert "time the original" not in [stage["name"] for stage in untimed]
 
 
 def test_latencies_that_were_measured_are_not_measured_again(data, tmp_path, monkeypatch):

@@ -9,13 +9,11 @@ from typing import Any
 from penjing.core.console import table
 from penjing.core.errors import PlanError
 from penjing.core.plain import told, written
-from penjing.core.registry import build
 from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
-from penjing.graph.draft import Draft
-from penjing.graph.trace import trace
 from penjing.steps.choose import Cut
-from penjing.steps.price import Predicting, Pricer, cheap_costs, units
+from penjing.steps.original import counted
+from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
 
@@ -77,9 +75,8 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
 
 def _costs(cut: Cut, pricer: Pricer, state: State) -> list[dict[str, Any]]:
     """Return a row a cost: the original's, what is asked, and what is predicted, where it is known before the work."""
-    draft = Draft(trace(cut.model, *state.example, proof=False), Plan(), lambda: cut.model)
-    predicted = {name: float(build("cost", name)(draft)) for name in cheap_costs()} | pricer(cut.plan)
-    original = pricer.original.costs
+    predicted = counted(cut.model, state.example) | pricer(cut.plan)
+    original = pricer.original.counts | {b.cost: pricer.original.cost(b.cost) for b in pricer.bounds}
     rows = []
     for name in [*predicted, *(name for name in pricer.wanted if name not in predicted)]:
         one = pricer.wanted.get(name)

@@ -14,15 +14,11 @@ import torch
 from torch import nn
 
 import penjing
-from penjing.core.registry import build
-from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.exporting.measure import Timing, cpu_name, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
-from penjing.graph.draft import Draft
-from penjing.graph.trace import trace
-from penjing.steps.price import cheap_costs, original_of
+from penjing.steps.original import counted, original_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 
@@ -104,10 +100,7 @@ def going_on(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def row(name: str, model: nn.Module, state: State, run: Run, timings: dict[str, Timing], note: str) -> dict[str, Any]:
     """Return one network's line of the table; the test split is read here, once."""
-    graph = trace(model, *state.example, proof=False)
-    draft = Draft(graph, Plan(), lambda: model)
-    facts: dict[str, Any] = {"name": name, "note": note}
-    facts |= {cost: float(build("cost", cost)(draft)) for cost in cheap_costs()}
+    facts: dict[str, Any] = {"name": name, "note": note, **counted(model, state.example)}
     facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
     facts |= run.journal.recall(f"test of {name}", lambda: tested(name, model, state.data, run))
     timing = timings[name]

@@ -19,7 +19,6 @@ from penjing.costs.units import resolve, show
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
-from penjing.steps.recover import data_of, labelled
 from penjing.steps.state import Run, State
 from penjing.steps.trial import Attempt
 from penjing.training.evaluate import evaluate
@@ -98,7 +97,7 @@ class Chooser:
             fewest = Plan.of(self.rewrite, {site.name: np.arange(site.fewest) for site in sites}, sites)
             costs = self.pricer(fewest)
             self.run.note("lowest", {"step": step, "costs": costs})
-            shares = (f"{name} {value / self.pricer.original.costs[name]:.3g}x" for name, value in costs.items())
+            shares = (f"{name} {value / self.pricer.original.cost(name):.3g}x" for name, value in costs.items())
             told.append(f"{', '.join(shares)} in steps of {step}")
         return f"lowest reachable: {'; '.join(told)}"
 
@@ -237,7 +236,7 @@ class Chooser:
 
     def _error(self, model: nn.Module, images: int) -> float:
         """Return the error on validation, in %, once batch norm is recalibrated."""
-        data = data_of(self.state, "prune")
+        data = self.state.data_for("prune")
         recalibrate(model, data.calibration(images, self.run.seed, size=128))
         return evaluate(model, data.val).error
 
@@ -246,9 +245,8 @@ class Chooser:
 
         Raises: Infeasible when no cut keeps it.
         """
-        data = labelled(self.state, "The budget error")
-        limit = resolve(self.pricer.wanted["error"], evaluate(self.state.original, data.val).error)
-        whole = self.pricer.original.costs["macs"]
+        limit = resolve(self.pricer.wanted["error"], self.pricer.original.cost("error"))
+        whole = self.pricer.original.cost("macs")
         low, high = 0.0, 1.0
         for round_ in range(1, ERROR_ROUNDS + 1):
             share = (low + high) / 2

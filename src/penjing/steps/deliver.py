@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core.errors import Missed, PlanError
-from penjing.core.registry import build, register
-from penjing.core.types import Plan
+from penjing.core.registry import register
 from penjing.costs.units import resolve, show
 from penjing.exporting.measure import ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
 from penjing.exporting.verify import check_parity
-from penjing.graph.draft import Draft
-from penjing.graph.trace import trace
-from penjing.steps.price import asked, cheap_costs, original_of, units
-from penjing.steps.recover import labelled
+from penjing.steps.original import counted, original_of
+from penjing.steps.price import asked, units
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 
@@ -86,20 +83,17 @@ class check:  # noqa: N801  (registered under its own name)
         """
         with run.stage("check") as said:
             file = self._file(state)
-            draft = Draft(trace(state.model, *state.example, proof=False), Plan(), state.copy_model)
             original = original_of(state, run)
-            costs = {name: float(build("cost", name)(draft)) for name in cheap_costs()}
+            costs = counted(state.model, state.example)
             timings = run.measure(f"the file of {run.at}", {"original": original.file, "model": file})
             faster = ratio(timings["original"], timings["model"])
-            costs |= {"size": float(file_bytes(file)), "latency": original.costs["latency"] / faster.median}
+            costs |= {"size": float(file_bytes(file)), "latency": original.cost("latency") / faster.median}
             wanted = asked(run.budget)
             if "error" in wanted:
-                data = labelled(state, "The budget error")
-                costs["error"] = evaluate(state.model, data.val).error
-                original.costs.setdefault("error", evaluate(state.original, data.val).error)
+                costs["error"] = evaluate(state.model, state.labelled_for("The budget error").val).error
             misses = []
             for name, one in wanted.items():
-                bound, unit = resolve(one, original.costs[name]), units()[name]
+                bound, unit = resolve(one, original.cost(name)), units()[name]
                 ok = bound.met(costs[name])
                 run.note("budget", {"cost": name, "asked": bound.asked, "limit": bound.limit, "unit": unit,
                                     "measured": costs[name], "met": ok,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,12 +14,12 @@ from penjing.costs.probe import Shape, time_shape
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
 from penjing.costs.units import Asked, parse_budget, resolve, show
-from penjing.exporting.measure import Timing, ratio
+from penjing.exporting.measure import ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
-from penjing.graph.trace import trace
+from penjing.steps.original import original_of
 from penjing.steps.state import Run, State
 
 MEASURED = ("latency", "size")
@@ -29,33 +27,6 @@ MEASURED = ("latency", "size")
 
 ARITHMETIC_STEP = 4
 """Widths that are no multiple of four leave the fast path of common CPU runtimes and are slower than uncut ones."""
-
-
-@dataclass
-class Original:
-    """What the original costs: the yardstick of relative bounds."""
-
-    costs: dict[str, float]
-    file: Path
-    timing: Timing
-
-
-def original_of(state: State, run: Run) -> Original:
-    """Return the original's costs, measured once a run."""
-    if "original" not in run.made:
-        draft = Draft(trace(state.original, *state.example, proof=False), Plan(), lambda: state.original)
-        found = {name: float(build("cost", name)(draft)) for name in cheap_costs()}
-        file = export_onnx(state.original, *state.example, run.scratch / "original.onnx")
-        timing = run.measure("the original", {"original": file})["original"]
-        found |= {"size": float(file_bytes(file)), "latency": timing.median_ms}
-        run.made["original"] = Original(found, file, timing)
-    original: Original = run.made["original"]
-    return original
-
-
-def cheap_costs() -> list[str]:
-    """Return the names of the costs that are arithmetic."""
-    return [name for name, cost in entries("cost").items() if isinstance(cost, type) and getattr(cost, "cheap", False)]
 
 
 def asked(budget: Any) -> dict[str, Asked]:
@@ -82,7 +53,7 @@ class Pricer:
         self.graph, self.state, self.run = graph, state, run
         self.original = original_of(state, run)
         self.wanted = asked(run.budget if budget is None else budget)
-        self.bounds = [resolve(a, self.original.costs[name]) for name, a in self.wanted.items() if name != "error"]
+        self.bounds = [resolve(a, self.original.cost(name)) for name, a in self.wanted.items() if name != "error"]
         self._refuse_idle()
         self.factors = dict.fromkeys(MEASURED, 1.0)
         self.table = LayerTable(run.threads, run.batch, self._timed)
@@ -95,7 +66,7 @@ class Pricer:
 
         Raises: BudgetError naming the costs.
         """
-        costs = self.original.costs
+        costs = {b.cost: self.original.cost(b.cost) for b in self.bounds}
         if self.bounds and "error" not in self.wanted and all(b.met(costs[b.cost]) for b in self.bounds):
             kept = (f"{b.cost}={b.asked} with {show(costs[b.cost], units()[b.cost])}" for b in self.bounds)
             raise BudgetError(f"The budget asks for nothing: the original meets {', '.join(kept)}.")
@@ -148,7 +119,7 @@ class Pricer:
         if self.wants("latency"):
             files = {"original": self.original.file, "candidate": file}
             timings = self.run.measure(f"a candidate of {self.run.at}", files)
-            found["latency"] = ratio(timings["candidate"], timings["original"]).median * self.original.costs["latency"]
+            found["latency"] = ratio(timings["candidate"], timings["original"]).median * self.original.cost("latency")
         return found
 
     def correct(self, plan: Plan, measured: Mapping[str, float]) -> None:
@@ -159,7 +130,7 @@ class Pricer:
 
     def shown(self, name: str, value: float) -> str:
         """Write a cost with its unit and as a share of the original's."""
-        return f"{show(value, units()[name])} ({value / self.original.costs[name]:.3g}x)"
+        return f"{show(value, units()[name])} ({value / self.original.cost(name):.3g}x)"
 
     def told(self, plan: Plan) -> str:
         """Describe a plan's predicted costs beside the bounds, for people."""

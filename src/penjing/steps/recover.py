@@ -30,29 +30,6 @@ GUESSING = (
 )
 
 
-def data_of(state: State, what: str) -> Data:
-    """Return the state's data.
-
-    Raises: PlanError naming the step that needs it.
-    """
-    if state.data is None:
-        raise PlanError(f"The step {what!r} needs data, and this run has none; pass data.")
-    return state.data
-
-
-def labelled(state: State, what: str) -> Data:
-    """Return the state's data, whose pictures have a class each.
-
-    Raises: PlanError naming what needs it.
-    """
-    data = data_of(state, what)
-    if not data.labelled:
-        raise PlanError(
-            f"{what} counts wrong classes, and the pictures of {data.name} have none; leave it out, or give (x, class)."
-        )
-    return data
-
-
 def _some(step: str, images: int) -> None:
     if isinstance(images, bool) or not isinstance(images, int) or images < 1:
         raise PlanError(f"{step}: images must be a whole number, 1 or more; got {images!r}.")
@@ -78,7 +55,7 @@ class recalibrate:  # noqa: N801  (registered under its own name)
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a recalibrated model."""
-        data = data_of(state, "recalibrate")
+        data = state.data_for("recalibrate")
         with run.stage("recalibrate", _pictures(self.images, data)):
             model = state.copy_model()
             recalibrate_norms(model, data.calibration(self.images, run.seed, size=128))
@@ -108,7 +85,7 @@ class reconstruct:  # noqa: N801  (registered under its own name)
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a refitted model."""
-        data = data_of(state, "reconstruct")
+        data = state.data_for("reconstruct")
         with run.stage("reconstruct", _pictures(self.images, data)) as said:
             model = state.copy_model()
             graph = trace(state.original, *state.example, proof=False)
@@ -147,7 +124,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a trained model."""
-        data = data_of(state, "train")
+        data = state.data_for("train")
         taught = ("soft_targets" if data.labelled else "outputs", "hints")
         terms = [build("term", term) for term in (taught if self.terms is None else self.terms)]
         if any("weights" in plan.rewrites() for plan in state.plans):
@@ -213,7 +190,7 @@ class evaluate_:  # noqa: N801  (registered under its own name)
     def __call__(self, state: State, run: Run) -> State:
         """Return the state unchanged."""
         with run.stage("evaluate") as said:
-            data = data_of(state, "evaluate")
+            data = state.data_for("evaluate")
             if not data.labelled:
                 apart = distance(state.model, state.original, data.val)
                 run.note("distance", apart)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from penjing.core import console
+from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
 from penjing.core.types import Plan
 from penjing.data.data import Data
@@ -41,6 +42,28 @@ class State:
     def copy_model(self) -> nn.Module:
         """Return a copy of the current model to change."""
         return copy.deepcopy(self.model)
+
+    def data_for(self, what: str) -> Data:
+        """Return the data.
+
+        Raises: PlanError naming the step that needs it.
+        """
+        if self.data is None:
+            raise PlanError(f"The step {what!r} needs data, and this run has none; pass data.")
+        return self.data
+
+    def labelled_for(self, what: str) -> Data:
+        """Return the data, whose pictures have a class each.
+
+        Raises: PlanError naming what needs it.
+        """
+        data = self.data_for(what)
+        if not data.labelled:
+            raise PlanError(
+                f"{what} counts wrong classes, and the pictures of {data.name} have none; leave it out, or give "
+                "(x, class)."
+            )
+        return data
 
     def with_model(self, model: nn.Module, *plans: Plan) -> State:
         """Return the state with another model, of which nothing is written yet, and the plans that led there."""
@@ -79,6 +102,7 @@ class Run:
     made: dict[str, Any] = field(default_factory=dict)
     listeners: list[Callable[[str, Sequence[Any]], None]] = field(default_factory=list)
     _temporary: Path | None = None
+    _staged: float = 0.0
 
     def note(self, name: str, *facts: Any) -> None:
         """File facts under a name, in order."""
@@ -101,12 +125,14 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[list[str]]:
-        """Time a stage and tell it; append to the list handed out to describe what came of it."""
-        start = time.perf_counter()
+        """Time a stage, without the stages inside it, and tell it; append to the list handed out what came of it."""
+        start, before = time.perf_counter(), self._staged
         said = [detail] if detail else []
         console.emit("begin", name=name)
         yield said
-        seconds = time.perf_counter() - start
+        passed = time.perf_counter() - start
+        seconds = passed - (self._staged - before)
+        self._staged = before + passed
         told = {"name": name, "seconds": round(seconds, 2), "detail": "; ".join(said)}
         self.note("stages", told)
         console.emit("stage", **told)
