@@ -236,11 +236,14 @@ steps:
   - check
 """
 
+PATH = os.pathsep.join(map(str, (Path(__file__).parent, Path(penjing.__file__).parents[1])))
+"""Where other processes find the tests' networks, and this very penjing."""
+
 COMPRESS = ["compress", "tiny:tiny", "--budget", "macs=0.6x", "--criterion", "l1", "--epochs", "2", "--quiet"]
 
 
 def shell(*words, cwd=Path(__file__).parent, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
     command = [sys.executable, "-m", "penjing.cli", *map(str, words)]
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
