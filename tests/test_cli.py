@@ -248,7 +248,7 @@ def test_a_listener_that_leaves_does_not_stop_the_run(tmp_path):
     assert "Traceback" not in said and "Broken" not in said
     lines = said.splitlines()
     assert [line.partition(":")[0] for line in lines if not line.startswith("Beware")] == [
-        "evaluate", "prune", "reconstruct", "recalibrate", "export", "export the original", "time the original", "check",
-        "evaluate",
+        "evaluate", "prune", "reconstruct", "recalibrate", "export", "export the original", "time the original",
+        "check", "evaluate",
     ], "one plain line a stage"  # fmt: skip
     assert "\x1b" not in said and (tmp_path / "run" / "results.json").exists()
