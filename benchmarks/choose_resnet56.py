@@ -25,8 +25,10 @@ from penjing.core.random import torch_stream
 from penjing.data import load
 from penjing.graph.trace import plain
 from penjing.steps.prune import prune
-from penjing.steps.recover import recalibrate, reconstruct, train
+from penjing.steps.recalibrate import recalibrate
+from penjing.steps.reconstruct import reconstruct
 from penjing.steps.state import Run, State
+from penjing.steps.train import train
 from penjing.training.evaluate import evaluate
 from resnet56 import CALIBRATION, NORMAL
 from rows import fill

@@ -20,7 +20,9 @@ import torch
 from penjing import api, zoo
 from penjing.data import load
 from penjing.steps.prune import prune
-from penjing.steps.recover import recalibrate, reconstruct, train
+from penjing.steps.recalibrate import recalibrate
+from penjing.steps.reconstruct import reconstruct
+from penjing.steps.train import train
 from rows import fill
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -12,7 +12,7 @@ from nets.strangers import Mask, Pyramid
 from penjing.cli import app
 from penjing.core.errors import DataError, PlanError, TrainError
 from penjing.data import as_data, load
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from penjing.training.follow import distance
 
 X = torch.randn(60, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import penjing
 from penjing.cli import app
 from penjing.core.errors import Infeasible, PlanError
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from tiny import TinyNet, pictures, tiny
 
 

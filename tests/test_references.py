@@ -10,7 +10,7 @@ import penjing
 from penjing.core.errors import PlanError
 from penjing.references import _training, from_new_weights, refuse_impossible
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from penjing.training.session import Session
 from tiny import pictures, tiny
 

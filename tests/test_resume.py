@@ -19,7 +19,7 @@ from penjing.core.journal import Journal
 from penjing.core.plain import told
 from penjing.graph import form
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from tiny import TinyNet, pictures, tiny
 
 STEPS = [prune(criterion="l1"), "reconstruct", "recalibrate", train(epochs=2, lr=0.02, batch=16), "export", "check"]

@@ -15,7 +15,7 @@ import penjing
 from penjing.allocators import driver as drivers
 from penjing.core.errors import RecipeError, WorkerError
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from penjing.steps.trial import Attempt
 from tiny import pictures, skilled
 
@@ -162,7 +162,7 @@ def test_ctrl_c_before_there_is_anything_leaves_a_run_that_goes_on(model, data, 
     """From another process, as a terminal sends it."""
     words = ["-c", (
         "import sys; sys.path.insert(0, sys.argv[2]); import penjing; from tiny import tiny\n"
-        "from penjing.steps.recover import train\n"
+        "from penjing.steps.train import train\n"
         "penjing.run(tiny(), sys.argv[1], [train(epochs=400, batch=2, lr=0.001), 'export'], folder=sys.argv[3])"
     ), data, Path(__file__).parent, tmp_path / "run"]  # fmt: skip
     process = subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.PIPE, start_new_session=True)

@@ -22,14 +22,7 @@ _HOMES = {
     "PenjingError": "core.errors",
 }
 _PACKAGES = ("data", "zoo")
-_STEPS = {
-    "check": "deliver",
-    "export": "deliver",
-    "prune": "prune",
-    "recalibrate": "recover",
-    "reconstruct": "recover",
-    "train": "recover",
-}
+_STEPS = ("check", "export", "prune", "recalibrate", "reconstruct", "train")
 
 __all__ = [
     "PenjingError",
@@ -56,7 +49,7 @@ def __getattr__(name: str) -> Any:
     """Import public names on first use, so that ``import penjing`` stays quick."""
     if name in _PACKAGES:
         return importlib.import_module(f"penjing.{name}")
-    home = _HOMES.get(name) or (f"steps.{_STEPS[name]}" if name in _STEPS else None)
+    home = _HOMES.get(name) or (f"steps.{name}" if name in _STEPS else None)
     if home is None:
         raise AttributeError(f"module 'penjing' has no attribute {name!r}")
     return getattr(importlib.import_module(f"penjing.{home}"), name)

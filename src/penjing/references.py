@@ -17,10 +17,11 @@ from penjing.core.registry import build, find, register
 from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.graph.trace import trace
-from penjing.steps.deliver import check, export
+from penjing.steps.check import check
+from penjing.steps.export import export
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
 from penjing.steps.state import Run, State
+from penjing.steps.train import train
 
 RATES = {"sgd": 0.1, "adamw": 3e-3}
 """Peak learning rates from new weights, where the rate of a fine-tuning is too small."""

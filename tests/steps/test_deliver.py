@@ -7,7 +7,8 @@ import torch
 
 import penjing
 from penjing.core.errors import Infeasible, Missed, PlanError
-from penjing.steps.deliver import check, export
+from penjing.steps.check import check
+from penjing.steps.export import export
 from penjing.steps.prune import prune
 from tiny import TinyNet, pictures, tiny
 

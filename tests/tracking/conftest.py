@@ -3,7 +3,7 @@ import pytest
 import penjing
 from penjing.graph import form
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from tiny import pictures, tiny
 
 FIT = train(epochs=2, lr=0.02, batch=16)

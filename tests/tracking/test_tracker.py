@@ -11,7 +11,7 @@ from penjing.cli import app
 from penjing.core.errors import Infeasible, MissingExtra, PlanError, RecipeError
 from penjing.graph import form
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from penjing.tracking import tracker as trackers
 from penjing.tracking.tracker import Tracker
 from tiny import pictures, tiny

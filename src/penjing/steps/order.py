@@ -8,10 +8,11 @@ from typing import Any
 
 from penjing.core.errors import PlanError, RecipeError
 from penjing.core.registry import build, checked
-from penjing.steps.deliver import check, export
+from penjing.steps.check import check
+from penjing.steps.export import export
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
-from penjing.steps.recover import train
+from penjing.steps.train import train
 from penjing.training.options import Options, check_values
 
 

@@ -1,0 +1,59 @@
+"""Export the network, and prove that the file computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing.core.errors import PlanError
+from penjing.core.registry import register
+from penjing.exporting.onnx import export_onnx
+from penjing.exporting.verify import check_parity
+from penjing.steps.state import Run, State
+
+
+@register("step")
+@dataclass(frozen=True)
+class export:  # noqa: N801  (registered under its own name)
+    """Write ``file`` as one self-contained ONNX file and compare it with the model on real pictures.
+
+    ``tolerance`` is the largest relative difference of the outputs; ``images`` training pictures are compared, and
+    the first of them alone, since a file may be bound to a batch.
+    """
+
+    file: str = "model.onnx"
+    images: int = 64
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        if not self.file.endswith(".onnx") or Path(self.file).name != self.file or self.file.startswith("."):
+            raise PlanError(f"export: file is a plain name that ends in .onnx, in the run's folder; got {self.file!r}.")
+        if isinstance(self.images, bool) or self.images < 1:
+            raise PlanError(f"export: images must be 1 or more; got {self.images!r}.")
+        if not 0 < self.tolerance < 1:
+            raise PlanError(f"export: tolerance is a relative difference between 0 and 1; got {self.tolerance!r}.")
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with the file.
+
+        Raises: ParityError when file and model disagree; TraceError when the model cannot be exported.
+        """
+        with run.stage("export", self.file) as said:
+            notes: list[str] = []
+            path = export_onnx(state.model, *state.example, run.folder / self.file, notes=notes)
+            for note in notes:
+                run.note("remarks", note)
+            inputs: list[Any] = [state.example[0]]
+            if state.data is not None:
+                inputs = list(state.data.calibration(self.images, run.seed))
+            found = check_parity(state.model, path, inputs, tolerance=self.tolerance)
+            certificate = {"name": "torch equals ONNX", "difference": found.relative, "tolerance": self.tolerance}
+            compared = f"{self.file}, {found.samples - 1} pictures in batches and 1 alone"
+            run.note("certificates", certificate | {"ok": True, "detail": compared})
+            said.append(f"differs from the model by {found.relative:.1e} at most")
+        return state.with_file(self.file, path)
