@@ -94,6 +94,13 @@ def test_without_data_a_search_minimises_the_score_lost(model, data):
     assert result.results["searches"][0]["minimise"] == "lost"
 
 
+def test_without_classes_a_search_minimises_the_score_lost(model):
+    import torch
+
+    result = penjing.run(model, torch.randn(40, 3, 8, 8), [SEARCH], "macs=0.5x")
+    assert result.results["searches"][0]["minimise"] == "lost"
+
+
 def test_a_worker_that_cannot_do_it_leaves_a_run_that_can_go_on(alone, model, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Attempt, "__call__", lambda self, plan: os._exit(3))

@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from penjing.core.errors import MissingExtra, PlanError, RecipeError, WorkerError
-from penjing.workers import Here, Workers, hired
+from penjing.workers import Here, Workers, hired, processes
 from penjing.workers.pool import Lost, Pool
 
 
@@ -162,6 +162,20 @@ def test_what_a_worker_prints_does_not_wait_for_the_progress_bar_of_its_parent(p
 
     monkeypatch.setattr(sys, "stdout", Bar())
     assert results(pool(prints, timeout=5), [1]) == [1]
+
+
+def test_ctrl_c_while_a_worker_is_forked_does_not_end_it(pool, monkeypatch, capfd):
+    """A terminal sends it to the new process too, which is then not yet told to leave it to its parent."""
+    honest = processes._serve
+
+    def serve(*given):
+        os.kill(os.getpid(), signal.SIGINT)
+        honest(*given)
+
+    monkeypatch.setattr(processes, "_serve", serve)
+    assert results(pool(square), [1, 2]) == [1, 4]
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "goes to another" not in said
 
 
 def test_leaving_early_ends_what_is_under_way(pool):

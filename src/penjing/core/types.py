@@ -358,8 +358,8 @@ class Cost(Protocol):
 class Measured(Protocol):
     """A cost that needs pictures: ``on`` returns it for those of a data set."""
 
-    def on(self, data: Any, seed: int) -> Cost:
-        """Return the cost for this data set."""
+    def on(self, data: Any, seed: int) -> Cost | None:
+        """Return the cost for this data set; None where its pictures do not tell it."""
 
 
 class Allocator(Protocol):

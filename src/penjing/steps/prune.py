@@ -138,7 +138,7 @@ class prune:  # noqa: N801  (registered under its own name)
         raise PlanError(f"Nothing may be cut: the network has no site of {self.rewrite}.{why}")
 
     def _cost(self, state: State, run: Run) -> Cost | None:
-        """Return what trials measure; None where there is no data to measure it on."""
+        """Return what trials measure; None where no data tells it, and the score lost decides."""
         cost = build("cost", self.measure)
         if isinstance(cost, Measured):
             return None if state.data is None else cost.on(state.data, run.seed)

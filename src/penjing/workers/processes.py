@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from penjing.core.interrupts import held
 from penjing.workers.pool import LOOK, Lost, heard, replied
 
 
@@ -27,7 +28,8 @@ class Process:
         self.process = context.Process(target=_serve, args=(theirs, function, os.getpid()), daemon=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"This process .* is multi-threaded, use of fork")
-            self.process.start()
+            with held():  # or Ctrl-C would find the worker before it is told to leave that to its parent
+                self.process.start()
         theirs.close()
 
     def send(self, item: Any) -> None:
