@@ -295,7 +295,7 @@ def _set(data: Any, asked: str, key: str, value: Any) -> None:
     for i, part in enumerate([*path, last]):
         there = ".".join(key.split(".")[: i + 1])
         if isinstance(data, list):
-            if not part.isdigit() or int(part) >= len(data):
+            if not part.isdecimal() or int(part) >= len(data):
                 raise RecipeError(f"--set {asked}: there is nothing at {there}; its {len(data)} items count from 0.")
             index: Any = int(part)
             if isinstance(data[index], str) and i < len(path):

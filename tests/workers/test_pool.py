@@ -250,5 +250,12 @@ def test_without_ray_the_sentence_says_what_to_install(monkeypatch):
         hired(Workers.of("ray"), square)
 
 
+def test_spawned_workers_do_as_well_and_what_cannot_be_sent_is_one_sentence(pool, monkeypatch):
+    monkeypatch.setattr(processes, "start_method", lambda: "spawn")
+    assert results(pool(square, 1), [2, 3]) == [4, 9]
+    with pytest.raises(WorkerError, match="cannot be sent to other processes"):
+        results(pool(lambda x: x), [1])
+
+
 def test_nobody_is_hired_for_work_done_here():
     assert isinstance(hired(Workers.of(0), square), Here)

@@ -20,7 +20,7 @@ KEYS: Mapping[str, Settable] = {one.path.rpartition(".")[2]: one for one in keys
 
 
 def _number(text: str) -> int | float:
-    return int(text) if text.strip().isdigit() else float(text)
+    return int(text) if text.strip().isdecimal() else float(text)
 
 
 def _numbers(text: str) -> list[float]:

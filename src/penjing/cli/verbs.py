@@ -221,7 +221,7 @@ def inspect(
         from penjing.core.errors import RecipeError, TraceError
         from penjing.core.plain import json_text
 
-        sizes = [int(part) if part.strip().isdigit() else 0 for part in shape.split(",")]
+        sizes = [int(part) if part.strip().isdecimal() else 0 for part in shape.split(",")]
         if min(sizes) < 1:
             raise RecipeError(f"--input {shape!r} must be positive whole numbers, such as 3,32,32.")
         network = zoo.build(model, weights)

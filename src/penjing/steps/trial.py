@@ -14,14 +14,15 @@ from torch import nn
 from penjing.core.types import Cost, Plan, Rewrite
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
+from penjing.training.state import chance
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
     """Measures a cost of the network that a plan makes.
 
-    It computes on one thread wherever it runs, so that its last digit does not depend on who evaluates it: more cores
-    are used by more workers.
+    It computes on one thread, and draws chance by the plan, wherever it runs, so that its last digit does not depend on
+    who evaluates it: more cores are used by more workers.
     """
 
     model: nn.Module
@@ -32,7 +33,7 @@ class Attempt:
 
     def __call__(self, plan: Plan) -> float:
         """Return the cost in its unit."""
-        with one_thread():
+        with one_thread(), chance(0, plan.key, torch.device("cpu")):
             return float(self.cost(Draft(self.graph, plan, partial(self._made, plan))))
 
     def _made(self, plan: Plan) -> nn.Module:

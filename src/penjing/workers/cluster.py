@@ -78,16 +78,17 @@ class Cluster:
                 f"The network or the data cannot be sent to the workers: {_last_line(error)}. Build them from classes "
                 "of a module that the workers can import, or use a number of workers."
             ) from None
+        except BaseException:  # Ctrl-C, which leaves nothing running either
+            self.close()
+            raise
 
     def _join(self, address: str, count: int | None) -> None:
-        local: dict[str, Any] = (
-            {} if address else {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        )
+        options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
+        if not address:  # one that is started here opens its ports to this machine alone
+            options |= {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
             with _same_path():
-                self.ray.init(
-                    address=address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else local)
-                )
+                self.ray.init(**options)
         except Exception as error:  # whatever gRPC, the network or the token has to say
             raise WorkerError(
                 f"The Ray cluster {address or 'on this machine'} cannot be used: {_last_line(error)}. Is it up, of "

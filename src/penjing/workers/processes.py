@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import warnings
@@ -14,22 +15,38 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from penjing.core.errors import WorkerError, reason
 from penjing.core.interrupts import held
 from penjing.workers.pool import LOOK, Lost, heard, replied
 
 
+def start_method() -> str:
+    """Return how processes are started here."""
+    return "fork" if sys.platform == "linux" else "spawn"
+
+
 class Process:
-    """One process, forked where the system can: it starts at once and inherits the function as it is."""
+    """One process, forked on Linux: it starts at once and inherits the function as it is.
+
+    Elsewhere it is spawned, since libraries of macOS do not bear to be forked, and Windows cannot.
+
+    Raises: WorkerError where the function cannot be sent to a spawned process.
+    """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
-        fork = "fork" in multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("fork" if fork else "spawn")
+        context: Any = multiprocessing.get_context(start_method())
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function, os.getpid()), daemon=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"This process .* is multi-threaded, use of fork")
-            with held():  # or Ctrl-C would find the worker before it is told to leave that to its parent
-                self.process.start()
+            try:
+                with held():  # or Ctrl-C would find the worker before it is told to leave that to its parent
+                    self.process.start()
+            except (TypeError, AttributeError, pickle.PicklingError) as error:
+                raise WorkerError(
+                    f"The network or the data cannot be sent to other processes: {reason(error)} Build them from "
+                    "functions and classes of a module, or search without workers."
+                ) from None
         theirs.close()
 
     def send(self, item: Any) -> None:
