@@ -54,7 +54,7 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
 
 def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Make a network of the result's widths by other means; return its name, itself, and how it was made."""
-    with console.quiet(), console.listening(None):
+    with console.quiet(), console.unheard():
         made: tuple[str, nn.Module, str] = find("reference", name)(state, run, steps)
     return made
 
@@ -80,7 +80,7 @@ def scratch(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Modul
 
 def _apart(run: Run, name: str) -> Run:
     """Return a run of its own, whose book nobody reads."""
-    return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={}, listeners=[])
+    return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={})
 
 
 def _told(how: str, apart: Run) -> str:

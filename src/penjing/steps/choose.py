@@ -79,7 +79,7 @@ class Chooser:
         self.step = step_of(step, rewrite, pricer)
         self.minimise = "lost" if measure is None else type(measure).__name__
         hire = None if measure is None else partial(self._hired, measure)
-        self.driver = Driver(run.journal, run.at, hire, partial(run.tell, "trials"))
+        self.driver = Driver(run.journal, run.at, hire)
         self.found: dict[int, Plan] = {}
 
     def _hired(self, measure: Cost) -> Evaluator:

@@ -174,8 +174,8 @@ class train(Options):  # noqa: N801  (registered under its own name)
         )
 
     def _tell(self, row: Mapping[str, float | int | None], run: Run) -> None:
-        run.tell("epoch", row)
-        console.emit("epoch", epochs=self.epochs, **row)
+        in_run = len(run.noted("training")) + int(row["epoch"] or 0)
+        console.emit("epoch", step=run.at, epochs=self.epochs, in_run=in_run, **row)
         if console.watched():
             accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
             loss = f"loss {row['loss']:.4f}{accuracy}, {row['seconds']:.0f} s"
