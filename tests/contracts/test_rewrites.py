@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core.protocols import Rewrite
 from penjing.core.registry import build, entries
-from penjing.core.types import Kept, Layer, Plan, Rewrite, Site
+from penjing.core.types import Kept, Layer, Plan, Site
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
 from penjing.graph.draft import Draft

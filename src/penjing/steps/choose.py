@@ -14,7 +14,8 @@ from torch import nn
 from penjing.allocators.driver import Driver
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
-from penjing.core.types import Bound, Cost, Floats, Plan, Rewrite, Site
+from penjing.core.protocols import Cost, Rewrite
+from penjing.core.types import Bound, Floats, Plan, Site
 from penjing.costs.units import resolve, show
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove

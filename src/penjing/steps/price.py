@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from penjing.core.errors import BudgetError
+from penjing.core.protocols import Cost
 from penjing.core.registry import build, entries
-from penjing.core.types import Bound, Cost, Plan
+from penjing.core.types import Bound, Plan
 from penjing.costs.probe import Shape, time_shape
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable

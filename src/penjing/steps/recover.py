@@ -11,6 +11,7 @@ from torch import nn
 
 from penjing.core import console
 from penjing.core.errors import PlanError
+from penjing.core.protocols import Zeroing
 from penjing.core.registry import build, register
 from penjing.core.types import Kept
 from penjing.data.data import Data
@@ -115,7 +116,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
     """Fine-tune on the training split, by default taught by the original network.
 
     The default ``terms`` are its soft targets and hints, or, where pictures have no class, its outputs and hints.
-    Options are those of ``penjing.training.options.Options``. Zeros left by the rewrite ``weights`` are held.
+    Options are those of ``penjing.training.options.Options``. Zeros that a rewrite left are held.
     Validation accuracy is told after each epoch; test is never read.
     """
 
@@ -127,7 +128,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
         data = state.data_for("train")
         taught = ("soft_targets" if data.labelled else "outputs", "hints")
         terms = [build("term", term) for term in (taught if self.terms is None else self.terms)]
-        if any("weights" in plan.rewrites() for plan in state.plans):
+        if any(isinstance(build("rewrite", name), Zeroing) for plan in state.plans for name in plan.rewrites()):
             terms.append(build("term", "hold_zeros"))
         recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
         with run.stage("train", f"{self.epochs} epochs") as said:
