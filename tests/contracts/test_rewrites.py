@@ -60,6 +60,7 @@ def test_the_layers_are_those_of_the_draft(done: Done) -> None:
     assert [shape(layer) for layer in again.layers] == [shape(layer) for layer in done.draft.layers]
     assert sum(p.numel() for p in done.model.parameters()) == done.draft.parameters
     assert sum(b.numel() for b in done.model.buffers()) == done.draft.buffers
+    assert sum(int((p != 0).sum()) for p in done.model.parameters()) == done.draft.nonzero
 
 
 def test_the_file_computes_what_the_network_computes(done: Done, tmp_path: Path) -> None:
