@@ -77,7 +77,7 @@ class Slow:
 
 def test_a_cost_that_builds_the_network_is_no_bound(monkeypatch):
     monkeypatch.setitem(registry._entries["cost"], "slow", Slow)
-    with pytest.raises(BudgetError, match="slow builds the network.*cheap = True"):
+    with pytest.raises(BudgetError, match=r"slow builds the network.*cheap = True"):
         penjing.run(tiny(), None, [prune(criterion="l1")], "slow=0.5x", example=torch.randn(2, 3, 8, 8))
 
 
