@@ -69,7 +69,7 @@ def test_what_cannot_be_drawn_anew_is_refused_at_once(folder):
     data = penjing.data.load(folder)
     with pytest.raises(PlanError, match=r"new weights for 0 \(Bare\)"):
         refuse_impossible(("scratch",), nn.Sequential(Bare()), data, [])
-    with pytest.raises(PlanError, match="single weights leave these as they are"):
+    with pytest.raises(PlanError, match="zeros leave these as they are"):
         refuse_impossible(("scratch",), tiny(), data, [prune(rewrite="weights")])
     refuse_impossible(("random",), nn.Sequential(Bare()), data, [])
 

@@ -171,9 +171,9 @@ def run(
                 book.made["reads before"] = data.test_reads - book.journal.count(READ)
             with Tracker.opened(track, place, hidden).closing() as tracker:
                 tracker.settings(_settings(original, data, todo, book))
-                book.listeners.append(tracker.hear)
                 try:
-                    state, missed = _through(todo, start, book)
+                    with console.listening(tracker.hear):
+                        state, missed = _through(todo, start, book, tracker)
                     beside = [] if missed else [make(name, state, book, todo) for name in references]
                     results = gather(state, book, beside)
                 finally:
@@ -287,7 +287,7 @@ def _remarks(original: nn.Module, inputs: tuple[Any, ...], data: Data | None) ->
     return [f"The model returns {count} tensors: the logits alone are trained and judged, all are exported and proved."]
 
 
-def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Missed | None]:
+def _through(steps: Sequence[Any], state: State, book: Run, tracker: Tracker) -> tuple[State, Missed | None]:
     """Take the state through the steps, with the validation accuracy before and after; stop at a missed budget.
 
     Steps that an earlier process has done are not done again.
@@ -296,7 +296,7 @@ def _through(steps: Sequence[Any], state: State, book: Run) -> tuple[State, Miss
     todo = [*measured, *steps, *measured]
     names = [f"{i:02}-{type(step).__name__.rstrip('_')}" for i, step in enumerate(todo, 1)]
     state, done = go_on(state, book, names)
-    book.retell()
+    tracker.catch_up(book.book)
     if not done:
         book.note("remarks", *_remarks(state.original, state.example[0], state.data))
         book.note("steps", *map(told, steps))

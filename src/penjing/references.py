@@ -12,6 +12,7 @@ from torch import nn
 
 from penjing.core import console
 from penjing.core.errors import PlanError
+from penjing.core.protocols import Zeroing
 from penjing.core.random import stream
 from penjing.core.registry import build, find, register
 from penjing.core.types import Plan
@@ -40,9 +41,9 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
         return
     if data is not None and not data.labelled:
         raise PlanError("The reference 'scratch' learns from labels, and these pictures have no class: leave it out.")
-    if any(isinstance(step, prune) and step.rewrite == "weights" for step in steps):
+    if any(isinstance(step, prune) and isinstance(build("rewrite", step.rewrite), Zeroing) for step in steps):
         raise PlanError(
-            "The reference 'scratch' has the result's widths, and single weights leave these as they are: leave it out."
+            "The reference 'scratch' has the result's widths, and zeros leave these as they are: leave it out."
         )
     fixed = [name for name, module in original.named_modules() if _own(module) and _reset(module) is None]
     if fixed:
@@ -55,7 +56,7 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
 
 def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Make a network of the result's widths by other means; return its name, itself, and how it was made."""
-    with console.quiet(), console.listening(None):
+    with console.quiet(), console.unheard():
         made: tuple[str, nn.Module, str] = find("reference", name)(state, run, steps)
     return made
 
@@ -81,7 +82,7 @@ def scratch(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Modul
 
 def _apart(run: Run, name: str) -> Run:
     """Return a run of its own, whose book nobody reads."""
-    return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={}, listeners=[])
+    return replace(run, budget={}, seed=run.seed + 1, book={}, at=f"reference-{name}", made={})
 
 
 def _told(how: str, apart: Run) -> str:

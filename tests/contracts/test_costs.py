@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from torch import nn
 
+from penjing.core.protocols import Cost
 from penjing.core.registry import build, entries, options
-from penjing.core.types import Cost, Plan
+from penjing.core.types import Plan
 from penjing.costs import latency
 from penjing.data import digits
 from penjing.graph.draft import Draft

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core.protocols import Rewrite
 from penjing.core.registry import build, entries
-from penjing.core.types import Kept, Layer, Plan, Rewrite, Site
+from penjing.core.types import Kept, Layer, Plan, Site
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
 from penjing.graph.draft import Draft
@@ -59,6 +60,7 @@ def test_the_layers_are_those_of_the_draft(done: Done) -> None:
     assert [shape(layer) for layer in again.layers] == [shape(layer) for layer in done.draft.layers]
     assert sum(p.numel() for p in done.model.parameters()) == done.draft.parameters
     assert sum(b.numel() for b in done.model.buffers()) == done.draft.buffers
+    assert sum(int((p != 0).sum()) for p in done.model.parameters()) == done.draft.nonzero
 
 
 def test_the_file_computes_what_the_network_computes(done: Done, tmp_path: Path) -> None:

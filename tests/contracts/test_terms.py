@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from penjing.core.protocols import Taught, Term
 from penjing.core.registry import build, entries
-from penjing.core.types import Taught, Term
 from penjing.graph.graph import Graph
 
 TERMS = sorted(entries("term"))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core.protocols import Cost
 from penjing.core.registry import build, entries
-from penjing.core.types import Cost
 from penjing.costs.counts import macs, memory, nonzero, params, size
 from penjing.exporting.onnx import export_onnx
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from penjing.core.errors import PenjingError
-from penjing.core.types import Cost
+from penjing.core.protocols import Cost
 from penjing.costs import table as module
 from penjing.costs.probe import Shape
 from penjing.costs.table import LayerTable

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
+from penjing.core.types import Site, Slot
 from penjing.graph.evidence import Evidence
+from penjing.graph.trace import trace
 
 from .nets import Chain, Mixed, again, batches, evidence, images, score, shaken, site
 
@@ -233,3 +236,14 @@ def test_half_precision_weights_do_not_lose_their_saliency() -> None:
     model = given.model.bfloat16()
     found = score("taylor", Evidence(model, given.graph, [(images(4).bfloat16(), None)]), "conv2.weight")
     assert found.min() >= 0 and torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.9
+
+
+def test_a_unit_may_be_any_group_of_weights() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Conv2d(3, 2, 1)).eval()
+    known = Evidence(model, trace(model, (torch.randn(2, 2, 4, 4),)))
+    every, pairs = np.arange(24), Site("0.weight", "pairs", 12, (), np.arange(0))
+    rows = known.rows(pairs, Slot("0.weight", -1, "out", every, every % 12))
+    flat = model[0].weight.detach().flatten()
+    assert torch.equal(rows, torch.stack([flat[:12], flat[12:]], dim=1))
+    with pytest.raises(PlanError, match=r"0\.weight has units of unequal size in 0\.weight"):
+        known.rows(pairs, Slot("0.weight", -1, "out", every[:-1], every[:-1] % 12))

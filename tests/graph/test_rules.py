@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from penjing.core.types import Ints
 from penjing.graph.labels import Labels, Tagged
-from penjing.graph.rules import layers, pointwise, shape  # noqa: F401  (filling the table)
+from penjing.graph.rules import concat, layers, norms, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.layers import Roles, einsum_roles
 from penjing.graph.rules.table import RULES, Around, Call, Findings
 from penjing.graph.trace import trace

@@ -1,11 +1,15 @@
 """What the step refuses, and what it leaves to its criterion and allocator."""
 
+import numpy as np
 import pytest
 import torch
 
 import penjing
+from penjing.core import registry
 from penjing.core.errors import BudgetError, Infeasible, PlanError
+from penjing.core.types import Site, Slot
 from penjing.steps.prune import prune
+from penjing.steps.train import train
 from tiny import pictures, tiny
 
 
@@ -60,3 +64,46 @@ def test_a_rewrite_that_cannot_lower_a_cost_says_so():
     """Zeros are still computed with, so that no pattern of them lowers the MACs of a dense engine."""
     with pytest.raises(Infeasible, match=r"macs 0.5x is .*\(0.5x\), .* Cutting weights does not lower macs here"):
         run_tiny("macs=0.5x", rewrite="weights")
+
+
+class Slow:
+    """A cost of somebody else's, which runs the network."""
+
+    unit, cheap = "mJ", False
+
+    def __call__(self, draft):
+        return float(draft.model()(*draft.example[0]).sum())
+
+
+def test_a_cost_that_builds_the_network_is_no_bound(monkeypatch):
+    monkeypatch.setitem(registry._entries["cost"], "slow", Slow)
+    with pytest.raises(BudgetError, match=r"slow builds the network.*cheap = True"):
+        penjing.run(tiny(), None, [prune(criterion="l1")], "slow=0.5x", example=torch.randn(2, 3, 8, 8))
+
+
+class Halves:
+    """A rewrite of somebody else's: one unit is the first or second half of a filter."""
+
+    def find(self, graph):
+        every = np.arange(np.prod(graph.shapes["stem.weight"]))
+        half = len(every) // 2
+        return [Site("stem.weight", "halves", 2, (Slot("stem.weight", -1, "out", every, every // half),), every[:0])]
+
+    def zeros(self, graph, kept):
+        mask = torch.ones(graph.shapes["stem.weight"], dtype=torch.bool)
+        for unit in kept["stem.weight"]:
+            mask.view(2, -1)[unit] = False
+        return {"stem.weight": mask}
+
+    def apply(self, model, graph, kept):
+        model.stem.weight.data.masked_fill_(self.zeros(graph, kept)["stem.weight"], 0)
+
+
+def test_zeros_of_any_rewrite_are_counted_and_held_through_training(monkeypatch, tmp_path):
+    monkeypatch.setitem(registry._entries["rewrite"], "halves", Halves)
+    model = tiny()
+    size = model.stem.weight.numel()
+    total = sum(int((p != 0).sum()) for p in model.parameters())
+    steps = [prune(criterion="l1", rewrite="halves", allocator="global"), train(epochs=1, lr=0.02, batch=16)]
+    result = penjing.run(model, pictures(tmp_path), steps, {"nonzero": total - size // 2})
+    assert int((result.model.stem.weight == 0).sum()) == size // 2

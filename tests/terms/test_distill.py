@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from penjing.core.errors import RecipeError, TrainError
+from penjing.core.protocols import Taught
 from penjing.core.registry import build
-from penjing.core.types import Taught
 from penjing.terms.distill import soft_targets
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from penjing.core.errors import TrainError
-from penjing.core.types import Taught
+from penjing.core.protocols import Taught
 from penjing.terms.distill import soft_targets
 from penjing.terms.hints import hints
 

@@ -85,8 +85,8 @@ def test_a_run_tells_each_epoch_what_it_was_asked_and_what_it_came_to(data, tmp_
 
 
 def test_epochs_are_told_as_they_end(data, tmp_path, book, monkeypatch):
-    seen = []
-    monkeypatch.setattr(train, "_tell", lambda self, row, run: (run.tell("epoch", row), seen.append(len(book.figures))))
+    honest, seen = train._tell, []
+    monkeypatch.setattr(train, "_tell", lambda *args: (honest(*args), seen.append(len(book.figures))))
     run(data, tmp_path / "run", [prune(criterion="l1"), FIT])
     assert seen == [4, 8], "four figures an epoch, before the next one begins"
 
@@ -139,11 +139,12 @@ def test_trials_are_counted_for_each_search():
         for step in ("02-prune", "04-prune")
         for i, error in enumerate((7.0, 4.0, float("nan")), 1)
     ]
-    tracker.hear("trials", made[:2])
-    tracker.hear("trials", made[2:])
+    for trial in made[:4]:
+        tracker.hear({"event": "trial", **trial})
+    tracker.catch_up({"trials": made})
     assert [(v, s) for n, v, s in book.figures if n == "trials/02-prune/error"] == [(7.0, 1), (4.0, 2)]
     assert [(v, s) for n, v, s in book.figures if n == "trials/04-prune/met"] == [(0.0, 1), (1.0, 2), (0.0, 3)]
-    tracker.hear("remarks", ["Nothing that a figure shows."])
+    tracker.hear({"event": "remark", "text": "Nothing that a figure shows."})
     assert len(book.figures) == 16
 
 

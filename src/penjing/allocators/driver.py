@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,14 +28,12 @@ class Driver:
     ``hire`` returns who evaluates a plan to the number that a problem minimises; without it only the lost score is
     known. What is measured is written into ``journal`` under the name ``at``: a search that goes on is run again from
     its start, and what it asks is answered from there. ``trials`` are all so far, in the order asked; ``facts`` tell of
-    each plan once, in that order, as plain data, and ``told`` what came of each search. ``tell`` hears of a plan when
-    it is measured.
+    each plan once, in that order, as plain data, and ``told`` what came of each search.
     """
 
     journal: Journal = field(default_factory=Journal)
     at: str = "search"
     hire: Callable[[], Evaluator] | None = None
-    tell: Callable[[Mapping[str, Any]], None] = lambda fact: None
     trials: list[Trial] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -177,6 +175,4 @@ class Driver:
                 done = f"{len(self._values)} of {expected}" if expected else f"{len(self._values)}"
                 text = f"{done} trials, least {problem.minimise} {best:.4g}"
                 advance(1, f"{self.at}: {text}")
-                fact = self._fact(trial, problem)
-                console.emit("trial", of=expected, **fact)
-                self.tell(fact)
+                console.emit("trial", of=expected, **self._fact(trial, problem))

@@ -23,27 +23,40 @@ T = TypeVar("T")
 Listener = Callable[[Mapping[str, Any]], None]
 
 _quiet = False
-_listener: Listener | None = None
+_listeners: tuple[Listener, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------------- for programs
 
 
 @contextlib.contextmanager
-def listening(listener: Listener | None) -> Iterator[None]:
-    """Hand the events inside the block to ``listener`` alone; None hands them to nobody."""
-    global _listener
-    before, _listener = _listener, listener
+def listening(listener: Listener) -> Iterator[None]:
+    """Hand the events inside the block to ``listener`` as well."""
+    with _heard_by(*_listeners, listener):
+        yield
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Hand the events inside the block to nobody."""
+    with _heard_by():
+        yield
+
+
+@contextlib.contextmanager
+def _heard_by(*listeners: Listener) -> Iterator[None]:
+    global _listeners
+    before, _listeners = _listeners, listeners
     try:
         yield
     finally:
-        _listener = before
+        _listeners = before
 
 
 def emit(event: str, **facts: Any) -> None:
     """Tell whoever listens what happened; ``event`` says what kind of fact it is."""
-    if _listener is not None:
-        _listener({"event": event, **facts})
+    for listener in _listeners:
+        listener({"event": event, **facts})
 
 
 @contextlib.contextmanager

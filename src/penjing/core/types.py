@@ -1,4 +1,4 @@
-"""The values that travel between the rooms of the house, and the protocols its extension points follow.
+"""The values that travel between the rooms of the house.
 
 A *unit* is the smallest thing that may go: a channel together with everything that must go with it, a single
 weight, a rank. A *Site* is a set of units of one kind. A *Plan* says which units of which site stay. All of it is
@@ -10,17 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penjing.core.errors import PlanError, did_you_mean
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -41,9 +38,10 @@ def is_gone(units: Ints, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
 class Slot:
     """Where a site's units lie in one tensor.
 
-    ``index[i]`` is a position along ``axis`` of ``tensor`` (a parameter or buffer, by its state-dict name), and
-    ``unit[i]`` the unit, counted inside the site, that owns it. ``role`` is ``"out"`` where a convolution or linear
-    layer writes the units, ``"in"`` where one reads them, and ``"tied"`` elsewhere (batch norm, bias, PReLU).
+    ``index[i]`` is a position along ``axis`` of ``tensor`` (a parameter or buffer, by its state-dict name; with axis -1
+    a position in the flattened tensor), and ``unit[i]`` the unit, counted inside the site, that owns it; all units own
+    equally many. ``role`` is ``"out"`` where a convolution or linear layer writes the units, ``"in"`` where one reads
+    them, and ``"tied"`` elsewhere (batch norm, bias, PReLU).
     """
 
     tensor: str
@@ -292,121 +290,5 @@ class Trial:
         return all(bound.met(self.costs[bound.cost]) for bound in bounds if bound.cost in self.costs)
 
 
-# ------------------------------------------------------------------------------------------------ the protocols
-
-
-class Draft(Protocol):
-    """The model *as if* a plan were applied; costs read it."""
-
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """The layers after the plan, by arithmetic."""
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters are left."""
-
-    @property
-    def nonzero(self) -> int:
-        """How many parameters are left and not set to zero by the plan."""
-
-    @property
-    def buffers(self) -> int:
-        """How many elements the buffers have."""
-
-    @property
-    def peak_elements(self) -> int:
-        """The largest number of activation elements of one sample alive at once."""
-
-    @property
-    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """An example input of the model."""
-
-    def model(self) -> nn.Module:
-        """Build the model."""
-
-
-class Rewrite(Protocol):
-    """One kind of change. All choices of a rewrite are applied together, since sites share axes."""
-
-    def find(self, graph: Any) -> list[Site]:
-        """List the sites this rewrite can change."""
-
-    def apply(self, model: nn.Module, graph: Any, kept: Mapping[str, Kept]) -> None:
-        """Change ``model`` in place."""
-
-
-class Criterion(Protocol):
-    """Scores the units of a site, higher meaning keep."""
-
-    def __call__(self, site: Site, evidence: Any) -> Tensor:
-        """Return one score a unit, ``[site.size]``."""
-
-
-@runtime_checkable
-class Cost(Protocol):
-    """A number with a unit about a draft of the model."""
-
-    unit: str
-    cheap: bool
-
-    def __call__(self, draft: Draft) -> float:
-        """Return the cost in ``unit``."""
-
-
-@runtime_checkable
-class Measured(Protocol):
-    """A cost that needs pictures: ``on`` returns it for those of a data set."""
-
-    def on(self, data: Any, seed: int) -> Cost | None:
-        """Return the cost for this data set; None where its pictures do not tell it."""
-
-
-class Allocator(Protocol):
-    """Chooses a plan: at once, or as a generator that yields plans and receives their trials.
-
-    One that tries many plans has a number ``trials``: how many it asks about at most.
-    """
-
-    def __call__(self, problem: Any) -> Plan | Search:
-        """Return a plan or a search."""
-
-
 Search: TypeAlias = Generator[list[Plan], list[Trial], Plan]
-
-
-class Term(Protocol):
-    """Something training adds to the loss.
-
-    The loop attaches every term once the model is on its device, adds up what the terms return, and detaches them at
-    the end. A term may also have a number ``task_weight``, read at each step: the product over all terms scales the
-    task loss. One that wants a teacher is ``Taught`` as well.
-    """
-
-    def attach(self, model: nn.Module) -> list[nn.Parameter]:
-        """Prepare for this model; return parameters of the term's own that training shall update."""
-
-    def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
-        """Return a scalar for one batch, not growing with its size; ``y`` is None where there are no labels.
-
-        ``outputs`` is what the model returned for ``x``. The call runs under the loop's autocast, where outputs may be
-        in half precision: take ``.float()`` before a softmax or a norm.
-        """
-
-    def after_step(self) -> None:
-        """Run after each optimiser step."""
-
-    def detach(self) -> None:
-        """Undo ``attach``; what was learned stays with the term."""
-
-
-@runtime_checkable
-class Taught(Protocol):
-    """A term that can learn from another model."""
-
-    def teach(self, teacher: nn.Module) -> None:
-        """Take this teacher for the coming ``attach``, unless the term's options name one."""
-
-
-Progress: TypeAlias = Callable[[int, int, str], None]
-"""Called with (done, total, text)."""
+"""Yields plans, receives their trials, and returns the plan it chooses."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penjing.core.protocols import Draft
 from penjing.core.registry import register
-from penjing.core.types import Draft
 
 BYTES_A_VALUE = 4
 """Weights and activations are 32-bit floats."""

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any
 
 from penjing.core.errors import RecipeError
+from penjing.core.protocols import Draft
 from penjing.core.registry import register
-from penjing.core.types import Draft
 from penjing.data.data import Data
 from penjing.data.divide import balance_of, pick
 from penjing.training.evaluate import evaluate

@@ -6,8 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from penjing.core.protocols import Draft
 from penjing.core.registry import register
-from penjing.core.types import Draft
 from penjing.exporting.inputs import with_batch
 from penjing.exporting.measure import measure
 from penjing.exporting.onnx import export_onnx

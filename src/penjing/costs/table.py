@@ -13,7 +13,8 @@ from typing import Any
 
 from penjing.core.errors import PenjingError
 from penjing.core.files import write_whole
-from penjing.core.types import Draft, Layer
+from penjing.core.protocols import Draft
+from penjing.core.types import Layer
 from penjing.costs.probe import Shape, time_shape
 from penjing.exporting.measure import Timing, cpu_name, runtime_name
 

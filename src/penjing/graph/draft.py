@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from penjing.core.protocols import Zeroing
+from penjing.core.registry import build
 from penjing.core.types import Ints, Layer, Plan, is_gone
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import what_stays
@@ -20,11 +21,11 @@ from penjing.graph.surgery import what_stays
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A graph and a plan; ``build`` makes the module when a cost must run it."""
+    """A graph and a plan; ``made`` makes the module when a cost must run it."""
 
     graph: Graph
     plan: Plan
-    build: Callable[[], nn.Module]
+    made: Callable[[], nn.Module]
 
     @cached_property
     def gone(self) -> NDArray[np.bool_]:
@@ -62,20 +63,16 @@ class Draft:
     @cached_property
     def nonzero(self) -> int:
         """How many parameters are left that are not zero, neither before nor by the plan."""
-        chosen = {entry.site: entry.kept for entry in self.plan if entry.rewrite == "weights"}
-        zeros = 0
-        for name in {**self.graph.zeros, **chosen}:
-            shape = self.graph.shapes[name]
-            zero = self.graph.zeros[name].clone() if name in self.graph.zeros else torch.zeros(shape, dtype=torch.bool)
-            if name in chosen:
-                dropped = torch.ones(math.prod(shape), dtype=torch.bool)
-                dropped[torch.from_numpy(chosen[name])] = False
-                zero |= dropped.view(shape)
-            for axis in self.graph.axes:
-                if axis.tensor == name:
-                    zero = what_stays(zero, axis, self.gone)
-            zeros += int(zero.sum())
-        return self.parameters - zeros
+        zeros = dict(self.graph.zeros)
+        for rewrite in self.plan.rewrites():
+            change = build("rewrite", rewrite)
+            if isinstance(change, Zeroing):
+                made = change.zeros(self.graph, self.plan.of_rewrite(rewrite))
+                zeros |= {name: zeros[name] | mask if name in zeros else mask for name, mask in made.items()}
+        for axis in self.graph.axes:
+            if axis.tensor in zeros:
+                zeros[axis.tensor] = what_stays(zeros[axis.tensor], axis, self.gone)
+        return self.parameters - sum(int(zero.sum()) for zero in zeros.values())
 
     @cached_property
     def buffers(self) -> int:
@@ -100,4 +97,4 @@ class Draft:
 
     def model(self) -> nn.Module:
         """Build the module."""
-        return self.build()
+        return self.made()

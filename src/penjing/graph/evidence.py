@@ -60,13 +60,16 @@ class Evidence:
         """Return what one slot holds of each unit.
 
         Shapes: [units, entries of a unit], float32. A slot with axis -1 counts in the flattened tensor.
+
+        Raises: PlanError when the units hold unequal numbers of entries.
         """
         tensor = self._parameters[slot.tensor].detach().float()
-        if slot.axis == -1:
-            return tensor.flatten()[:, None]
+        tensor = tensor.flatten() if slot.axis == -1 else tensor
+        if len(slot.index) % site.size or len(np.unique(np.bincount(slot.unit, minlength=site.size))) > 1:
+            raise PlanError(f"{site.name} has units of unequal size in {slot.tensor}; let all hold equally many.")
         order = np.argsort(slot.unit, kind="stable")
         index = torch.from_numpy(slot.index[order]).to(tensor.device)
-        return tensor.movedim(slot.axis, 0).index_select(0, index).reshape(site.size, -1)
+        return tensor.movedim(max(slot.axis, 0), 0).index_select(0, index).reshape(site.size, -1)
 
     def filters(self, site: Site) -> Tensor:
         """Return the filters that write the site, all layers side by side: [units, entries].

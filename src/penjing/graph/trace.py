@@ -22,8 +22,8 @@ from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.program import Program, capture, line_of, plain, shell
 from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
-from penjing.graph.rules import layers, pieces, pointwise, shape  # noqa: F401  (filling the table)
-from penjing.graph.rules.table import RULES, Around, Call, Findings
+from penjing.graph.rules import concat, layers, norms, pieces, pointwise, shape  # noqa: F401  (filling the table)
+from penjing.graph.rules.table import RULES, Around, Call, Findings, unknown
 from penjing.graph.surgery import cut
 
 __all__ = ["plain", "trace"]
@@ -220,7 +220,7 @@ def _run(
     if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
         rule = pointwise.elementwise
     if rule is None:
-        rule = layers.unknown if call.tensors() else _constant
+        rule = unknown if call.tensors() else _constant
     return rule(call)
 
 

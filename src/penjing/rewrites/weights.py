@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.core.registry import register
 from penjing.core.types import Kept, Site, Slot
@@ -32,12 +32,16 @@ class weights:  # noqa: N801  (registered under its own name)
             sites.append(Site(name, "weights", size, (Slot(name, -1, "out", every, every),), np.arange(0)))
         return sites
 
+    def zeros(self, graph: Graph, kept: Mapping[str, Kept]) -> dict[str, Tensor]:
+        """Return where the weights are that are not kept."""
+        masks = {name: torch.ones(graph.shapes[name], dtype=torch.bool) for name in kept}
+        for name, units in kept.items():
+            masks[name].view(-1)[torch.from_numpy(units)] = False
+        return masks
+
+    @torch.no_grad()
     def apply(self, model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
         """Zero, in place, the weights that are not kept."""
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, units in kept.items():
-                weight = parameters[name]
-                mask = torch.zeros(weight.numel(), dtype=weight.dtype, device=weight.device)
-                mask[torch.from_numpy(units).to(weight.device)] = 1
-                weight.mul_(mask.view_as(weight))
+        for name, mask in self.zeros(graph, kept).items():
+            weight = model.get_parameter(name)
+            weight.masked_fill_(mask.to(weight.device), 0)

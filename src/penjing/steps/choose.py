@@ -14,7 +14,8 @@ from torch import nn
 from penjing.allocators.driver import Driver
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
-from penjing.core.types import Bound, Cost, Floats, Plan, Rewrite, Site
+from penjing.core.protocols import Cost, Rewrite
+from penjing.core.types import Bound, Floats, Plan, Site
 from penjing.costs.units import resolve, show
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
@@ -79,7 +80,7 @@ class Chooser:
         self.step = step_of(step, rewrite, pricer)
         self.minimise = "lost" if measure is None else type(measure).__name__
         hire = None if measure is None else partial(self._hired, measure)
-        self.driver = Driver(run.journal, run.at, hire, partial(run.tell, "trials"))
+        self.driver = Driver(run.journal, run.at, hire)
         self.found: dict[int, Plan] = {}
 
     def _hired(self, measure: Cost) -> Evaluator:

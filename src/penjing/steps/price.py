@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from penjing.core.errors import BudgetError
+from penjing.core.protocols import Cost
 from penjing.core.registry import build, entries
-from penjing.core.types import Bound, Cost, Plan
+from penjing.core.types import Bound, Plan
 from penjing.costs.probe import Shape, time_shape
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
@@ -19,7 +20,7 @@ from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
-from penjing.steps.original import original_of
+from penjing.steps.original import cheap_costs, original_of
 from penjing.steps.state import Run, State
 
 MEASURED = ("latency", "size")
@@ -32,13 +33,20 @@ ARITHMETIC_STEP = 4
 def asked(budget: Any) -> dict[str, Asked]:
     """Read a budget; none, or an empty mapping, bounds nothing.
 
-    Raises: BudgetError naming the key or value.
+    Raises: BudgetError naming the key or value, or a cost that no plan can be priced by.
     """
     if budget is None or budget == {}:
         return {}
     if not isinstance(budget, str | Mapping):
         raise BudgetError(f"The budget is {budget!r}; write for example latency=0.6x or {{'macs': '0.5x'}}.")
-    return parse_budget(budget)
+    wanted = parse_budget(budget)
+    for name in wanted:
+        if name not in (*MEASURED, "error", *cheap_costs()):
+            raise BudgetError(
+                f"{name} builds the network, which is too slow to price every plan by; bound a cost that is arithmetic "
+                f"(cheap = True), or let trials minimise it: prune: {{measure: {name}}}."
+            )
+    return wanted
 
 
 class Pricer:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from penjing.allocators.driver import Driver
 from penjing.core.errors import PlanError
+from penjing.core.protocols import Cost, Measured
 from penjing.core.registry import build, register
-from penjing.core.types import Cost, Floats, Measured, Plan, Site
+from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph

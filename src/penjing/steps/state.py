@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -83,7 +83,6 @@ class Run:
     that a run that goes on does not measure it again. ``at`` names the step that is being taken; ``resumable`` says
     whether anybody will go on from here, so that trainings and steps are kept; ``made`` holds what is made once.
     ``workers`` evaluate what a search asks about.
-    ``listeners`` hear of facts by name as they are filed, and of what is told in passing.
     """
 
     folder: Path
@@ -100,24 +99,12 @@ class Run:
     workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.monotonic)
     made: dict[str, Any] = field(default_factory=dict)
-    listeners: list[Callable[[str, Sequence[Any]], None]] = field(default_factory=list)
     _temporary: Path | None = None
     _staged: float = 0.0
 
     def note(self, name: str, *facts: Any) -> None:
         """File facts under a name, in order."""
         self.book.setdefault(name, []).extend(facts)
-        self.tell(name, *facts)
-
-    def tell(self, name: str, *facts: Any) -> None:
-        """Tell whoever listens, without filing anything."""
-        for listener in self.listeners:
-            listener(name, facts)
-
-    def retell(self) -> None:
-        """Tell everything that is filed: a listener of a process that goes on has heard nothing of it."""
-        for name, facts in self.book.items():
-            self.tell(name, *facts)
 
     def noted(self, name: str) -> list[Any]:
         """Return what was filed under a name."""

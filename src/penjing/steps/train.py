@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from penjing.core import console
+from penjing.core.protocols import Zeroing
 from penjing.core.registry import build, register
 from penjing.data.data import Data
 from penjing.steps.state import Run, State
@@ -23,7 +24,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
     """Fine-tune on the training split, by default taught by the original network.
 
     The default ``terms`` are its soft targets and hints, or, where pictures have no class, its outputs and hints.
-    Options are those of ``penjing.training.options.Options``. Zeros left by the rewrite ``weights`` are held.
+    Options are those of ``penjing.training.options.Options``. Zeros that a rewrite left are held.
     Validation accuracy is told after each epoch; test is never read.
     """
 
@@ -35,7 +36,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
         data = state.data_for("train")
         taught = ("soft_targets" if data.labelled else "outputs", "hints")
         terms = [build("term", term) for term in (taught if self.terms is None else self.terms)]
-        if any("weights" in plan.rewrites() for plan in state.plans):
+        if any(isinstance(build("rewrite", name), Zeroing) for plan in state.plans for name in plan.rewrites()):
             terms.append(build("term", "hold_zeros"))
         recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
         with run.stage("train", f"{self.epochs} epochs") as said:
@@ -82,8 +83,8 @@ class train(Options):  # noqa: N801  (registered under its own name)
         )
 
     def _tell(self, row: Mapping[str, float | int | None], run: Run) -> None:
-        run.tell("epoch", row)
-        console.emit("epoch", epochs=self.epochs, **row)
+        in_run = len(run.noted("training")) + int(row["epoch"] or 0)
+        console.emit("epoch", step=run.at, epochs=self.epochs, in_run=in_run, **row)
         if console.watched():
             accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
             loss = f"loss {row['loss']:.4f}{accuracy}, {row['seconds']:.0f} s"

@@ -11,7 +11,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from penjing.core.types import Cost, Plan, Rewrite
+from penjing.core.protocols import Cost, Rewrite
+from penjing.core.types import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.training.state import chance

@@ -37,13 +37,13 @@ def refuse_impossible(name: str | None, folder: Any) -> None:
 class Tracker:
     """Listens to a run. A tracker that fails is told nothing more; the run goes on, and its result is the same.
 
-    Figures count on through a run: its second training goes on at the epoch after the first one's last. What an
-    earlier process of the same run has told is not told again.
+    Figures count on through a run: its second training goes on at the epoch after the first one's last. Events tell of
+    what happens, the run's book of what happened before an event could be heard; neither is told twice, whichever
+    process told it.
     """
 
     def __init__(self, name: str = "", sink: Sink | None = None) -> None:
         self.name, self._sink = name, sink
-        self._epochs = 0
         self._told: dict[str, set[int]] = {}
 
     @classmethod
@@ -63,20 +63,25 @@ class Tracker:
             if self._sink is not None:
                 self._sink.settings(dict(_flat("", values)))
 
-    def hear(self, name: str, facts: Sequence[Any]) -> None:
-        """Take facts as the steps of a run file them; those that no figure shows are passed over."""
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take an event of the run; those that no figure shows are passed over."""
         with self._shielded():
-            for fact in facts:
-                if name == "epoch":
-                    self._epoch(fact, self._epochs + int(fact["epoch"]))
-                elif name == "training":
-                    self._epochs += 1
-                    self._epoch(fact, self._epochs)
-                elif name == "trials":
-                    self._trial(fact)
+            if event["event"] == "epoch":
+                self._epoch(event, int(event["in_run"]))
+            elif event["event"] == "trial":
+                self._trial(event)
+
+    def catch_up(self, book: Mapping[str, Any]) -> None:
+        """Take what is filed of epochs and trials."""
+        with self._shielded():
+            for step, row in enumerate(book.get("training", ()), 1):
+                self._epoch(row, step)
+            for trial in book.get("trials", ()):
+                self._trial(trial)
 
     def finish(self, results: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Tell what the run came to, and hand over its files."""
+        self.catch_up(results)
         with self._shielded():
             if self._sink is not None:
                 untold = {name: value for name, value in final(results) if not self._sink.told(name)}

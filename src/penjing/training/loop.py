@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from penjing.core.modes import modes_kept
-from penjing.core.types import Progress, Taught, Term
+from penjing.core.protocols import Progress, Taught, Term
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.options import Options, check, make_optimizer
 from penjing.training.processes import accelerator_here, open_fabric, resolve_precision, spread

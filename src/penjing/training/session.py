@@ -19,7 +19,7 @@ from penjing.core import console
 from penjing.core.errors import TrainError
 from penjing.core.interrupts import held
 from penjing.core.outputs import first_tensor
-from penjing.core.types import Progress, Term
+from penjing.core.protocols import Progress, Term
 from penjing.training.blend import Blend
 from penjing.training.checkpoint import Checkpoint, optimizer_state, put_back, restore_optimizer
 from penjing.training.evaluate import Metrics, class_count, class_scores, evaluate

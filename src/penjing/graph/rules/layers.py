@@ -1,4 +1,4 @@
-"""Rules for operators with weights: convolutions, linear layers, products, normalisations, embeddings."""
+"""Rules for operators with weights: convolutions, linear layers, products, embeddings, attention."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from penjing.core.types import Ints
 from penjing.graph.labels import Reason, Tagged
-from penjing.graph.rules.table import Call, Result, rule
+from penjing.graph.rules.table import Call, Result, rule, unknown
 
 
 def _tuple(value: Any, rank: int) -> tuple[int, ...]:
@@ -340,61 +339,6 @@ def _einsum_makes(
                 call.findings.makers.append((made, x.name.rpartition(".")[0] or call.node))
 
 
-@rule("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "instance_norm", "cudnn_batch_norm")
-def per_channel_norm(call: Call) -> Result:
-    """Normalise each channel by itself."""
-    x: Tagged = call["input"]
-    labels = call.dim(x, 1)
-    for key in ("weight", "bias", "running_mean", "running_var"):
-        vector = call.get(key)
-        if isinstance(vector, Tagged):
-            call.couple(vector, 0, labels)
-    dims = call.dims(x)
-    if labels is not None and isinstance(call.owner, nn.modules.batchnorm._NormBase):
-        call.findings.norms[call.module] = (labels, 0)
-    results = [call.tagged(dims)]
-    results += [Tagged.plain(shape) for shape in call.shapes[1:]]
-    return results if len(results) > 1 else results[0]
-
-
-@rule("group_norm", "native_group_norm")
-def group_norm(call: Call) -> Result:
-    """Normalise groups of channels: a whole group is one unit, and the group count follows."""
-    x: Tagged = call.tensors()[0]
-    labels = call.dim(x, 1)
-    groups = int(call.get("num_groups", call.get("group")))
-    for key in ("weight", "bias"):
-        vector = call.get(key)
-        if isinstance(vector, Tagged):
-            call.couple(vector, 0, labels)
-    if labels is not None:
-        if groups == 1:
-            call.pin(labels, "is normalised together with all channels (one group)")
-        elif not isinstance(call.owner, nn.GroupNorm):
-            call.pin(labels, f"is normalised in {groups} groups by a constant", fixed_by_code=True)
-        else:
-            call.labels.tie_rows(labels.reshape(groups, -1).T)
-            call.findings.norms[call.module] = (labels, len(labels) // groups)
-    results = [call.tagged(call.dims(x))]
-    results += [Tagged.plain(shape) for shape in call.shapes[1:]]
-    return results if len(results) > 1 else results[0]
-
-
-@rule("layer_norm", "native_layer_norm", "rms_norm")
-def layer_norm(call: Call) -> Result:
-    """Normalise over the last dimensions together, so their labels must stay."""
-    x: Tagged = call["input"]
-    count = len(call["normalized_shape"])
-    for d in range(-count, 0):
-        call.pin(call.known(x, d), f"is normalised together with all channels by {call.name}")
-        for key in ("weight", "bias"):
-            if isinstance(call.get(key), Tagged):
-                call.couple(call[key], d, call.known(x, d))
-    results = [call.tagged(call.dims(x))]
-    results += [Tagged.plain(shape) for shape in call.shapes[1:]]
-    return results if len(results) > 1 else results[0]
-
-
 @rule("embedding")
 def embedding(call: Call) -> Result:
     """Look rows up: the columns of the table are written."""
@@ -422,15 +366,3 @@ def attention(call: Call) -> Result:
             call.pin(vector, "is a head or position of attention")
         dims.append(None)
     return call.tagged(dims)
-
-
-def unknown(call: Call) -> Result:
-    """Pin whatever an operator without a rule touches, and say so."""
-    for x in call.tensors():
-        for d in range(len(x.shape)):
-            call.pin(call.known(x, d), f"passes through {call.name}, an operator without a rule")
-            if x.name:
-                call.labels.mark(x.name, d, "tied")
-                call.pin(call.dim(x, d), f"passes through {call.name}, an operator without a rule")
-    results = [Tagged.plain(shape) for shape in call.shapes]
-    return results if len(results) > 1 else results[0]

@@ -244,3 +244,15 @@ class Call:
 def _known(labels: Ints | None) -> Ints:
     assert labels is not None
     return labels
+
+
+def unknown(call: Call) -> Result:
+    """Pin whatever an operator without a rule touches, and say so."""
+    for x in call.tensors():
+        for d in range(len(x.shape)):
+            call.pin(call.known(x, d), f"passes through {call.name}, an operator without a rule")
+            if x.name:
+                call.labels.mark(x.name, d, "tied")
+                call.pin(call.dim(x, d), f"passes through {call.name}, an operator without a rule")
+    results = [Tagged.plain(shape) for shape in call.shapes]
+    return results if len(results) > 1 else results[0]

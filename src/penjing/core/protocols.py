@@ -1,0 +1,133 @@
+"""What an extension must offer, kind by kind: the protocols that criteria, rewrites, costs and the others follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from penjing.core.types import Kept, Layer, Plan, Search, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Draft(Protocol):
+    """The model *as if* a plan were applied; costs read it."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers after the plan, by arithmetic."""
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters are left."""
+
+    @property
+    def nonzero(self) -> int:
+        """How many parameters are left and not set to zero by the plan."""
+
+    @property
+    def buffers(self) -> int:
+        """How many elements the buffers have."""
+
+    @property
+    def peak_elements(self) -> int:
+        """The largest number of activation elements of one sample alive at once."""
+
+    @property
+    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """An example input of the model."""
+
+    def model(self) -> nn.Module:
+        """Build the model."""
+
+
+class Rewrite(Protocol):
+    """One kind of change. All choices of a rewrite are applied together, since sites share axes."""
+
+    def find(self, graph: Any) -> list[Site]:
+        """List the sites this rewrite can change."""
+
+    def apply(self, model: nn.Module, graph: Any, kept: Mapping[str, Kept]) -> None:
+        """Change ``model`` in place."""
+
+
+@runtime_checkable
+class Zeroing(Protocol):
+    """A rewrite that sets entries to zero and changes no shape: drafts count them, and training holds them."""
+
+    def zeros(self, graph: Any, kept: Mapping[str, Kept]) -> Mapping[str, Tensor]:
+        """Return, by parameter, a mask of its shape, true where the choice sets it to zero."""
+
+
+class Criterion(Protocol):
+    """Scores the units of a site, higher meaning keep."""
+
+    def __call__(self, site: Site, evidence: Any) -> Tensor:
+        """Return one score a unit, ``[site.size]``."""
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """A number with a unit about a draft of the model."""
+
+    unit: str
+    cheap: bool
+
+    def __call__(self, draft: Draft) -> float:
+        """Return the cost in ``unit``."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A cost that needs pictures: ``on`` returns it for those of a data set."""
+
+    def on(self, data: Any, seed: int) -> Cost | None:
+        """Return the cost for this data set; None where its pictures do not tell it."""
+
+
+class Allocator(Protocol):
+    """Chooses a plan: at once, or as a generator that yields plans and receives their trials.
+
+    One that tries many plans has a number ``trials``: how many it asks about at most.
+    """
+
+    def __call__(self, problem: Any) -> Plan | Search:
+        """Return a plan or a search."""
+
+
+class Term(Protocol):
+    """Something training adds to the loss.
+
+    The loop attaches every term once the model is on its device, adds up what the terms return, and detaches them at
+    the end. A term may also have a number ``task_weight``, read at each step: the product over all terms scales the
+    task loss. One that wants a teacher is ``Taught`` as well.
+    """
+
+    def attach(self, model: nn.Module) -> list[nn.Parameter]:
+        """Prepare for this model; return parameters of the term's own that training shall update."""
+
+    def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
+        """Return a scalar for one batch, not growing with its size; ``y`` is None where there are no labels.
+
+        ``outputs`` is what the model returned for ``x``. The call runs under the loop's autocast, where outputs may be
+        in half precision: take ``.float()`` before a softmax or a norm.
+        """
+
+    def after_step(self) -> None:
+        """Run after each optimiser step."""
+
+    def detach(self) -> None:
+        """Undo ``attach``; what was learned stays with the term."""
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A term that can learn from another model."""
+
+    def teach(self, teacher: nn.Module) -> None:
+        """Take this teacher for the coming ``attach``, unless the term's options name one."""
+
+
+Progress: TypeAlias = Callable[[int, int, str], None]
+"""Called with (done, total, text)."""
