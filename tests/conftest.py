@@ -1,9 +1,14 @@
 """What several test files need."""
 
 import gc
+import signal
 import warnings
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background deaf to Ctrl-C; tests that press it, and what they start, must hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
