@@ -103,13 +103,13 @@ def quickly() -> Iterator[None]:
     """Export by torch's older exporter and measure five rounds: the same paths, a fifth of the time."""
     from penjing import compare, results
     from penjing.exporting import measure, onnx
-    from penjing.steps import deliver, price, state
+    from penjing.steps import export, original, price, state
 
     def quick(*args: Any, **options: Any) -> Path:
         return onnx.export_onnx(*args, **options | {"quick": True})
 
     with contextlib.ExitStack() as patches:
-        for module in (compare, results, deliver, price):
+        for module in (compare, results, export, original, price):
             patches.enter_context(mock.patch.object(module, "export_onnx", quick))
         patches.enter_context(mock.patch.object(state, "measure", partial(measure.measure, rounds=5)))
         yield

@@ -45,10 +45,11 @@ def test_events_are_counted_over_processes(tmp_path):
 
 def test_a_torn_last_line_goes(tmp_path):
     path = tmp_path / "journal.jsonl"
-    for end in range(len(json.dumps({"event": "found", "name": "b", "value": 2}))):
-        path.write_text(
-            '{"event": "found", "name": "a", "value": 1}\n' + '{"event": "found", "name": "b", "value": 2}'[:end]
-        )
+    journal = Journal(path)
+    assert journal.found("a", 1) == 1 and journal.found("b", 2) == 2
+    first, second = path.read_text().splitlines()
+    for end in range(len(second)):
+        path.write_text(f"{first}\n{second[:end]}")
         journal = Journal(path)
         assert journal.recall("a", fail) == 1 and journal.recall("b", lambda: 3) == 3
         assert len(path.read_text().splitlines()) == 2
@@ -57,8 +58,17 @@ def test_a_torn_last_line_goes(tmp_path):
 @pytest.mark.parametrize("line", ["nonsense", "[]", "{}", '{"event": "found"}', "[" * 100_000, "\ufeff{}"])
 def test_a_file_that_is_no_journal_is_refused_by_line(tmp_path, line):
     path = tmp_path / "journal.jsonl"
-    path.write_text(f'{{"event": "run begins"}}\n{line}\n')
+    Journal(path).note("run begins")
+    path.write_text(f"{path.read_text()}{line}\n")
     with pytest.raises(ResumeError, match=r"journal.jsonl, line 2, is not a journal's line"):
+        Journal(path)
+
+
+def test_a_line_that_was_damaged_is_refused(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    Journal(path).found("02-prune: trial 1", {"plan": "abc", "error": 12.5})
+    path.write_text(path.read_text().replace("12.5", "2.5"))
+    with pytest.raises(ResumeError, match=r"journal.jsonl, line 1, is not a journal's line"):
         Journal(path)
 
 

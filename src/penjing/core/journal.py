@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Journal:
         self._lines.setdefault(event, []).append(fact)
         if self.path is None:
             return
-        line = json.dumps(fact) + "\n"
+        line = json.dumps({**fact, "crc": _checksum(fact)}) + "\n"
         with self.path.open("ab") as file:
             file.write(line.encode())
             file.flush()
@@ -81,10 +82,17 @@ class Journal:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 fact = json.loads(line)
+                if fact.pop("crc") != _checksum(fact):
+                    raise ValueError("its checksum is another")
                 self._lines.setdefault(fact["event"], []).append(fact)
                 if fact["event"] == "found":
                     self._known[str(fact["name"])] = fact["value"]
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise ResumeError(
                     f"{path}, line {number}, is not a journal's line; the run cannot go on. Start it anew elsewhere."
                 ) from None
+
+
+def _checksum(fact: dict[str, Any]) -> int:
+    """Return what tells a line that was damaged from one that was written."""
+    return zlib.crc32(json.dumps(fact).encode())
