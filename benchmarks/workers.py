@@ -24,15 +24,16 @@ from rows import fill
 
 def row(workers: str, trials: int) -> dict[str, Any]:
     """Search once."""
-    step = prune(allocator={"random": {"trials": trials}}, criterion="l1")
-    found = api.run(zoo.build("digits"), load("digits"), [step], "macs=0.3x", workers=workers).results
+    step = prune(allocator={"random": {"trials": trials}}, criterion="l1", step=4)
+    network = zoo.build("penjing.zoo.digits:trained")
+    found = api.run(network, load("digits"), [step], "macs=0.3x", workers=workers).results
     (search,) = found["searches"]
     best = min(found["trials"], key=lambda trial: float(trial["costs"]["error"]))
     return {
         "workers": workers,
         "trials": search["trials"],
         "seconds": search["seconds"],
-        "evaluations a minute": round(60 * search["trials"] / search["seconds"], 1),
+        "evaluations a minute": round(60 * search["plans"] / search["seconds"], 1),
         "plan": best["plan"],
         "error": best["costs"]["error"],
         "test reads": found["test_reads"],
