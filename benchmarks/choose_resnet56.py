@@ -31,7 +31,7 @@ from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.evaluate import evaluate
 from resnet56 import CALIBRATION, NORMAL
-from rows import fill
+from rows import arguments, fill
 
 CHOICES = [
     *((2, lr, 0.0, 0.0) for lr in (0.002, 0.005, 0.01)),
@@ -91,11 +91,9 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
 
 def main() -> None:
     """Fill the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "benchmarks/results")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--only", default="", help="run rows whose name contains this")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     where = parser.parse_args()
     torch.set_num_threads(where.threads)

@@ -9,7 +9,6 @@ more when the baseline is made.
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +20,7 @@ import torch
 from penjing import api
 from penjing import recipe as recipes
 from penjing.data import digits
-from rows import fill
+from rows import arguments, fill
 from train_digits import train
 
 RECIPE = Path(__file__).parent.parent / "examples" / "digits.yaml"
@@ -56,9 +55,7 @@ def rows() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 def main() -> None:
     """Fill the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/digits"))
-    parser.add_argument("--only", default="")
+    parser = arguments(__doc__, "benchmarks/results/digits")
     where = parser.parse_args()
     torch.set_num_threads(1)
     fill(where.out, rows(), where.only)

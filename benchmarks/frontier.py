@@ -8,7 +8,6 @@ test pictures once a network. `draw.py` makes a picture of the rows.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from penjing import api, zoo
 from penjing import recipe as recipes
 from penjing.data import digits
-from rows import fill
+from rows import arguments, fill
 
 RECIPE = Path(__file__).parent.parent / "examples" / "digits.yaml"
 SHARES = (0.7, 0.5, 0.35, 0.24, 0.17, 0.12, 0.08, 0.05, 0.03, 0.02)
@@ -51,9 +50,7 @@ def rows() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 def main() -> None:
     """Fill the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/frontier"))
-    parser.add_argument("--only", default="")
+    parser = arguments(__doc__, "benchmarks/results/frontier")
     where = parser.parse_args()
     torch.set_num_threads(1)
     fill(where.out, rows(), where.only)

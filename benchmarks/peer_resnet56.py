@@ -28,7 +28,7 @@ from penjing.training.evaluate import evaluate
 from penjing.training.loop import Options, fit
 from penjing.training.recalibrate import recalibrate
 from resnet56 import CALIBRATION, NORMAL
-from rows import fill
+from rows import arguments, fill
 
 CRITERIA = {"fpgm": "FPGMImportance", "l1": "MagnitudeImportance", "l2": "MagnitudeImportance"}
 
@@ -102,11 +102,9 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
 
 def main() -> None:
     """Fill the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "benchmarks/results")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--only", default="", help="run rows whose name contains this")
     parser.add_argument("--criterion", default="l2", help="what peer_choose rows found best")
     parser.add_argument("--everywhere", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--lr", type=float, default=0.02)

@@ -23,7 +23,7 @@ from penjing.steps.prune import prune
 from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.train import train
-from rows import fill
+from rows import arguments, fill
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CALIBRATION = 1024
@@ -114,11 +114,9 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
 
 def main() -> None:
     """Fill the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "benchmarks/results")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--only", default="", help="run rows whose name contains this")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     where = parser.parse_args()
     torch.set_num_threads(where.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -33,6 +34,14 @@ def machine() -> dict[str, Any]:
             "onnxruntime": onnxruntime.__version__,
         },
     }
+
+
+def arguments(doc: str | None, out: str) -> argparse.ArgumentParser:
+    """Return what every benchmark of rows asks for: where they lie, and which of them."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--only", default="", help="run rows whose name contains this")
+    return parser
 
 
 def done(path: Path) -> bool:

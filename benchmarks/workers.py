@@ -8,10 +8,8 @@ network and row, as in every run. Starting the workers counts.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +17,12 @@ import torch
 from penjing import api, zoo
 from penjing.data import load
 from penjing.steps.prune import prune
-from rows import fill
+from rows import arguments, fill
 
 
 def row(workers: str, trials: int) -> dict[str, Any]:
     """Search once."""
-    step = prune(allocator={"random": {"trials": trials}}, criterion="l1", step=4)
+    step = prune(allocator={"random": {"trials": trials}}, criterion="l1")
     network = zoo.build("penjing.zoo.digits:trained")
     found = api.run(network, load("digits"), [step], "macs=0.3x", workers=workers).results
     (search,) = found["searches"]
@@ -48,9 +46,7 @@ def rows(trials: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 def main() -> None:
     """Fill the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/workers"))
-    parser.add_argument("--only", default="")
+    parser = arguments(__doc__, "benchmarks/results/workers")
     parser.add_argument("--trials", type=int, default=256)
     where = parser.parse_args()
     torch.set_num_threads(1)

@@ -58,6 +58,18 @@ def test_a_search_measures_its_trials_and_takes_the_best(alone):
     json.dumps(alone.results["trials"])
 
 
+def test_a_cut_that_tries_nothing_reads_the_pictures_once(model, data, monkeypatch):
+    """For its scores; a user's loader may take long to read."""
+    from penjing.data.data import Data
+
+    honest, asked = Data.calibration_split, []
+    monkeypatch.setattr(Data, "calibration_split", lambda *these: asked.append(these[1]) or honest(*these))
+    penjing.run(model, data, [prune(images=32)], "macs=0.5x")
+    assert asked == [32]
+    penjing.run(model, data, [prune(images=32, allocator={"random": {"trials": 1}})], "macs=0.5x")
+    assert asked == [32, 32, 512]
+
+
 def test_processes_find_the_same(alone, model, data):
     assert searched(run(model, data, workers=2)) == searched(alone)
 

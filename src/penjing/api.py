@@ -134,9 +134,9 @@ def run(
     ``data`` is what ``penjing.data.load`` takes, a ``Data``, (train, test) or (train, val, test) as datasets or
     loaders, a single one of pictures without labels, or None. ``folder`` receives the results (a temporary one by
     default) once all are there, also those of a file that misses its budget; a run that ends earlier leaves the folder
-    as it was. One that is interrupted or killed
-    leaves ``unfinished`` in its folder, and the same call goes on from there, to the same result. ``example`` is an
-    input batch of two, taken from the data by default; ``threads`` and ``batch`` say how latency is measured.
+    as it was. One that is interrupted or killed leaves ``unfinished`` in its folder, and the same call goes on from
+    there, to the same result. ``example`` is an input batch of two, taken from the data by default; ``threads`` and
+    ``batch`` say how latency is measured.
     ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
     and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train). ``command``
     and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
@@ -216,6 +216,7 @@ def preview(
 
     Raises: Infeasible when the budget cannot be met; PenjingError for everything a user can mend.
     """
+    check_target(threads, batch)
     steps = usual_steps() if steps is None else steps
     crew = Workers.of(workers, timeout)
     todo, wanted, start = _begin(model, data, steps, budget, example, seed, references)

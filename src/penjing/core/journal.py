@@ -52,7 +52,11 @@ class Journal:
         """
         time_ = self._asked[name] = self._asked.get(name, 0) + 1
         key = name if time_ == 1 else f"{name} #{time_}"
-        return self._known[key] if key in self._known else self.found(key, work())
+        return self.once(key, work)
+
+    def once(self, name: str, work: Callable[[], Any]) -> Any:
+        """Return what is known under this name, however often it is asked for, or do the work and write it down."""
+        return self._known[name] if name in self._known else self.found(name, work())
 
     def known(self, name: str) -> Any:
         """Return what was found out under this name; None where nothing was."""

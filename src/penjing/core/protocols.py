@@ -80,10 +80,13 @@ class Cost(Protocol):
 
 @runtime_checkable
 class Measured(Protocol):
-    """A cost that needs pictures: ``on`` returns it for those of a data set."""
+    """A cost that needs pictures: ``on`` returns it for those of a data set that it ``fits``."""
 
-    def on(self, data: Any, seed: int) -> Cost | None:
-        """Return the cost for this data set; None where its pictures do not tell it."""
+    def fits(self, data: Any) -> bool:
+        """Tell, without reading a picture, whether those of this data set tell the cost."""
+
+    def on(self, data: Any, seed: int) -> Cost:
+        """Return the cost for this data set."""
 
 
 class Allocator(Protocol):

@@ -37,13 +37,12 @@ class error:  # noqa: N801 - the name a budget writes
     unit = "%"
     cheap = False
 
-    def on(self, data: Data, seed: int) -> error | None:
-        """Return the same for the validation pictures of a data set, recalibrated on training pictures.
+    def fits(self, data: Data) -> bool:
+        """Tell whether each picture has a class to be wrong about."""
+        return data.labelled
 
-        None where pictures have no class, and nothing is wrong.
-        """
-        if not data.labelled:
-            return None
+    def on(self, data: Data, seed: int) -> error:
+        """Return the same for the validation pictures of a data set, recalibrated on training pictures."""
         val = data.val
         if self.images is not None and self.images < len(val):
             val = val.subset(pick(balance_of(val.labels, len(val)), self.images, seed, "cost/error"))

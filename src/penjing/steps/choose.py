@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -45,6 +45,17 @@ class Cut:
     certificate: Certificate | None
 
 
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What trials of plans are judged by: a cost's ``name``, and ``cost`` to make it once the first trial is due.
+
+    Making it may read the user's data, which most cuts need not.
+    """
+
+    name: str
+    cost: Callable[[], Cost]
+
+
 def at_step(sites: Sequence[Site], step: int) -> list[Site]:
     """Return the sites with counts rounded so that *channels* come in multiples of ``step``.
 
@@ -57,7 +68,7 @@ class Chooser:
     """Makes plans for one cut of one network, applies them to copies, and proves and measures what comes out.
 
     A site that fails its own proof is noted as pinned and left out from then on. ``step`` is the multiple of channels
-    that was asked for; None leaves it to the bounds. ``measure`` is what trials of plans are judged by.
+    that was asked for; None leaves it to the bounds.
     """
 
     def __init__(
@@ -72,20 +83,19 @@ class Chooser:
         rewrite: str,
         tools: tuple[Rewrite, Any],
         step: int | None,
-        measure: Cost | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.graph, self.sites, self.scores, self.pricer = graph, list(sites), scores, pricer
         self.state, self.run, self.rewrite, self.asked_step = state, run, rewrite, step
         self.change, self.allocator = tools
         self.step = step_of(step, rewrite, pricer)
-        self.minimise = "lost" if measure is None else type(measure).__name__
-        hire = None if measure is None else partial(self._hired, measure)
-        self.driver = Driver(run.journal, run.at, hire)
+        self.minimise = "lost" if judge is None else judge.name
+        self.driver = Driver(run.journal, run.at, None if judge is None else partial(self._hired, judge))
         self.found: dict[int, Plan] = {}
 
-    def _hired(self, measure: Cost) -> Evaluator:
+    def _hired(self, judge: Judge) -> Evaluator:
         """Return who tries plans, once the first is to be tried."""
-        attempt = Attempt(self.state.model, self.graph.without_program(), self.rewrite, self.change, measure)
+        attempt = Attempt(self.state.model, self.graph.without_program(), self.rewrite, self.change, judge.cost())
         return hired(self.run.workers, attempt)
 
     # ------------------------------------------------------------------------------------------------- one plan
@@ -132,9 +142,8 @@ class Chooser:
         """Return what the allocator chooses; once it has searched, what it found, fitted to the bounds as they are."""
         if step in self.found:
             return problem.near(self.found[step])
-        before = len(self.driver.told)
         plan = self.driver.run(self.allocator, problem)
-        if self._searches and len(self.driver.told) > before:
+        if self._searches:
             self.found[step] = plan
         return plan
 

@@ -81,9 +81,7 @@ class Pricer:
 
     def _timed(self, shape: Shape, threads: int, batch: int) -> float:
         """Time a layer's shape, once a run."""
-        journal, name = self.run.journal, f"time of {shape}"
-        known = journal.known(name)
-        ms: float = journal.found(name, time_shape(shape, threads, batch)) if known is None else known
+        ms: float = self.run.journal.once(f"time of {shape}", lambda: time_shape(shape, threads, batch))
         return ms
 
     def wants(self, cost: str) -> bool:

@@ -135,7 +135,7 @@ class Pool:
                 f"An evaluation was given up: of {TRIES} workers the last {what}. Is there memory for "
                 f"{self.count} at once? Take fewer workers or a longer timeout; the run can go on."
             )
-        console.say(f"  a worker {what}; its evaluation goes to another")
+        console.remark(f"  a worker {what}; its evaluation goes to another")
         return task.index, task.item
 
     def _hanging(self) -> list[Worker]:
