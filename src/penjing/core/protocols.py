@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from penjing.core.types import Kept, Layer, Plan, Search, Site
+from penjing.core.types import Kept, Layer, Plan, Search, Site, Traffic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,6 +17,10 @@ class Draft(Protocol):
     @property
     def layers(self) -> Sequence[Layer]:
         """The layers after the plan, by arithmetic."""
+
+    @property
+    def passes(self) -> Sequence[Traffic]:
+        """The operators without weights after the plan, in the order of execution."""
 
     @property
     def parameters(self) -> int:
@@ -40,6 +44,57 @@ class Draft(Protocol):
 
     def model(self) -> nn.Module:
         """Build the model."""
+
+
+class Target(Protocol):
+    """Hardware, or a runtime on it, that a network is to run on.
+
+    ``tells`` maps the costs that it prices to their units. ``runtime`` names the runtime that measures latency on the
+    exported file; it is empty where a model of the hardware decides. ``step`` is the multiple that channel counts are
+    worth having in, None where that must be found out. ``batch`` is how many samples run at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that measures latency, or nothing."""
+
+    @property
+    def batch(self) -> int:
+        """How many samples run at once."""
+
+    @property
+    def step(self) -> int | None:
+        """The multiple that channel counts are worth having in."""
+
+    @property
+    def tells(self) -> Mapping[str, str]:
+        """The costs this target prices, with their units."""
+
+    def estimate(self, draft: Draft) -> Estimate:
+        """Return what a draft costs here by arithmetic, row by row."""
+
+
+class Estimate(Protocol):
+    """What a network costs on a target: ``rows``, one a layer or pass, and the sums."""
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """What each layer and pass costs."""
+
+    def cost(self, name: str) -> float:
+        """Return one of the costs that the target tells."""
+
+
+@runtime_checkable
+class Targeted(Protocol):
+    """A cost that depends on the hardware: ``upon`` returns it for a target."""
+
+    def upon(self, target: Target) -> Cost:
+        """Return the cost on this target."""
 
 
 class Rewrite(Protocol):

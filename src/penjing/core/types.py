@@ -158,6 +158,35 @@ class Value:
         return self.fixed * math.prod(int((~is_gone(units, gone)).sum()) for units in self.units)
 
 
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One run of an operator without weights over whole activations: a pooling, an addition, a concatenation.
+
+    What is folded into the layer before it (batch norm behind a convolution, an activation function) is no pass.
+    ``kind`` is ``"pool"``, ``"elementwise"`` or ``"move"``; ``operator`` its ATen name; ``window`` how many elements
+    make one of the output, 0 where all of the input do.
+    """
+
+    name: str
+    kind: str
+    operator: str
+    window: int
+    reads: tuple[Value, ...]
+    writes: Value
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What is left of a pass under a plan: elements of one sample, and operations on them."""
+
+    name: str
+    kind: str
+    operator: str
+    in_elements: int
+    out_elements: int
+    operations: int
+
+
 @dataclass(frozen=True)
 class Note:
     """Something the graph could not free, in the user's words.

@@ -98,6 +98,7 @@ def assemble(
             Count(c.module, c.attribute, c.index, unit_of[classes[c.labels]], c.times) for c in findings.counts
         ),
         values=_values(program, records, classes, unit_of, batch),
+        passes=(),
         shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
         buffer_shapes={name: tuple(b.shape) for name, b in model.named_buffers()},
         units=sum(len(ids) for _, ids in sites),
@@ -251,16 +252,20 @@ def _values(
     last = _last_uses(program, position)
     values = []
     for node, tagged in records:
-        fixed, units = 1, []
-        for vector, size in zip(tagged.dims, tagged.shape, strict=True):
-            mapped = None if vector is None else unit_of[classes[vector]]
-            if mapped is None or (mapped < 0).all():
-                fixed *= size
-            else:
-                units.append(mapped)
-        fixed = fixed // batch if fixed % batch == 0 else fixed
-        values.append(Value(fixed, tuple(units), position[node], last[node]))
+        values.append(value_of(tagged, unit_of[classes], batch, position[node], last[node]))
     return tuple(values)
+
+
+def value_of(tagged: Tagged, unit_of: Ints, batch: int, born: int, dies: int) -> Value:
+    """Return what one sample has of a tensor; ``unit_of`` names the unit of each label."""
+    fixed, units = 1, []
+    for vector, size in zip(tagged.dims, tagged.shape, strict=True):
+        mapped = None if vector is None else unit_of[vector]
+        if mapped is None or (mapped < 0).all():
+            fixed *= size
+        else:
+            units.append(mapped)
+    return Value(fixed // batch if fixed % batch == 0 else fixed, tuple(units), born, dies)
 
 
 def _last_uses(program: Program, position: Mapping[Any, int]) -> dict[Any, int]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.core.protocols import Zeroing
 from penjing.core.registry import build
-from penjing.core.types import Ints, Layer, Plan, is_gone
+from penjing.core.types import Ints, Layer, Pass, Plan, Traffic, is_gone
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import what_stays
 
@@ -41,11 +41,23 @@ class Draft:
 
     def _shrunk(self, layer: Layer, spans: tuple[Ints | None, ...]) -> Layer:
         small = layer.shrunk(self.gone)
+        if layer.weight in self._zeros:
+            small = replace(small, density=1.0 - float(self._zeros[layer.weight].double().mean()))
         if all(units is None for units in spans):
             return small
         lost = [0 if units is None else int(is_gone(units, self.gone).sum()) for units in spans]
         sizes = tuple(n - k for n, k in zip(layer.in_size, lost, strict=True))
         return replace(small, in_size=sizes, out_size=sizes)
+
+    @cached_property
+    def passes(self) -> tuple[Traffic, ...]:
+        """What is left of the operators without weights."""
+        return tuple(self._traffic(one) for one in self.graph.passes)
+
+    def _traffic(self, one: Pass) -> Traffic:
+        read, written = sum(value.elements(self.gone) for value in one.reads), one.writes.elements(self.gone)
+        operations = 0 if one.kind == "move" else written * one.window if one.window else read
+        return Traffic(one.name, one.kind, one.operator, read, written, operations)
 
     @cached_property
     def _shapes(self) -> dict[str, list[int]]:
@@ -61,8 +73,8 @@ class Draft:
         return sum(math.prod(self._shapes[name]) for name in self.graph.shapes)
 
     @cached_property
-    def nonzero(self) -> int:
-        """How many parameters are left that are not zero, neither before nor by the plan."""
+    def _zeros(self) -> dict[str, Tensor]:
+        """Where what is left of parameters is zero, before or by the plan; of those that are zero anywhere."""
         zeros = dict(self.graph.zeros)
         for rewrite in self.plan.rewrites():
             change = build("rewrite", rewrite)
@@ -72,7 +84,12 @@ class Draft:
         for axis in self.graph.axes:
             if axis.tensor in zeros:
                 zeros[axis.tensor] = what_stays(zeros[axis.tensor], axis, self.gone)
-        return self.parameters - sum(int(zero.sum()) for zero in zeros.values())
+        return zeros
+
+    @cached_property
+    def nonzero(self) -> int:
+        """How many parameters are left that are not zero, neither before nor by the plan."""
+        return self.parameters - sum(int(zero.sum()) for zero in self._zeros.values())
 
     @cached_property
     def buffers(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from penjing.core.errors import PlanError, did_you_mean
-from penjing.core.types import Ints, Kept, Layer, Note, Site, Value
+from penjing.core.types import Ints, Kept, Layer, Note, Pass, Site, Value
 from penjing.graph.program import Program
 
 
@@ -80,7 +80,8 @@ class Graph:
 
     ``sites`` are the channel sites; ``free`` and ``total`` count the output channels of all layers that feed another
     layer, so ``free / total`` is the share that may be cut; ``notes`` tell why the rest stays. ``written`` names, for
-    each layer that makes channels, the unit of each of them. ``shapes`` are those of the parameters. ``program`` is the
+    each layer that makes channels, the unit of each of them. ``shapes`` are those of the parameters. ``passes`` are
+    the operators without weights that layers do not take in. ``program`` is the
     program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
     are zero already, of those that are anywhere.
     """
@@ -98,6 +99,7 @@ class Graph:
     norms: tuple[Norm, ...]
     counts: tuple[Count, ...]
     values: tuple[Value, ...]
+    passes: tuple[Pass, ...]
     shapes: Mapping[str, tuple[int, ...]]
     buffer_shapes: Mapping[str, tuple[int, ...]]
     units: int

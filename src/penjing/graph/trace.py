@@ -20,6 +20,7 @@ from penjing.core.errors import TraceError
 from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
+from penjing.graph.passes import passes
 from penjing.graph.program import Program, capture, line_of, plain, shell
 from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
 from penjing.graph.rules import concat, layers, norms, pieces, pointwise, shape  # noqa: F401  (filling the table)
@@ -133,7 +134,8 @@ class _Network:
                 constant = getattr(self.program.module, node.target, None)
                 env[node] = Tagged.plain(tuple(constant.shape)) if isinstance(constant, Tensor) else None
         found = assemble(self.model, self.program, self.example, labels, findings, records, results, self.batch)
-        return replace(found, graph=replace(found.graph, zeros=self.zeros))
+        graph = replace(found.graph, zeros=self.zeros, passes=passes(self.program, env, found.unit_of, self.batch))
+        return replace(found, graph=graph)
 
     def blamed(self, found: Assembly, site: str, certificate: Certificate) -> list[str]:
         """Return the guesses behind a site's failed proof.

@@ -1,0 +1,1 @@
+"""Hardware as data: accelerators and runtimes that networks are made for."""
