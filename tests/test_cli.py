@@ -137,6 +137,9 @@ FLAGS = [
     ("budget", "latency=0.5x", "latency=0.5x"),
     ("weights", "other.pt", Path("other.pt")),
     ("seed", "4", 4),
+    ("target", "openvino", "openvino"),
+    ("precision", "int8", "int8"),
+    ("frame_rate", "30", 30.0),
     ("threads", "2", 2),
     ("batch", "8", 8),
     ("val", "500", 500),
@@ -149,7 +152,8 @@ FLAGS = [
 def test_every_key_of_a_recipe_is_a_flag_of_run():
     assert {name for name, _, _ in FLAGS} == set(options.KEYS)
     settable = {f.name for f in dataclasses.fields(Recipe)} - {"steps", "penjing", "target"}
-    assert settable | {"threads", "batch"} == set(options.KEYS)
+    below = {"threads", "batch", "target", "precision", "frame_rate"}
+    assert settable | below == set(options.KEYS)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), FLAGS)

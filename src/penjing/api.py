@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import penjing
+from penjing import targets
 from penjing.core import console
 from penjing.core.errors import Missed, PlanError
 from penjing.core.files import write_whole
 from penjing.core.journal import NAME as JOURNAL
 from penjing.core.journal import Journal
 from penjing.core.plain import told
+from penjing.core.protocols import Target
 from penjing.core.registry import build
 from penjing.costs.units import show
 from penjing.data.data import Data
@@ -117,6 +119,7 @@ def run(
     *,
     folder: str | Path | None = None,
     example: Any = None,
+    target: Any = None,
     seed: int = 0,
     threads: int = 1,
     batch: int = 1,
@@ -135,8 +138,10 @@ def run(
     loaders, a single one of pictures without labels, or None. ``folder`` receives the results (a temporary one by
     default) once all are there, also those of a file that misses its budget; a run that ends earlier leaves the folder
     as it was. One that is interrupted or killed leaves ``unfinished`` in its folder, and the same call goes on from
-    there, to the same result. ``example`` is an input batch of two, taken from the data by default; ``threads`` and
-    ``batch`` say how latency is measured.
+    there, to the same result. ``example`` is an input batch of two, taken from the data by default. ``target`` is
+    what the network is made for: a preset's name, a YAML file, or what ``penjing.targets.find`` returns, by default
+    ONNX Runtime on this machine; it tells what the budget may bound. ``threads`` and ``batch`` say how latency is
+    measured, and of how many samples a model of the hardware tells the costs.
     ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
     and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train). ``command``
     and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
@@ -154,17 +159,19 @@ def run(
     check_target(threads, batch)
     crew = Workers.of(workers, timeout)
     refuse_tracker(track, folder)
-    todo, wanted, start = _begin(model, data, steps, budget, example, seed, references)
+    made_for = _target(target, batch)
+    todo, wanted, start = _begin(model, data, steps, budget, made_for, example, seed, references)
     original, data = start.original, start.data
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
         which: dict[str, Any] = {}
         if folder is not None:
-            options = {"budget": wanted, "seed": seed, "threads": threads, "batch": batch, "references": references}
+            options = {"budget": wanted, "seed": seed, "threads": threads, "batch": batch, "references": references,
+                       "target": made_for}  # fmt: skip
             which = identity(original, data, todo, options)
         with unfinished(place, which, started) as hidden:
             book = Run(hidden, wanted, seed, threads, batch, command, recipe, workers=crew,
-                       resumable=folder is not None)  # fmt: skip
+                       target=made_for, resumable=folder is not None)  # fmt: skip
             if book.resumable:
                 book.journal = Journal(hidden / JOURNAL)
             if data is not None:
@@ -201,6 +208,7 @@ def preview(
     budget: Mapping[str, Any] | str | None = None,
     *,
     example: Any = None,
+    target: Any = None,
     seed: int = 0,
     threads: int = 1,
     batch: int = 1,
@@ -219,13 +227,33 @@ def preview(
     check_target(threads, batch)
     steps = usual_steps() if steps is None else steps
     crew = Workers.of(workers, timeout)
-    todo, wanted, start = _begin(model, data, steps, budget, example, seed, references)
+    made_for = _target(target, batch)
+    todo, wanted, start = _begin(model, data, steps, budget, made_for, example, seed, references)
     with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
-        return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch, workers=crew))
+        return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch, workers=crew, target=made_for))
+
+
+def _target(given: Any, batch: int) -> Target:
+    """Return what the network is made for, for batches of this size.
+
+    Raises: PlanError for what is no target.
+    """
+    found = targets.find("onnxruntime" if given is None else given) if isinstance(given, str | Path | None) else given
+    if not hasattr(found, "estimate"):
+        raise PlanError(f"{given!r} is no target; give a name that penjing target list shows, or a YAML file.")
+    at: Target = found.at(batch=batch)
+    return at
 
 
 def _begin(
-    model: Any, data: Any, steps: Sequence[Any], budget: Any, example: Any, seed: int, references: Sequence[str] = ()
+    model: Any,
+    data: Any,
+    steps: Sequence[Any],
+    budget: Any,
+    target: Target,
+    example: Any,
+    seed: int,
+    references: Sequence[str] = (),
 ) -> tuple[list[Any], dict[str, str], State]:
     """Check all that can be checked before any work; return the steps, the budget, and the state they start from.
 
@@ -233,7 +261,7 @@ def _begin(
     """
     if not isinstance(model, nn.Module):
         raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
-    wanted = {name: one.text for name, one in asked(budget).items()}
+    wanted = {name: one.text for name, one in asked(budget, target).items()}
     todo = ordered(steps)
     data = None if data is None else as_data(data, seed=seed)
     original = plain(model).cpu()
@@ -249,7 +277,8 @@ def _begin(
 def _settings(original: nn.Module, data: Data | None, steps: Sequence[Any], book: Run) -> dict[str, Any]:
     """Return what a tracker shows as the parameters of the run."""
     facts: dict[str, Any] = {"network": type(original).__name__, "data": data.name if data else "no data"}
-    facts |= {"seed": book.seed, "threads": book.threads, "batch": book.batch, "penjing": penjing.__version__}
+    facts |= {"target": book.target.name, "seed": book.seed}
+    facts |= {"threads": book.threads, "batch": book.batch, "penjing": penjing.__version__}
     return facts | {"command": book.command, "budget": book.budget, "steps": told(list(steps))}
 
 

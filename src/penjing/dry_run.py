@@ -12,7 +12,7 @@ from penjing.core.plain import told, written
 from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
 from penjing.steps.choose import Cut
-from penjing.steps.original import counted
+from penjing.steps.original import counted, drafted, estimated
 from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
@@ -75,7 +75,8 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
 
 def _costs(cut: Cut, pricer: Pricer, state: State) -> list[dict[str, Any]]:
     """Return a row a cost: the original's, what is asked, and what is predicted, where it is known before the work."""
-    predicted = counted(cut.model, state.example) | pricer(cut.plan)
+    draft = drafted(cut.model, state.example)
+    predicted = counted(draft) | estimated(draft, pricer.target) | pricer(cut.plan)
     original = pricer.original.counts | {b.cost: pricer.original.cost(b.cost) for b in pricer.bounds}
     rows = []
     for name in [*predicted, *(name for name in pricer.wanted if name not in predicted)]:

@@ -31,18 +31,25 @@ class Key:
     """What is known of a recipe's key beside its type; the shell makes a flag of every key that has this.
 
     ``least`` bounds a whole number; ``beside`` says that the value may be a path, which is looked for in the recipe's
-    folder.
+    folder; ``flag`` is what the shell calls it where that is not the key itself.
     """
 
     help: str
     least: int | None = None
     beside: bool = False
+    flag: str = ""
 
 
 @dataclass(frozen=True)
 class Target:
-    """How latency is measured."""
+    """What the network is made for, and how it runs there; a recipe may write the name alone."""
 
+    name: Annotated[
+        str,
+        Key("What the network is to run on: see penjing target list, or a YAML file.", beside=True, flag="target"),
+    ] = "onnxruntime"
+    precision: Annotated[str | None, Key("Numbers the target computes in, such as int8; by default its own.")] = None
+    frame_rate: Annotated[float | None, Key("Frames a second, for the average power on the target.")] = None
     threads: Annotated[int, Key("Threads of the runtime when latency is measured.", least=1)] = 1
     batch: Annotated[int, Key("Batch size when latency is measured.", least=1)] = 1
 
@@ -84,12 +91,17 @@ class Settable(NamedTuple):
     key: Key
     default: Any
 
+    @property
+    def flag(self) -> str:
+        """What the shell calls it."""
+        return self.key.flag or self.path.rpartition(".")[2]
+
 
 def keys(of: type = Recipe, prefix: str = "") -> Iterator[Settable]:
     """Yield every key that a flag may set.
 
     >>> [one.path for one in keys(Target, "target.")]
-    ['target.threads', 'target.batch']
+    ['target.name', 'target.precision', 'target.frame_rate', 'target.threads', 'target.batch']
     """
     for name, hint in typing.get_type_hints(of, include_extras=True).items():
         if is_dataclass(hint):
@@ -148,9 +160,13 @@ def read(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     data = _parsed(text, str(path))
     if not isinstance(data, dict):
         raise RecipeError(f"{path} must hold key: value pairs; it holds {type(data).__name__}.")
-    for name in (one.path for one in keys() if one.key.beside):
-        if isinstance(data.get(name), str) and (beside := path.parent / data[name]).exists():
-            data[name] = str(beside)
+    if isinstance(data.get("target"), str):
+        data["target"] = {"name": data["target"]}
+    for *above, name in (one.path.split(".") for one in keys() if one.key.beside):
+        holder = data.get(above[0]) if above else data
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            beside = path.parent / holder[name]
+            holder[name] = str(beside) if beside.exists() else holder[name]
     return parse(changed(data, changes or {}), str(path))
 
 
@@ -183,6 +199,7 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
 
     Raises: RecipeError naming the key; BudgetError, PlanError or TrainError for a bound or option that cannot be.
     """
+    from penjing import targets
     from penjing.steps.order import ordered
     from penjing.steps.price import asked
 
@@ -198,8 +215,11 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where} is for recipe version {given['penjing']}; this is version {VERSION}.")
     if not isinstance(given["steps"], list):
         raise RecipeError(f"{where}: steps must be a list, such as [prune, train].")
+    if isinstance(given.get("target"), str):
+        given["target"] = {"name": given["target"]}
     values = _checked(where, Recipe, given)
-    asked(values.get("budget"))
+    target = values.get("target", Target())
+    asked(values.get("budget"), targets.find(target.name))
     return Recipe(**values | {"steps": tuple(ordered(given["steps"]))})
 
 

@@ -18,7 +18,7 @@ from penjing.data.data import Data
 from penjing.exporting.measure import Timing, cpu_name, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
-from penjing.steps.original import counted, original_of
+from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 
@@ -69,6 +69,7 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
             "training_threads": torch.get_num_threads(),
             "system": f"{platform.system()} {platform.machine()}",
         },
+        "target": {"name": run.target.name, "tells": dict(run.target.tells), "runtime": run.target.runtime},
         "data": None if state.data is None else pictures(state.data),
         "resumed": [going_on(line) for line in run.journal.lines(BEGUN)[1:]],
         "rows": rows,
@@ -100,7 +101,8 @@ def going_on(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def row(name: str, model: nn.Module, state: State, run: Run, timings: dict[str, Timing], note: str) -> dict[str, Any]:
     """Return one network's line of the table; the test split is read here, once."""
-    facts: dict[str, Any] = {"name": name, "note": note, **counted(model, state.example)}
+    draft = drafted(model, state.example)
+    facts: dict[str, Any] = {"name": name, "note": note, **counted(draft), "target": estimated(draft, run.target)}
     facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
     facts |= run.journal.recall(f"test of {name}", lambda: tested(name, model, state.data, run))
     timing = timings[name]

@@ -21,6 +21,9 @@ HIT = 1e-2
 Shown = Callable[[str, float], str]
 """Writes a cost, given its name, for people."""
 
+HeldBack = Callable[[Plan, str], str]
+"""Says what most of a plan's cost of this name comes from; nothing where that is not known."""
+
 Price = Callable[[Plan], Mapping[str, float]]
 """The cheap costs of a plan, by name."""
 
@@ -30,9 +33,10 @@ class Problem:
     """Choose how many units each site keeps, so that every bound holds.
 
     ``scores`` rank the units of a site, and across sites where an allocator compares them. ``bounds`` are upper
-    limits on costs that ``price`` tells and ``shown`` writes; ``seed`` feeds allocators that draw numbers. ``finer``
-    allows the last units to be filled in below the sites' step, so that an arithmetic bound is hit. ``minimise`` names
-    what trials measure and a search seeks the least of: a cost, or ``"lost"``, the score of what a plan removes.
+    limits on costs that ``price`` tells, ``shown`` writes and ``held_back`` explains; ``seed`` feeds allocators that
+    draw numbers. ``finer`` allows the last units to be filled in below the sites' step, so that an arithmetic bound is
+    hit. ``minimise`` names what trials measure and a search seeks the least of: a cost, or ``"lost"``, the score of
+    what a plan removes.
     """
 
     rewrite: str
@@ -44,6 +48,7 @@ class Problem:
     finer: bool = False
     minimise: str = "lost"
     shown: Shown = lambda _, value: f"{value:.6g}"
+    held_back: HeldBack = lambda *_: ""
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
 
     def rng(self, name: str) -> np.random.Generator:
@@ -131,10 +136,7 @@ class Problem:
         """Raise Infeasible, naming what the smallest plan still costs and the sites that hold it back."""
         costs = dict(self.price(least))
         missed = [b for b in self.bounds if not b.met(costs[b.cost])]
-        misses = [
-            f"{b.cost} {b.asked} is {self.shown(b.cost, b.limit)}, lowest reachable {self.shown(b.cost, costs[b.cost])}"
-            for b in missed
-        ]
+        misses = [self._miss(b, costs[b.cost], least) for b in missed]
         whole = self.price(Plan())
         for bound in missed:
             if costs[bound.cost] == whole[bound.cost] and least.entries:
@@ -145,6 +147,11 @@ class Problem:
         if len(stuck) > 1:
             held = f" {len(stuck)} sites cannot shrink in their step, {stuck[0]} among them."
         raise Infeasible(f"No plan meets the budget: {'; '.join(misses)}.{held} Raise the bound.", costs)
+
+    def _miss(self, bound: Bound, reached: float, least: Plan) -> str:
+        asked, lowest = self.shown(bound.cost, bound.limit), self.shown(bound.cost, reached)
+        why = self.held_back(least, bound.cost)
+        return f"{bound.cost} {bound.asked} is {asked}, lowest reachable {lowest}" + (f", and {why}" if why else "")
 
     def fill(self, counts: dict[str, int], close: float = CLOSE) -> dict[str, int]:
         """Give units back, those of the best score for their cost first, while every bound holds.

@@ -55,5 +55,12 @@ def listed(incomplete: str) -> Words:
     return _starting(kinds, incomplete) or _starting(names, incomplete)
 
 
-OF_KEYS: dict[str, Callable[[str], Words]] = {"model": networks, "data": data, "budget": budget}
+def target(incomplete: str) -> Words:
+    """Complete the name of a preset."""
+    from penjing.targets import names
+
+    return _starting(dict.fromkeys(names(), ""), incomplete)
+
+
+OF_KEYS: dict[str, Callable[[str], Words]] = {"model": networks, "data": data, "budget": budget, "target": target}
 """What completes the value of a recipe's key."""

@@ -15,7 +15,7 @@ from penjing.recipe import Settable, changes, keys
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-KEYS: Mapping[str, Settable] = {one.path.rpartition(".")[2]: one for one in keys()}
+KEYS: Mapping[str, Settable] = {one.flag: one for one in keys()}
 """Every key of a recipe that has a flag, by the flag's name."""
 
 
@@ -39,6 +39,8 @@ SPELLINGS: Mapping[Any, Spelling] = {
     int: Spelling(int),
     Path | None: Spelling(Path),
     int | float: Spelling(str, "NUMBER", _number),
+    float | None: Spelling(float),
+    str | None: Spelling(str),
     Mapping[str, Any] | str: Spelling(str, "COST=BOUND,..."),
     tuple[float, ...] | None: Spelling(str, "NUMBER,...", _numbers),
 }
@@ -112,7 +114,7 @@ def keyed(verb: Verb) -> Verb:
 def _flag(name: str, one: Settable) -> Any:
     spelling = SPELLINGS.get(one.type, Spelling(str))
     option = typer.Option(
-        f"--{name}",
+        f"--{name.replace('_', '-')}",
         help=one.key.help if one.default is None else f"{one.key.help} Default: {one.default}.",
         min=one.key.least,
         metavar=spelling.metavar,
@@ -143,5 +145,6 @@ def asked_changes(items: Sequence[str] | None, given: Mapping[str, Any]) -> dict
     others = changes(items or [])
     for path in others:
         if path in flags:
-            raise RecipeError(f"--set {path} says again what {path.rpartition('.')[2]} says already; leave one out.")
+            flag = next(name for name, one in KEYS.items() if one.path == path)
+            raise RecipeError(f"--set {path} says again what {flag} says already; leave one out.")
     return flags | others

@@ -106,8 +106,15 @@ def _built(recipe: recipes.Recipe) -> tuple[Any, Any, dict[str, Any]]:
 
     network = zoo.build(recipe.model, recipe.weights)
     data = load(recipe.data, seed=recipe.seed, val=recipe.val, mean=recipe.mean, std=recipe.std)
-    keys = {"steps": recipe.steps, "budget": recipe.budget, "seed": recipe.seed}
+    keys = {"steps": recipe.steps, "budget": recipe.budget, "seed": recipe.seed, "target": _target(recipe.target)}
     return network, data, {**keys, "threads": recipe.target.threads, "batch": recipe.target.batch}
+
+
+def _target(asked: recipes.Target) -> Any:
+    """Return the target that a recipe names, as it wants it."""
+    from penjing import targets
+
+    return targets.find(asked.name).at(precision=asked.precision, frame_rate=asked.frame_rate)
 
 
 def _preview(recipe: recipes.Recipe, how: Mapping[str, Any], as_json: bool) -> None:

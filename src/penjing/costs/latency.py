@@ -6,8 +6,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from penjing.core.protocols import Draft
+from penjing.core.protocols import Cost, Draft, Target
 from penjing.core.registry import register
+from penjing.costs.hardware import ModelledLatency
 from penjing.exporting.inputs import with_batch
 from penjing.exporting.measure import measure
 from penjing.exporting.onnx import export_onnx
@@ -19,9 +20,9 @@ SECONDS = 5.0
 @register("cost")
 @dataclass(frozen=True)
 class latency:  # noqa: N801 - the name a budget writes
-    """Measure one inference on ONNX Runtime, on this machine's CPU.
+    """Measure one inference on ONNX Runtime, on this machine's CPU; on a target with a model of its own, predict it.
 
-    The median over some seconds, on ``threads`` threads, for ``batch`` samples at once.
+    Measured, it is the median over some seconds, on ``threads`` threads, for ``batch`` samples at once.
 
     Units: ms.
     """
@@ -31,6 +32,10 @@ class latency:  # noqa: N801 - the name a budget writes
 
     unit = "ms"
     cheap = False
+
+    def upon(self, target: Target) -> Cost:
+        """Return the cost on this target: itself where the exported file is measured."""
+        return self if target.runtime else ModelledLatency().upon(target)
 
     def __call__(self, draft: Draft) -> float:
         """Export the draft to a temporary file and return its median latency."""

@@ -22,10 +22,15 @@ BYTES = {
     "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30,
 }  # fmt: skip
 
+ENERGIES = {"nJ": 1e-6, "uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3}
+POWERS = {"uW": 1e-3, "µW": 1e-3, "mW": 1.0, "W": 1e3}
+
 _SCALES: dict[str, Mapping[str, float]] = {
     "parameters": {**COUNTS, "K": 1e3},
     "MACs": {**COUNTS, "K": 1e3},
     "ms": TIMES,
+    "mJ": ENERGIES,
+    "mW": POWERS,
     "bytes": {**COUNTS, **BYTES, "K": 1e3, "KB": 1e3, "bytes": 1.0},
     "%": {"%": 1.0},
 }
@@ -35,6 +40,8 @@ _LADDERS: dict[str, Mapping[str, float]] = {
     "parameters": COUNTS,
     "MACs": COUNTS,
     "ms": {name: TIMES[name] for name in ("ns", "us", "ms", "s")},
+    "mJ": {name: ENERGIES[name] for name in ("nJ", "uJ", "mJ", "J")},
+    "mW": {name: POWERS[name] for name in ("uW", "mW", "W")},
     "bytes": {name: BYTES[name] for name in ("B", "kB", "MB", "GB")},
 }
 """The names a value may be shown under, by unit, smallest first."""
@@ -42,10 +49,14 @@ _LADDERS: dict[str, Mapping[str, float]] = {
 _MEANT = {
     "flops": "macs", "mac": "macs", "parameter": "params", "parameters": "params", "weights": "nonzero",
     "sparsity": "nonzero", "time": "latency", "speed": "latency", "accuracy": "error", "ram": "memory", "file": "size",
+    "watts": "power", "joules": "energy", "rom": "flash", "dram": "dram_bytes",
+    "bandwidth": "dram_bytes", "peak": "peak_power",
 }  # fmt: skip
 """What people call a cost elsewhere."""
 
-_EXAMPLES = {"ms": "2.5ms", "bytes": "1MB", "%": "8%", "parameters": "300k", "MACs": "40M"}
+_EXAMPLES = {
+    "ms": "2.5ms", "mJ": "0.4mJ", "mW": "250mW", "bytes": "1MB", "%": "8%", "parameters": "300k", "MACs": "40M",
+}  # fmt: skip
 
 LONGEST = 400
 """Characters of a bound; the pattern takes the square of their number in time."""

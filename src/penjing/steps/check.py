@@ -10,7 +10,7 @@ from penjing.core.registry import register
 from penjing.costs.units import resolve, show
 from penjing.exporting.measure import ratio
 from penjing.exporting.session import file_bytes
-from penjing.steps.original import counted, original_of
+from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.price import asked, units
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
@@ -32,10 +32,11 @@ class check:  # noqa: N801  (registered under its own name)
         with run.stage("check") as said:
             file = self._file(state)
             original = original_of(state, run)
-            costs = counted(state.model, state.example)
+            draft = drafted(state.model, state.example)
             timings = run.measure(f"the file of {run.at}", {"original": original.file, "model": file})
             faster = ratio(timings["original"], timings["model"])
-            costs |= {"size": float(file_bytes(file)), "latency": original.cost("latency") / faster.median}
+            here = {"latency": original.timing.median_ms / faster.median}
+            costs = counted(draft) | {"size": float(file_bytes(file))} | here | estimated(draft, run.target)
             wanted = asked(run.budget)
             if "error" in wanted:
                 costs["error"] = evaluate(state.model, state.labelled_for("The budget error").val).error
@@ -45,7 +46,7 @@ class check:  # noqa: N801  (registered under its own name)
                 ok = bound.met(costs[name])
                 run.note("budget", {"cost": name, "asked": bound.asked, "limit": bound.limit, "unit": unit,
                                     "measured": costs[name], "met": ok,
-                                    "where": "validation" if name == "error" else "exported file"})  # fmt: skip
+                                    "where": _where(name, run)})  # fmt: skip
                 if not ok:
                     limit, measured = show(bound.limit, unit), show(costs[name], unit)
                     misses.append(f"{name} {bound.asked} is {limit}, measured {measured}")
@@ -65,3 +66,9 @@ class check:  # noqa: N801  (registered under its own name)
             what = f"no {name} of" if name else "no file of"
             raise PlanError(f"check: there is {what} the model as it is now; put the step export right before check.")
         return state.files[name]
+
+
+def _where(cost: str, run: Run) -> str:
+    """Return what decided about a cost."""
+    modelled = cost in run.target.tells and not run.target.runtime
+    return "validation" if cost == "error" else f"model of {run.target.name}" if modelled else "exported file"

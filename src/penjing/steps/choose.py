@@ -120,14 +120,14 @@ class Chooser:
 
         Raises: Infeasible when no step meets the bounds.
         """
-        finer = self.asked_step is None and not self.pricer.wants("latency")
+        finer = self.asked_step is None and not self.pricer.is_timed
         plans: list[Plan] = []
         refused: Infeasible | None = None
         for step in self._steps():
             sites = at_step(self.sites, step)
             problem = Problem(
                 self.rewrite, sites, self.scores, bounds, self.pricer, self.run.seed, finer, self.minimise,
-                self.pricer.shown,
+                self.pricer.shown, self.pricer.held_back,
             )  # fmt: skip
             try:
                 plans.append(self._allocated(problem, step))
@@ -157,7 +157,7 @@ class Chooser:
 
         A search takes long, and sees the treads in its prices.
         """
-        coarse = self.asked_step is None and self.pricer.wants("latency") and self.step > ARITHMETIC_STEP
+        coarse = self.asked_step is None and self.step > ARITHMETIC_STEP
         coarse = coarse and not self._searches
         return [self.step, ARITHMETIC_STEP] if coarse else [self.step]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from penjing.core.protocols import Target, Targeted
 from penjing.core.registry import build, entries
 from penjing.core.types import Plan
 from penjing.costs.units import show
@@ -29,8 +30,9 @@ class Original:
 
     @cached_property
     def counts(self) -> dict[str, float]:
-        """The costs that are arithmetic, that of the file's size among them."""
-        return counted(self._state.original, self._state.example)
+        """The costs that are arithmetic, those that the target tells among them."""
+        draft = drafted(self._state.original, self._state.example)
+        return counted(draft) | estimated(draft, self._run.target)
 
     def cost(self, name: str) -> float:
         """Return a cost; the error is that on validation, and what only the exported file decides is measured on it.
@@ -41,7 +43,8 @@ class Original:
             return self._error
         if name == "size":
             return float(file_bytes(self.file))
-        return self.timing.median_ms if name == "latency" else self.counts[name]
+        measured = name == "latency" and self._run.target.runtime
+        return self.timing.median_ms if measured else self.counts[name]
 
     @cached_property
     def _error(self) -> float:
@@ -76,12 +79,28 @@ def original_of(state: State, run: Run) -> Original:
     return original
 
 
-def counted(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, float]:
-    """Return every cost of a network that is arithmetic, by name."""
-    draft = Draft(trace(model, *example, proof=False), Plan(), lambda: model)
+def drafted(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Draft:
+    """Return a network as a draft of itself."""
+    return Draft(trace(model, *example, proof=False), Plan(), lambda: model)
+
+
+def counted(draft: Draft) -> dict[str, float]:
+    """Return every cost of a draft that is arithmetic and the same on all hardware, by name."""
     return {name: float(build("cost", name)(draft)) for name in cheap_costs()}
 
 
+def estimated(draft: Draft, target: Target) -> dict[str, float]:
+    """Return every cost that a target tells by a model of its own, by name."""
+    if target.runtime:
+        return {}
+    estimate = target.estimate(draft)
+    return {name: estimate.cost(name) for name in target.tells}
+
+
 def cheap_costs() -> list[str]:
-    """Return the names of the costs that are arithmetic."""
-    return [name for name, cost in entries("cost").items() if isinstance(cost, type) and getattr(cost, "cheap", False)]
+    """Return the names of the costs that are arithmetic and the same on all hardware."""
+    return [
+        name
+        for name, cost in entries("cost").items()
+        if isinstance(cost, type) and getattr(cost, "cheap", False) and not issubclass(cost, Targeted)
+    ]

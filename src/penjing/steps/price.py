@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from penjing.core.errors import BudgetError
-from penjing.core.protocols import Cost
+from penjing.core.protocols import Cost, Target, Targeted
 from penjing.core.registry import build, entries
 from penjing.core.types import Bound, Plan
+from penjing.costs.hardware import untold
 from penjing.costs.probe import Shape, time_shape
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
@@ -20,18 +21,16 @@ from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
-from penjing.steps.original import cheap_costs, original_of
+from penjing.steps.heaviest import heaviest
+from penjing.steps.original import original_of
 from penjing.steps.state import Run, State
-
-MEASURED = ("latency", "size")
-"""Costs that only the exported file decides."""
 
 ARITHMETIC_STEP = 4
 """Widths that are no multiple of four leave the fast path of common CPU runtimes and are slower than uncut ones."""
 
 
-def asked(budget: Any) -> dict[str, Asked]:
-    """Read a budget; none, or an empty mapping, bounds nothing.
+def asked(budget: Any, target: Target | None = None) -> dict[str, Asked]:
+    """Read a budget; none, or an empty mapping, bounds nothing. With a target, what it does not tell is refused.
 
     Raises: BudgetError naming the key or value, or a cost that no plan can be priced by.
     """
@@ -41,7 +40,9 @@ def asked(budget: Any) -> dict[str, Asked]:
         raise BudgetError(f"The budget is {budget!r}; write for example latency=0.6x or {{'macs': '0.5x'}}.")
     wanted = parse_budget(budget)
     for name in wanted:
-        if name not in (*MEASURED, "error", *cheap_costs()):
+        if target is not None and issubclass(entries("cost")[name], Targeted) and name not in target.tells:
+            raise BudgetError(untold(name, target))
+        if not is_priced(name):
             raise BudgetError(
                 f"{name} builds the network, which is too slow to price every plan by; bound a cost that is arithmetic "
                 f"(cheap = True), or let trials minimise it: prune: {{measure: {name}}}."
@@ -49,25 +50,45 @@ def asked(budget: Any) -> dict[str, Asked]:
     return wanted
 
 
+def is_priced(name: str) -> bool:
+    """Tell whether plans can be priced by a cost: by arithmetic, by a target, by a table, or by bisection."""
+    cost = entries("cost")[name]
+    return name == "error" or getattr(cost, "cheap", False) or (isinstance(cost, type) and issubclass(cost, Targeted))
+
+
 class Pricer:
     """Tells what plans cost, for one network under one budget.
 
-    ``bounds`` are the budget's bounds that a plan decides (all but error), in the costs' own units. Latency is added
-    up from a table of measured layers; whatever a measurement of the exported network teaches corrects later
-    predictions.
+    ``bounds`` are the budget's bounds that a plan decides (all but error), in the costs' own units. What the target
+    tells, its model predicts; where a runtime measures latency, that is added up from a table of measured layers, and
+    whatever a measurement of the exported network teaches corrects later predictions.
     """
 
     def __init__(self, graph: Graph, state: State, run: Run, budget: Any = None) -> None:
-        self.graph, self.state, self.run = graph, state, run
+        self.graph, self.state, self.run, self.target = graph, state, run, run.target
         self.original = original_of(state, run)
-        self.wanted = asked(run.budget if budget is None else budget)
+        self.measured = ("latency", "size") if self.target.runtime else ("size",)
+        self.wanted = asked(run.budget if budget is None else budget, self.target)
         self.bounds = [resolve(a, self.original.cost(name)) for name, a in self.wanted.items() if name != "error"]
         self._refuse_idle()
-        self.factors = dict.fromkeys(MEASURED, 1.0)
+        self.factors = dict.fromkeys(self.measured, 1.0)
         self.table = LayerTable(run.threads, run.batch, self._timed)
-        if self.wants("latency"):
+        if self.is_timed:
             self.table.calibrate(graph.layers, self.original.timing)
-        self._costs: dict[str, Cost] = {b.cost: build("cost", b.cost) for b in self.bounds if b.cost != "latency"}
+        self._costs = {b.cost: self._cost(b.cost) for b in self.bounds}
+
+    def _cost(self, name: str) -> Cost:
+        """Return what predicts a cost of a draft."""
+        if name == "latency" and self.is_timed:
+            return self.table
+        cost = build("cost", name)
+        priced: Cost = cost.upon(self.target) if isinstance(cost, Targeted) else cost
+        return priced
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether latency is bounded and a runtime measures it."""
+        return bool(self.target.runtime) and self.wants("latency")
 
     def _refuse_idle(self) -> None:
         """Refuse a budget of which the original keeps every bound.
@@ -91,19 +112,19 @@ class Pricer:
     def bound_only(self, bound: Bound) -> None:
         """Let this be the only bound."""
         self.bounds = [bound]
-        self._costs = {bound.cost: build("cost", bound.cost)}
+        self._costs = {bound.cost: self._cost(bound.cost)}
 
     def is_measured(self, cost: str) -> bool:
         """Tell whether only the exported file decides about this cost."""
-        return cost in MEASURED
+        return cost in self.measured
 
     def __call__(self, plan: Plan) -> dict[str, float]:
         """Return the predicted costs that the budget bounds."""
-        draft = Draft(self.graph, plan, self.state.copy_model)
-        found = {name: float(cost(draft)) for name, cost in self._costs.items()}
-        if self.wants("latency"):
-            found["latency"] = self.table.predict(draft.layers)
-        return {name: value * self.factors.get(name, 1.0) for name, value in found.items()}
+        draft = self._draft(plan)
+        return {name: float(cost(draft)) * self.factors.get(name, 1.0) for name, cost in self._costs.items()}
+
+    def _draft(self, plan: Plan) -> Draft:
+        return Draft(self.graph, plan, self.state.copy_model)
 
     def costs(self, plan: Plan) -> dict[str, float]:
         """Return the predicted costs, as plain numbers for the book."""
@@ -115,14 +136,14 @@ class Pricer:
         Latency is taken beside the original's in one interleaved run, and scaled to the original's first measurement,
         so that a relative bound means the ratio of the two.
         """
-        if not any(self.wants(cost) for cost in MEASURED):
+        if not any(self.wants(cost) for cost in self.measured):
             return {}
         quick = not self.wants("size")
         file = export_onnx(model, *self.state.example, self.run.scratch / "candidate.onnx", quick=quick)
         found: dict[str, float] = {}
         if self.wants("size"):
             found["size"] = float(file_bytes(file))
-        if self.wants("latency"):
+        if self.is_timed:
             files = {"original": self.original.file, "candidate": file}
             timings = self.run.measure(f"a candidate of {self.run.at}", files)
             found["latency"] = ratio(timings["candidate"], timings["original"]).median * self.original.cost("latency")
@@ -137,6 +158,11 @@ class Pricer:
     def shown(self, name: str, value: float) -> str:
         """Write a cost with its unit and as a share of the original's."""
         return f"{show(value, units()[name])} ({value / self.original.cost(name):.3g}x)"
+
+    def held_back(self, plan: Plan, name: str) -> str:
+        """Say which layer most of a plan's cost comes from; nothing where no layer does."""
+        found = heaviest(name, self._draft(plan), self.target, self.table)
+        return "" if found is None else f"{found[0]} alone takes {show(found[1], units()[name])} of it"
 
     def told(self, plan: Plan) -> str:
         """Describe a plan's predicted costs beside the bounds, for people."""
@@ -163,11 +189,13 @@ def units() -> dict[str, str]:
 def step_of(asked_step: int | None, rewrite: str, pricer: Pricer) -> int:
     """Return the multiple that kept counts are rounded to.
 
-    Single weights need none; channels keep to 4 under an arithmetic budget and to what the target teaches under a
-    latency budget.
+    Single weights need none; channels keep to 4 under an arithmetic budget, to what a model of the hardware states, and
+    to what measured layers teach where latency is measured.
     """
     if asked_step is not None:
         return asked_step
     if rewrite != "channels":
         return 1
-    return learn_step(pricer.table) if pricer.wants("latency") else ARITHMETIC_STEP
+    if pricer.is_timed:
+        return learn_step(pricer.table)
+    return pricer.target.step or ARITHMETIC_STEP

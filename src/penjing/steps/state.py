@@ -13,9 +13,11 @@ from typing import Any
 
 from torch import nn
 
+from penjing import targets
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
+from penjing.core.protocols import Target
 from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.exporting.measure import Timing, measure
@@ -82,7 +84,7 @@ class Run:
     report are filed in ``book`` by name, as plain JSON data. What was measured is written into the ``journal``, so
     that a run that goes on does not measure it again. ``at`` names the step that is being taken; ``resumable`` says
     whether anybody will go on from here, so that trainings and steps are kept; ``made`` holds what is made once.
-    ``workers`` evaluate what a search asks about.
+    ``workers`` evaluate what a search asks about; ``target`` is what the network is made for.
     """
 
     folder: Path
@@ -97,6 +99,7 @@ class Run:
     at: str = ""
     resumable: bool = False
     workers: Workers = field(default_factory=Workers)
+    target: Target = field(default_factory=targets.default)
     started: float = field(default_factory=time.monotonic)
     made: dict[str, Any] = field(default_factory=dict)
     _temporary: Path | None = None
