@@ -8,19 +8,14 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import yaml
-
+from penjing.core import yaml
 from penjing.core.errors import RecipeError, did_you_mean
 from penjing.core.registry import checked
 
 VERSION = 1
-LARGEST_BYTES = 1_000_000
-DEEPEST = 100
-"""Brackets within brackets; PyYAML takes the square of their number in time."""
 
 EPOCHS, LR, CRITERION, ALLOCATOR = 10, 0.005, "jacobian", "greedy"
 """What ``compress`` does where nothing else is asked."""
@@ -110,27 +105,10 @@ def usual_steps(
     ]  # fmt: skip
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice, and leaves what a budget says as it is written.
+class _Loader(yaml.Loader):
+    """Leaves what a budget says as it is written."""
 
-    YAML would turn +0.5, a difference, into 0.5, a bound.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise RecipeError(f"the key in line {key.start_mark.line + 1} is no name.")
-            if key.value in seen:
-                raise RecipeError(f"the key {key.value!r} in line {key.start_mark.line + 1} is written twice.")
-            seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep=True)
-        for key, value in node.value:
-            if key.value in found and key.value == "budget" and isinstance(value, yaml.MappingNode):
-                plain = ((name.value, one.value) for name, one in value.value if isinstance(one, yaml.ScalarNode))
-                found["budget"] |= dict(plain)
-        return found
+    verbatim = frozenset({"budget"})
 
 
 def read(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -139,43 +117,11 @@ def read(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     Raises: RecipeError naming the file and key that is wrong; BudgetError, PlanError or TrainError for a bound or an
     option that cannot be.
     """
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise RecipeError(f"{path} has more than {LARGEST_BYTES:,} bytes; that is not a recipe.")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from None
-    data = _parsed(text, str(path))
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path} must hold key: value pairs; it holds {type(data).__name__}.")
+    data = yaml.read(path, "a recipe", _Loader)
     for name in (one.path for one in keys() if one.key.beside):
         if isinstance(data.get(name), str) and (beside := path.parent / data[name]).exists():
             data[name] = str(beside)
     return parse(changed(data, changes or {}), str(path))
-
-
-def _parsed(text: str, where: str) -> Any:
-    """Return what YAML says.
-
-    Raises: RecipeError naming the line.
-    """
-    if _depth(text) > DEEPEST:
-        raise RecipeError(f"{where} has more than {DEEPEST} brackets within brackets; that is not a recipe.")
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise RecipeError(f"{where} uses YAML aliases; write the values out.")
-        return yaml.load(text, _Loader)
-    except RecipeError as error:
-        raise RecipeError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}," if mark else ""
-        raise RecipeError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}.") from None
-
-
-def _depth(text: str) -> int:
-    """Return how many brackets are open at once, at most."""
-    return max(accumulate(1 if c in "[{" else -1 for c in text if c in "[]{}"), default=0)
 
 
 def parse(data: Mapping[str, Any], where: str) -> Recipe:
@@ -245,9 +191,9 @@ def changes(items: Sequence[str]) -> dict[str, Any]:
         if path[-1:] == ["budget"]:
             found[key] = value
         elif last == "budget":  # under its key, where a + stays a +
-            found[key] = _parsed(f"budget: {value}", f"--set {key}")["budget"]
+            found[key] = yaml.parse(f"budget: {value}", f"--set {key}", "a value", _Loader)["budget"]
         else:
-            found[key] = _parsed(value, f"--set {key}")
+            found[key] = yaml.parse(value, f"--set {key}", "a value", _Loader)
     return found
 
 

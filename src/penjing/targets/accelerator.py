@@ -1,0 +1,267 @@
+"""An accelerator, or a microcontroller, as numbers, and what a network costs on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from penjing.core.errors import PlanError, RecipeError, did_you_mean
+from penjing.core.protocols import Draft
+from penjing.core.types import Layer, Traffic
+from penjing.targets import systolic
+from penjing.targets.estimate import UNITS, Estimate, Row
+from penjing.targets.numbers import Number
+from penjing.targets.shape import Shape
+from penjing.targets.systolic import Registers, Words
+from penjing.targets.tiling import SUM_BYTES, tiling
+
+VALUE_BYTES = {"int8": 1, "int16": 2, "fp16": 2, "fp32": 4}
+"""Bytes of a weight or an activation, by precision."""
+
+ZEROS = ("multiplied", "gated", "skipped")
+"""What happens to weights of zero: they cost like others, no energy, or no time either."""
+
+DEPTHWISE = ("array", "vector")
+"""Who computes depthwise convolutions: the array, group by group, or the unit that pools and adds."""
+
+IN_PLACE = ("cat",)
+"""Moves that are none, since what comes before writes where it is wanted."""
+
+CACHED = 100_000
+"""Rows kept; a search prices the same layers again and again."""
+
+
+class _Priced(NamedTuple):
+    """A row of an estimate without its name."""
+
+    kind: str
+    macs: int
+    cycles: float
+    utilisation: float
+    sram_bytes: float
+    dram_bytes: float
+    need_bytes: float
+    latency_ms: float
+    energy_mj: float
+    power_mw: float
+    bound: str
+    dynamic_mj: float
+
+
+_NOTHING = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Hardware whose cost for a network is arithmetic.
+
+    ``mac_pj`` lists the precisions it has; ``speed`` how fast one is, where it is not one multiplication a cycle and
+    multiplier. Without ``dram_bandwidth`` activations live in SRAM and weights in flash, and ``sram_bytes`` and
+    ``flash_bytes`` are hard ``limits``; with it SRAM is a buffer that tiles go through. ``vector`` is how many
+    operations a cycle pooling and additions have. ``numbers`` says where each number is from.
+
+    Units: Hz, bytes, bytes/s, ms, mW, frames/s as named; ``mac_pj`` in pJ, ``sram_pj`` and ``dram_pj`` in pJ a byte.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    dataflow: str
+    clock_hz: float
+    precision: str
+    mac_pj: Mapping[str, float] = field(hash=False)
+    sram_bytes: float
+    sram_pj: float = 0.0
+    dram_pj: float = 0.0
+    sram_bandwidth: float | None = None
+    dram_bandwidth: float | None = None
+    launch_ms: float = 0.0
+    static_mw: float = 0.0
+    efficiency: float = 1.0
+    vector: float = 1.0
+    overlap_load: bool = False
+    zeros: str = "gated"
+    depthwise: str = "array"
+    speed: Mapping[str, float] = field(default_factory=dict, hash=False)
+    registers: Registers | None = None
+    flash_bytes: float | None = None
+    layer_bytes: float = 0.0
+    code_bytes: float = 0.0
+    batch: int = 1
+    frame_rate: float | None = None
+    about: str = ""
+    numbers: tuple[Number, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def runtime(self) -> str:
+        """Nothing: a model decides."""
+        return ""
+
+    @property
+    def tells(self) -> Mapping[str, str]:
+        """The costs that an estimate has, with their units."""
+        return UNITS
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """What the device does not have more of, by cost, in bytes."""
+        hard = {"sram": self.sram_bytes if self.dram_bandwidth is None else None, "flash": self.flash_bytes}
+        return {cost: size for cost, size in hard.items() if size is not None}
+
+    @property
+    def step(self) -> int:
+        """The multiple that channel counts are worth having in, whatever the layer.
+
+        Input channels of a 1x1 and of a 3x3 convolution fill the rows of a weight stationary array after ``rows`` and
+        ``rows / 9`` of them, so that a coarser step than their common divisor would miss counts that just fit. Where a
+        side streams through the array, each channel counts.
+        """
+        if self.dataflow != "weight_stationary":
+            return 1
+        return math.gcd(self.columns, self.rows // 9 if self.rows % 9 == 0 else 1)
+
+    def at(
+        self, *, precision: str | None = None, batch: int | None = None, frame_rate: float | None = None
+    ) -> Accelerator:
+        """Return the same hardware in another precision, with another batch, or at a frame rate.
+
+        Raises: RecipeError for a precision it does not have, or a batch or rate that is not positive.
+        """
+        if precision is not None and precision not in self.mac_pj:
+            hint = did_you_mean(precision, self.mac_pj)
+            raise RecipeError(f"{self.name} does not compute in {precision!r}.{hint}")
+        if batch is not None and batch < 1:
+            raise RecipeError(f"The batch on {self.name} must be 1 or more; got {batch}.")
+        if frame_rate is not None and not 0 < frame_rate < math.inf:
+            raise RecipeError(f"The frame rate on {self.name} must be a positive number; got {frame_rate}.")
+        given = {"precision": precision, "batch": batch, "frame_rate": frame_rate}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **changes)
+
+    def estimate(self, draft: Draft) -> Estimate:
+        """Return what a draft costs for one inference of the batch, layer by layer.
+
+        Nothing but ``power_mw`` without a frame rate and ``peak_power_mw``, which divide by a time, rises when a
+        channel goes.
+
+        Raises: PlanError naming a layer of which no tile fits the memory.
+        """
+        priced = [(layer.name, self._layer(layer)) for layer in draft.layers]
+        priced += [(one.name, self._pass(one)) for one in draft.passes]
+        rows = [row for _, row in priced]
+        latency, energy = math.fsum(r.latency_ms for r in rows), math.fsum(r.energy_mj for r in rows)
+        in_memory = VALUE_BYTES[self.precision] * self.batch * draft.peak_elements
+        need = in_memory if self.dram_bandwidth is None else max((r.need_bytes for r in rows), default=0.0)
+        return Estimate(
+            rows=tuple(Row(name, *row[:-1]) for name, row in priced),
+            latency_ms=latency,
+            energy_mj=energy,
+            power_mw=self._power(math.fsum(r.dynamic_mj for r in rows), energy, latency),
+            peak_power_mw=max((r.power_mw for r in rows), default=0.0),
+            sram_bytes=float(need),
+            dram_bytes=math.fsum(r.dram_bytes for r in rows),
+            flash_bytes=VALUE_BYTES[self.precision] * draft.parameters
+            + self.layer_bytes * sum(r.macs > 0 for r in rows)
+            + self.code_bytes,
+        )
+
+    def _power(self, dynamic: float, energy: float, latency: float) -> float:
+        """Return the average power: at the frame rate, kept or not, or back to back."""
+        if self.frame_rate is not None:
+            return self.static_mw + dynamic * self.frame_rate / self.batch
+        return energy / latency * 1e3 if latency else 0.0
+
+    @cached_property
+    def _known(self) -> dict[Any, _Priced]:
+        return {}
+
+    def _layer(self, layer: Layer) -> _Priced:
+        if not layer.in_channels or not layer.out_channels:
+            return _Priced(layer.kind, *_NOTHING, "compute", 0.0)
+        key = (layer.kind, layer.macs, Shape.of(layer, self.batch))
+        if key not in self._known:
+            if len(self._known) >= CACHED:
+                self._known.clear()
+            self._known[key] = self._price_layer(layer.name, *key)
+        return self._known[key]
+
+    def _price_layer(self, name: str, kind: str, macs: int, shape: Shape) -> _Priced:
+        macs *= shape.batch
+        per_value = VALUE_BYTES[self.precision]
+        vector = self.depthwise == "vector" and shape.groups > 1 and shape.in_channels == 1
+        if vector:
+            cycles = macs / self.vector
+            moved = Words(shape.inputs, shape.weights, 0, shape.outputs)
+        else:
+            peak = self.efficiency * self.speed.get(self.precision, 1.0)
+            cycles, moved = self._cycles(shape) * shape.groups / peak, self._words(shape)
+        sram = shape.groups * (per_value * (moved.inputs + moved.weights + moved.outputs) + SUM_BYTES * moved.sums)
+        dram, need = self._crossing(name, shape, per_value)
+        counted = macs if self.zeros == "multiplied" else shape.m * shape.nonzero
+        busy = 0.0 if vector else macs / (cycles * self.rows * self.columns)
+        return self._priced(kind, macs, cycles, busy, sram, dram, need, counted)
+
+    def _cycles(self, shape: Shape) -> int:
+        """Return the cycles of one group."""
+        nonzero = systolic.up(shape.nonzero, shape.groups)
+        if self.dataflow == "row_stationary":
+            conv = shape.rows
+            if self.zeros == "skipped":
+                conv = conv._replace(pairs=systolic.up(nonzero * shape.batch, shape.area))
+            return systolic.row_stationary(conv, self.rows, self.columns)
+        sizes = (self.dataflow, shape.m, shape.k, shape.n, self.rows, self.columns)
+        if self.zeros == "skipped":
+            return systolic.skipped(*sizes, nonzero, self.overlap_load)
+        return systolic.cycles(*sizes, self.overlap_load)
+
+    def _words(self, shape: Shape) -> Words:
+        """Return what one group moves between the array and SRAM."""
+        if self.dataflow != "row_stationary":
+            return systolic.words(self.dataflow, shape.m, shape.k, shape.n, self.rows, self.columns)
+        conv, held = shape.rows, Words(shape.inputs, shape.weights, 0, shape.outputs)
+        registers = self.registers or Registers(conv.kernel_columns, conv.kernel_columns, 1)
+        channels = (shape.in_channels, shape.out_channels)
+        return systolic.row_stationary_words(conv, channels, held, self.rows, self.columns, registers)
+
+    def _crossing(self, name: str, shape: Shape, per_value: int) -> tuple[float, float]:
+        """Return what crosses to DRAM, and the on-chip memory that a layer takes."""
+        if self.dram_bandwidth is None:
+            return 0.0, per_value * shape.groups * (shape.inputs + shape.outputs)
+        found = tiling(shape, per_value, self.sram_bytes)
+        if found.dram_bytes is None:
+            raise PlanError(
+                f"{name} does not fit {self.name}: its smallest tile takes {found.least_bytes:,} bytes of on-chip "
+                f"memory, and there are {self.sram_bytes:,.0f}; give the target more sram."
+            )
+        return found.dram_bytes, min(found.need_bytes, self.sram_bytes)
+
+    def _pass(self, one: Traffic) -> _Priced:
+        moved = self.batch * (one.in_elements + one.out_elements) * VALUE_BYTES[self.precision]
+        if not one.in_elements or not one.out_elements or one.operator in IN_PLACE:
+            return _Priced(one.kind, *_NOTHING, "compute", 0.0)
+        on_chip = self.dram_bandwidth is None
+        cycles = self.batch * one.operations / self.vector
+        return self._priced(one.kind, 0, cycles, 0.0, moved, 0 if on_chip else moved, moved if on_chip else 0, 0)
+
+    def _priced(
+        self, kind: str, macs: int, cycles: float, busy: float, sram: float, dram: float, need: float, counted: int
+    ) -> _Priced:
+        """Return a row from its cycles and traffic; ``counted`` are the multiplications that take energy."""
+        times = {
+            "compute": cycles / self.clock_hz * 1e3,
+            "dram": dram / self.dram_bandwidth * 1e3 if self.dram_bandwidth else 0.0,
+            "sram": sram / self.sram_bandwidth * 1e3 if self.sram_bandwidth else 0.0,
+        }
+        bound = max(times, key=times.__getitem__)
+        latency = times[bound] + self.launch_ms
+        bound = bound if times[bound] >= self.launch_ms else "launch"
+        dynamic = (counted * self.mac_pj[self.precision] + sram * self.sram_pj + dram * self.dram_pj) * 1e-9
+        energy = dynamic + self.static_mw * latency * 1e-3
+        power = energy / latency * 1e3 if latency else 0.0
+        return _Priced(
+            kind, macs, cycles, min(busy, 1.0), float(sram), float(dram), float(need), latency, energy, power, bound,
+            dynamic,
+        )  # fmt: skip
