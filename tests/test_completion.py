@@ -40,7 +40,7 @@ def completed(words, *, shell="bash"):
         (["compress", "resnet20", "digits", "--budget", "lat"], ["latency="]),
         (["compress", "resnet20", "digits", "--budget", "macs=0.5x,par"], ["macs=0.5x,params="]),
         (["run", "r.yaml", "--budget", "me"], ["memory="]),
-        (["run", "r.yaml", "--model", "vgg"], ["vgg16_bn", "vgg16_bn_wide"]),
+        (["run", "r.yaml", "--model", "vgg"], ["vgg16", "vgg16_bn", "vgg16_bn_wide"]),
         (["run", "r.yaml", "--reference", ""], ["random", "scratch"]),
         (["list", "al"], ["allocators"]),
         (["list", "soft"], ["soft_targets"]),

@@ -2,6 +2,8 @@ import torch
 from torch import nn
 
 from penjing import zoo
+from penjing.graph.trace import trace
+from penjing.zoo.vgg import Vgg
 
 
 def test_parameters_and_macs_are_the_published_ones(macs):
@@ -9,6 +11,22 @@ def test_parameters_and_macs_are_the_published_ones(macs):
         model, x = zoo.vgg16_bn(), torch.empty(1, 3, 32, 32)
     assert sum(p.numel() for p in model.parameters()) == 14_724_042
     assert macs(model, x) == 313_201_664
+
+
+def test_the_published_form_has_the_published_size(macs):
+    with torch.device("meta"):
+        model, x = zoo.vgg16(), torch.empty(1, 3, 224, 224)
+    assert sum(p.numel() for p in model.parameters()) == 138_357_544
+    assert macs(model, x) == 15_346_630_656 + 25088 * 4096 + 4096 * 4096 + 4096 * 1000
+    kinds = [type(layer) for layer in model.features[:6]]
+    assert kinds == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Conv2d]
+    assert {"features.0.bias", "features.28.weight", "classifier.6.bias"} <= set(model.state_dict())
+
+
+def test_the_published_form_traces_with_every_channel_free():
+    graph = trace(Vgg(nn.Linear(512, 2), norm=False), (torch.rand(2, 3, 32, 32),))
+    assert len(graph.layers) == 14
+    assert graph.share_free == 1
 
 
 def test_the_wide_head_adds_two_4096_layers(macs):

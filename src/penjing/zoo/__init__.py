@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penjing.zoo.digits import digits_net
+    from penjing.zoo.krizhevsky import alexnet
     from penjing.zoo.resnet import resnet18, resnet20, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
-    from penjing.zoo.vgg import vgg16_bn, vgg16_bn_wide
+    from penjing.zoo.vgg import vgg16, vgg16_bn, vgg16_bn_wide
     from penjing.zoo.weights import build, builder_of, load_weights
 
 __all__ = [
+    "alexnet",
     "build",
     "builder_of",
     "digits_net",
@@ -27,11 +29,13 @@ __all__ = [
     "resnet50",
     "resnet56",
     "resnet110",
+    "vgg16",
     "vgg16_bn",
     "vgg16_bn_wide",
 ]
 
 BUILDERS = {
+    "alexnet": "krizhevsky",
     "digits_net": "digits",
     "resnet18": "resnet",
     "resnet20": "resnet",
@@ -41,6 +45,7 @@ BUILDERS = {
     "resnet50": "resnet",
     "resnet56": "resnet",
     "resnet110": "resnet",
+    "vgg16": "vgg",
     "vgg16_bn": "vgg",
     "vgg16_bn_wide": "vgg",
 }

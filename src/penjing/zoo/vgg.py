@@ -1,8 +1,8 @@
-"""VGG-16 with batch norm in the form used for 32 x 32 pictures, with a narrow or a wide head.
+"""VGG-16: as published for 224 x 224 pictures, and with batch norm in the form used for 32 x 32 pictures.
 
 Paper: Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015, table 1, configuration D.
-Differs: convolutions have no bias (batch norm follows each), and five max-pools leave 1 x 1 x 512, so one
-linear layer replaces the three of the paper.
+Differs: the forms for 32 x 32 have batch norm and no bias in their convolutions, and five max-pools leave 1 x 1 x 512,
+so one linear layer replaces the three of the paper.
 """
 
 from __future__ import annotations
@@ -15,23 +15,20 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 """The widths of the 3x3 convolutions; a 2x2 max-pool ends each stage."""
 
 
-class CifarVgg(nn.Module):
-    """Classify 32 x 32 colour pictures with thirteen convolutions and the given head.
+class Vgg(nn.Module):
+    """Classify colour pictures with thirteen convolutions and the given head.
 
-    Shapes: x [n, 3, 32, 32] → logits [n, num_classes]; the head sees [n, 512].
+    Shapes: x [n, 3, h, w] → logits [n, num_classes]; the head sees [n, 512 * (h // 32) * (w // 32)].
     """
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: nn.Module, norm: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
         for stage in STAGES:
             for outputs in stage:
-                layers += [
-                    nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(outputs),
-                    nn.ReLU(),
-                ]
+                layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm))
+                layers += [nn.BatchNorm2d(outputs), nn.ReLU()] if norm else [nn.ReLU()]
                 inputs = outputs
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
@@ -44,24 +41,31 @@ class CifarVgg(nn.Module):
         return logits
 
 
-def vgg16_bn(num_classes: int = 10) -> CifarVgg:
-    """Build VGG-16 with batch norm and one linear layer (14,724,042 parameters)."""
-    return CifarVgg(nn.Linear(512, num_classes))
+def vgg16(num_classes: int = 1000) -> Vgg:
+    """Build VGG-16 for 224 x 224 pictures (138,357,544 parameters; 15.3 billion MACs in its convolutions)."""
+    return Vgg(_wide_head(512 * 7 * 7, num_classes), norm=False)
 
 
-def vgg16_bn_wide(num_classes: int = 10) -> CifarVgg:
-    """Build VGG-16 with batch norm and the paper's 4096-wide head (33,642,442 parameters).
+def vgg16_bn(num_classes: int = 10) -> Vgg:
+    """Build VGG-16 for 32 x 32 pictures with batch norm and one linear layer (14,724,042 parameters)."""
+    return Vgg(nn.Linear(512, num_classes), norm=True)
+
+
+def vgg16_bn_wide(num_classes: int = 10) -> Vgg:
+    """Build VGG-16 for 32 x 32 pictures with batch norm and the paper's 4096-wide head (33,642,442 parameters).
 
     Over half of the parameters sit in the head: the usual subject of fully connected pruning.
     """
-    return CifarVgg(
-        nn.Sequential(
-            nn.Linear(512, 4096),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(4096, 4096),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(4096, num_classes),
-        )
+    return Vgg(_wide_head(512, num_classes), norm=True)
+
+
+def _wide_head(inputs: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, 4096),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(4096, 4096),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(4096, num_classes),
     )
