@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core.errors import PlanError
 from penjing.core.types import Layer
 from penjing.costs.probe import Shape, build, time_shape
 from penjing.exporting.session import fixed_batch, random_feeds, run, session
@@ -68,3 +69,10 @@ def test_macs_agree_with_the_layer(a_layer: Layer) -> None:
 @pytest.mark.parametrize("a_layer", [conv(3, 8), linear(64, 32)])
 def test_a_layer_takes_some_time(a_layer: Layer) -> None:
     assert 0 <= time_shape(Shape.of(a_layer)) < 1000
+
+
+def test_a_layer_is_timed_on_what_reads_onnx() -> None:
+    with pytest.raises(PlanError, match="torch_compile reads no ONNX"):
+        time_shape(Shape.of(conv(3, 8)), runtime="torch_compile")
+    pytest.importorskip("openvino")
+    assert 0 <= time_shape(Shape.of(conv(8, 8)), runtime="openvino") < 1000

@@ -1,3 +1,4 @@
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,7 @@ import pytest
 from torch import nn
 
 from penjing.core.errors import PenjingError
-from penjing.exporting.measure import clock_for, cpu_name, interleave, measure, ratio, summary
+from penjing.exporting.measure import clock_for, cpu_name, interleave, measure, ratio, runtime_name, summary
 
 from .nets import Plain
 
@@ -83,11 +84,25 @@ def test_the_summary_is_of_the_quantiles() -> None:
 
 
 def test_one_thread_counts_processor_time() -> None:
-    clock = clock_for(1)
-    start = clock()
-    time.sleep(0.02)
-    assert clock() - start < 0.01
-    assert clock_for(2) is time.perf_counter
+    for clock, name in (clock_for(1), clock_for(1, own_threads=True)):
+        start = clock()
+        time.sleep(0.02)
+        assert clock() - start < 0.01 and "cpu" in name
+    assert clock_for(2) == clock_for(2, own_threads=True) == (time.perf_counter, "wall")
+
+
+def test_processor_time_of_all_threads_is_counted_where_a_runtime_may_have_its_own() -> None:
+    def busy() -> None:
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
+
+    (own, _), (every, name) = clock_for(1), clock_for(1, own_threads=True)
+    begun = own(), every()
+    worker = threading.Thread(target=busy)
+    worker.start()
+    worker.join()
+    assert own() - begun[0] < 0.01 < 0.015 < every() - begun[1] and name == "process cpu"
 
 
 def test_real_files_are_measured_side_by_side(
@@ -98,7 +113,7 @@ def test_real_files_are_measured_side_by_side(
     timing = found["one"]
     assert len(timing.samples) == 5 and 0 < timing.best_ms <= timing.low_ms <= timing.median_ms <= timing.high_ms
     assert (timing.threads, timing.batch, timing.clock) == (1, 2, "cpu")
-    assert timing.runtime.startswith("onnxruntime ") and timing.cpu
+    assert timing.runtime == runtime_name() and timing.runtime.startswith("onnxruntime ") and timing.cpu
     with pytest.raises(PenjingError, match="batches of 3, not 1"):
         measure({"one": plain[1], "fixed": fixed[1]})
 

@@ -59,6 +59,13 @@ Weights = Annotated[Path | None, _of("weights")]
 Seed = Annotated[int, _of("seed")]
 Threads = Annotated[int, _of("threads")]
 Batch = Annotated[int, _of("batch")]
+Runtime = Annotated[
+    str,
+    typer.Option(help="Where to measure: see penjing list runtimes.", autocompletion=completion.registered("runtime")),
+]
+Precision = Annotated[
+    str, typer.Option(help="What 32-bit floats are computed in: f32, or bf16 where the runtime and the CPU do.")
+]
 Numbers = Annotated[str | None, _of("mean")]
 Set = Annotated[
     list[str] | None,

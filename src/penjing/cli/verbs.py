@@ -247,6 +247,9 @@ def bench(
     ],
     threads: options.Threads = 1,
     batch: options.Batch = 1,
+    runtime: options.Runtime = "onnxruntime",
+    precision: options.Precision = "f32",
+    layers: Annotated[bool, typer.Option("--layers", help="Also tell each operator's time, by its layer.")] = False,
     rounds: Annotated[int, typer.Option(help="How many times the files take turns.", min=5)] = 40,
     data: Annotated[
         str | None,
@@ -268,7 +271,8 @@ def bench(
 
         numbers = {name: options.read(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
         split = load(data, seed=seed, **numbers).val if data else None
-        facts = compare.bench(files, threads=threads, batch=batch, rounds=rounds, split=split)
+        how: dict[str, Any] = {"threads": threads, "batch": batch, "runtime": runtime, "precision": precision}
+        facts = compare.bench(files, **how, rounds=rounds, split=split, layers=layers)
         typer.echo(json_text(facts, indent=1) if as_json else compare.benched(facts))
 
 
@@ -284,7 +288,7 @@ def list_(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List what can be chosen by name: criteria, allocators, costs, rewrites, terms, steps, references."""
+    """List what can be chosen by name: criteria, allocators, costs, rewrites, terms, steps, references, runtimes."""
     with manners():
         from penjing.cli import listing
         from penjing.core.plain import json_text

@@ -89,6 +89,31 @@ class Estimate(Protocol):
         """Return one of the costs that the target tells."""
 
 
+class Runtime(Protocol):
+    """Executes exported networks: what latency is measured on.
+
+    ``reads_files`` says whether an ONNX file is enough, and not the module wanted; ``own_threads`` that it may compute
+    on threads of its own, which the processor time of the calling thread misses.
+    """
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether it opens ONNX files."""
+
+    @property
+    def own_threads(self) -> bool:
+        """Whether it may compute on other threads than the caller's."""
+
+    def version(self) -> str:
+        """Return the version of the library."""
+
+    def open(self, subject: Any, threads: int, batch: int | None, precision: str) -> Callable[[], Sequence[Any]]:
+        """Return what runs the subject once, on inputs of its own, and returns the outputs."""
+
+    def profile(self, subject: Any, threads: int, batch: int | None, precision: str) -> Sequence[Any]:
+        """Return the time of each operator, as ``LayerTime``."""
+
+
 @runtime_checkable
 class Targeted(Protocol):
     """A cost that depends on the hardware: ``upon`` returns it for a target."""

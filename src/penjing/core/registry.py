@@ -1,4 +1,4 @@
-"""One registry for everything that is chosen by name: criteria, allocators, costs, rewrites, terms, steps, references.
+"""One registry for everything that is chosen by name: criteria, allocators, costs, steps, runtimes and so on.
 
 ``@register("criterion")`` files an object under its own name (a trailing underscore, which avoids a Python
 keyword or builtin, is dropped). An entry is either a function, used as it is, or a frozen dataclass, whose
@@ -33,6 +33,7 @@ HOMES = {
     "term": "penjing.terms",
     "step": "penjing.steps",
     "reference": "penjing.references",
+    "runtime": "penjing.exporting.runtimes",
 }
 """Where the built-in entries of each kind live; a module, or a package whose modules are all imported on first use."""
 

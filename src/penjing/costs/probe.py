@@ -1,4 +1,4 @@
-"""The time of one layer on ONNX Runtime, free of what surrounds it.
+"""The time of one layer on a runtime, free of what surrounds it.
 
 The runtime keeps activations in blocks of channels between convolutions and pays for the change of layout at the
 borders of a graph only, so a layer timed alone looks slower than it is. Here several copies of the layer, each with
@@ -10,17 +10,19 @@ that number, is the layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
+from penjing.core import registry
+from penjing.core.errors import PlanError
+from penjing.core.protocols import Runtime
 from penjing.core.random import stream
 from penjing.core.types import Layer
 from penjing.exporting.measure import clock_for, timed
-from penjing.exporting.session import fixed_batch, random_feeds, session
+from penjing.exporting.runtimes.subject import Subject
 
 GROUP_MS = 0.5
 """Short groups and their minimum: least disturbed on a shared machine (0.1 to 2 % between repeats)."""
@@ -70,17 +72,21 @@ class Shape:
         return self.in_channels // self.groups * self.out_channels * math.prod(self.kernel)
 
 
-def time_shape(shape: Shape, threads: int = 1, batch: int = 1) -> float:
-    """Time a layer of this shape with random weights.
+def time_shape(
+    shape: Shape, threads: int = 1, batch: int = 1, runtime: str = "onnxruntime", precision: str = "f32"
+) -> float:
+    """Time a layer of this shape with random weights, on a runtime that reads ONNX.
 
     Units: ms.
+
+    Raises: PlanError for a runtime that does not.
     """
+    chosen: Runtime = registry.build("runtime", runtime)
+    if not chosen.reads_files:
+        raise PlanError(f"{runtime} reads no ONNX, so single layers cannot be timed on it.")
     few, many = _copies(shape, batch)
-    clock, runs = clock_for(threads), list[Callable[[], object]]()
-    for copies in (few, many):
-        running = session(build(shape, copies, batch), threads)
-        feeds = random_feeds(running, fixed_batch(running) or batch)
-        runs.append(partial(running.run, None, feeds))
+    clock, _ = clock_for(threads, chosen.own_threads)
+    runs = [chosen.open(Subject(build(shape, copies, batch)), threads, None, precision) for copies in (few, many)]
     least = []
     for once in runs:
         once()

@@ -12,13 +12,14 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from penjing.core.errors import PenjingError, PlanError
-from penjing.exporting.session import random_feeds, run, session
+from penjing.core.protocols import Runtime
+from penjing.core.registry import build
+from penjing.exporting.runtimes.subject import LayerTime, Subject
 
 GROUP_MS = 5.0
 """How long one sample lasts at least."""
@@ -35,8 +36,9 @@ class Timing:
 
     Units: ms.
 
-    ``clock`` is ``"cpu"`` or ``"wall"``: on one thread the processor time is counted, which is what the wall clock
-    shows where no neighbour takes the core; on several threads the wall clock itself.
+    ``clock`` is ``"cpu"``, ``"process cpu"`` or ``"wall"``: on one thread the processor time is counted, which is what
+    the wall clock shows where no neighbour takes the core, of the whole process where the runtime may have threads of
+    its own; on several threads the wall clock itself. ``runtime`` tells name, version and precision.
     """
 
     median_ms: float
@@ -61,35 +63,58 @@ class Ratio:
 
 
 def measure(
-    paths: Mapping[str, str | os.PathLike[str]],
+    paths: Mapping[str, str | os.PathLike[str] | Subject],
     *,
     threads: int = 1,
     batch: int = 1,
+    runtime: str = "onnxruntime",
+    precision: str = "f32",
     rounds: int = 40,
     warmup: int = 3,
     budget_seconds: float = 20.0,
 ) -> dict[str, Timing]:
-    """Measure the latency of ONNX files on ONNX Runtime, all under the same conditions.
+    """Measure the latency of ONNX files on a runtime, all under the same conditions.
 
-    Stops after ``rounds`` or ``budget_seconds``, whichever comes first, but not before 5 rounds.
+    A runtime that reads no files takes a ``Subject`` that holds the module. Stops after ``rounds`` or
+    ``budget_seconds``, whichever comes first, but not before 5 rounds.
 
-    Raises: PlanError for a target that cannot be; PenjingError for a file that cannot be opened, or does not take this
-    batch.
+    Raises: PlanError for a target that cannot be; RecipeError for an unknown runtime; MissingExtra for one that is not
+    installed; PenjingError for a file that cannot be opened, or does not take this batch.
     """
     check_target(threads, batch)
+    chosen: Runtime = build("runtime", runtime)
     runs: dict[str, Callable[[], object]] = {}
     for name, path in paths.items():
-        running = session(path, threads)
+        subject = path if isinstance(path, Subject) else Subject(path)
         try:
-            feeds = random_feeds(running, batch)
-            run(running, feeds)
+            runs[name] = chosen.open(subject, threads, batch, precision)
         except (MemoryError, ValueError):  # numpy has words of its own for more than any memory holds
             raise PenjingError(f"A batch of {batch} does not fit into memory; measure a smaller one.") from None
-        runs[name] = partial(running.run, None, feeds)
-    clock = clock_for(threads)
+    clock, kind = clock_for(threads, chosen.own_threads)
     samples = interleave(runs, rounds=rounds, warmup=warmup, budget_seconds=budget_seconds, clock=clock)
-    kind, runtime, cpu = "cpu" if threads == 1 else "wall", runtime_name(), cpu_name()
-    return {name: summary(taken, threads, batch, kind, runtime, cpu) for name, taken in samples.items()}
+    name, cpu = runtime_name(runtime, precision), cpu_name()
+    return {key: summary(taken, threads, batch, kind, name, cpu) for key, taken in samples.items()}
+
+
+def profile(
+    subject: str | os.PathLike[str] | Subject,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    runtime: str = "onnxruntime",
+    precision: str = "f32",
+) -> list[LayerTime]:
+    """Return the time of each operator of a network, changes of layout among them, in the order of execution.
+
+    The runtime's own clock tells them, on the wall, and what telling takes is among them: compare shares, and take
+    latencies from ``measure``.
+
+    Raises: as ``measure`` does; PlanError for a runtime that tells no times of layers.
+    """
+    check_target(threads, batch)
+    chosen: Runtime = build("runtime", runtime)
+    one = subject if isinstance(subject, Subject) else Subject(subject)
+    return list(chosen.profile(one, threads, batch, precision))
 
 
 def check_target(threads: int, batch: int) -> None:
@@ -165,20 +190,22 @@ def summary(samples: list[float], threads: int, batch: int, clock: str, runtime:
     return Timing(median, low, high, min(samples), tuple(samples), threads, batch, clock, runtime, cpu)
 
 
-def clock_for(threads: int) -> Clock:
-    """Return the processor time of this thread for one thread, the wall clock for more.
+def clock_for(threads: int, own_threads: bool = False) -> tuple[Clock, str]:
+    """Return a clock and its name: for one thread the processor time, for more the wall clock.
 
     On a machine whose two cores were shared with three busy neighbours, the wall clock doubled the median; processor
-    time rose by 5 %.
+    time rose by 5 %. It is the calling thread's, or, where a runtime may compute on threads of its own, that of all
+    threads of the process: OpenVINO and torch, set to one thread, computed on the caller's, and both were equal.
     """
-    return time.thread_time if threads == 1 else time.perf_counter
+    if threads > 1:
+        return time.perf_counter, "wall"
+    return (time.process_time, "process cpu") if own_threads else (time.thread_time, "cpu")
 
 
-def runtime_name() -> str:
-    """Return the runtime and its version."""
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}"
+def runtime_name(runtime: str = "onnxruntime", precision: str = "f32") -> str:
+    """Return the runtime, its version, and what it computes 32-bit floats in."""
+    chosen: Runtime = build("runtime", runtime)
+    return f"{runtime} {chosen.version()} {precision}"
 
 
 def cpu_name() -> str:

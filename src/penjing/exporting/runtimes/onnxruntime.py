@@ -1,0 +1,68 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from penjing.core.registry import register
+from penjing.exporting.runtimes.operators import Executed, layers_in, named
+from penjing.exporting.runtimes.subject import RUNS, WARMUP, LayerTime, Subject, check_precision, typical
+from penjing.exporting.session import fixed_batch, random_feeds, run, session
+
+
+@register("runtime")
+@dataclass(frozen=True)
+class onnxruntime:  # noqa: N801 - the name a target writes
+    """Run ONNX files on ONNX Runtime's processor kernels, as they are: f32 files in f32, quantised ones in int8."""
+
+    reads_files = True
+    own_threads = False
+
+    def version(self) -> str:
+        """Return the version of the library."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def open(self, subject: Subject, threads: int, batch: int | None, precision: str) -> Callable[[], Sequence[Any]]:
+        """Return what runs the file once.
+
+        Raises: PlanError for another precision than the file's; PenjingError for what is no model, or does not take
+        this batch.
+        """
+        check_precision("onnxruntime", precision, ["f32"])
+        running = session(subject.file, threads)
+        feeds = random_feeds(running, batch or fixed_batch(running) or 1)
+        run(running, feeds)
+        return partial(running.run, None, feeds)
+
+    def profile(self, subject: Subject, threads: int, batch: int | None, precision: str) -> list[LayerTime]:
+        """Return the time of each operator of the graph that the runtime makes of the file, by its own profiler.
+
+        Raises: as ``open`` does.
+        """
+        check_precision("onnxruntime", precision, ["f32"])
+        with tempfile.TemporaryDirectory(prefix="penjing-") as folder:
+            running = session(subject.file, threads, profile=str(Path(folder) / "profile"))
+            feeds = random_feeds(running, batch or fixed_batch(running) or 1)
+            for _ in range(WARMUP + RUNS):
+                run(running, feeds)
+            events = json.loads(Path(running.end_profiling()).read_text(encoding="utf-8"))
+        return named(_executed(events), layers_in(subject.file))
+
+
+def _executed(events: Sequence[dict[str, Any]]) -> Iterator[Executed]:
+    """Yield the operators of a profile, which lists those of one inference after those of the one before."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            times.setdefault(key, []).append(event["dur"] / 1e3)
+    for (name, operator), ms in times.items():
+        yield Executed(name, operator, "", typical(ms[WARMUP:]))
