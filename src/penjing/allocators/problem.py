@@ -10,7 +10,7 @@ import numpy as np
 
 from penjing.core.errors import Infeasible, PlanError
 from penjing.core.random import stream
-from penjing.core.types import Bound, Floats, Ints, Plan, Site
+from penjing.core.types import Bound, Entry, Floats, Ints, Plan, Site
 
 CLOSE = 1e-3
 """A plan within this share of its tightest bound is not worth filling."""
@@ -50,6 +50,7 @@ class Problem:
     shown: Shown = lambda _, value: f"{value:.6g}"
     held_back: HeldBack = lambda *_: ""
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
+    _entries: dict[tuple[str, int], tuple[Entry, ...]] = field(default_factory=dict, repr=False)
 
     def rng(self, name: str) -> np.random.Generator:
         """Return the random numbers of this name; the same ones each time."""
@@ -63,8 +64,14 @@ class Problem:
 
     def keep(self, counts: Mapping[str, int]) -> Plan:
         """Return the plan that keeps the best ``counts[site]`` units of each site."""
-        chosen = {site.name: self.order(site)[: counts.get(site.name, site.size)] for site in self.sites}
-        return Plan.of(self.rewrite, chosen, self.sites)
+        return Plan(tuple(entry for site in self.sites for entry in self._kept(site, counts.get(site.name, site.size))))
+
+    def _kept(self, site: Site, count: int) -> tuple[Entry, ...]:
+        """Return what a plan says of a site that keeps its best ``count`` units: nothing where these are all."""
+        if (site.name, count) not in self._entries:
+            units = {site.name: self.order(site)[:count]}
+            self._entries[site.name, count] = Plan.of(self.rewrite, units, [site]).entries
+        return self._entries[site.name, count]
 
     def fits(self, plan: Plan) -> bool:
         """Tell whether a plan keeps every bound."""

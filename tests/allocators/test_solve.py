@@ -1,0 +1,115 @@
+"""The solver against brute force, and where there is little or nothing to choose from."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penjing.allocators.solve import Solution, solve
+from penjing.core.types import Floats
+
+VALUES = st.integers(0, 12) | st.floats(0, 9).map(lambda x: round(x, 3))
+
+
+def best(losses: list[Floats], costs: list[Floats], limits: Floats) -> float:
+    """The least loss of all choices that keep the limits, infinite where none does."""
+    found = math.inf
+    for way in itertools.product(*(range(len(loss)) for loss in losses)):
+        spent = sum(cost[j] for cost, j in zip(costs, way, strict=True))
+        if (spent <= limits + 1e-9).all():
+            found = min(found, sum(loss[j] for loss, j in zip(losses, way, strict=True)))
+    return float(found)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[list[Floats], list[Floats], Floats]:
+    budgets, shift = draw(st.integers(1, 3)), draw(st.sampled_from([0, 0, 5]))
+    counts = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
+    losses = [np.array(draw(st.lists(VALUES, min_size=n, max_size=n)), dtype=float) - shift for n in counts]
+    row = st.lists(VALUES, min_size=budgets, max_size=budgets)
+    costs = [np.array(draw(st.lists(row, min_size=n, max_size=n)), dtype=float) - shift for n in counts]
+    limits = np.array(draw(st.lists(st.integers(-10, 25), min_size=budgets, max_size=budgets)), dtype=float)
+    return losses, costs, limits
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_it_finds_what_brute_force_finds(problem: tuple[list[Floats], list[Floats], Floats]) -> None:
+    losses, costs, limits = problem
+    least, found = best(losses, costs, limits), solve(losses, costs, limits, gap=0.0)
+    if found is None:
+        assert least == math.inf
+        return
+    spent = sum(cost[j] for cost, j in zip(costs, found.choice, strict=True))
+    assert (spent <= limits + 1e-9).all()
+    assert found.loss == pytest.approx(sum(loss[j] for loss, j in zip(losses, found.choice, strict=True)), abs=1e-9)
+    assert found.loss == pytest.approx(least, abs=1e-6)
+    assert found.bound <= least + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(problems())
+def test_the_rounding_keeps_the_limits_and_its_gap_is_true(problem: tuple[list[Floats], list[Floats], Floats]) -> None:
+    losses, costs, limits = problem
+    found = solve(losses, costs, limits, seconds=0)
+    if found is not None:
+        least = best(losses, costs, limits)
+        assert (sum(cost[j] for cost, j in zip(costs, found.choice, strict=True)) <= limits + 1e-9).all()
+        assert found.bound - 1e-9 <= least <= found.loss + 1e-9
+        assert found.loss - least <= found.gap * abs(found.loss) + 1e-9
+
+
+def layers(sites: int, seed: int = 0) -> tuple[list[Floats], list[Floats], Floats]:
+    """Sites whose loss grows the faster the less they keep, and costs of which one is a staircase."""
+    rng = np.random.default_rng(seed)
+    kept = np.linspace(1 / 30, 1, 30)
+    losses = [np.exp(rng.normal(0, 1.5)) * (1 - kept) ** rng.uniform(1, 4) for _ in range(sites)]
+    costs = [np.exp(rng.normal(0, 1, 2)) * np.stack([kept, np.ceil(30 * kept / 8) / 4], axis=1) for _ in range(sites)]
+    return losses, costs, 0.5 * np.sum([cost[-1] for cost in costs], axis=0)
+
+
+def test_a_large_one_is_proved_and_the_same_each_time() -> None:
+    losses, costs, limits = layers(100)
+    found = solve(losses, costs, limits)
+    assert found is not None and found.proven and found.gap <= 1e-3
+    assert found == solve(losses, costs, limits)
+    rounded = solve(losses, costs, limits, seconds=0)
+    assert rounded is not None and rounded.loss >= found.loss and rounded.bound <= found.loss
+
+
+def one(losses: list[list[float]], costs: list[list[float]], limit: float) -> Solution | None:
+    return solve([np.array(x) for x in losses], [np.array(x)[:, None] for x in costs], np.array([limit]))
+
+
+@pytest.mark.parametrize(
+    ("losses", "costs", "limit", "choice"),
+    [
+        ([[3.0]], [[2.0]], 2.0, [0]),
+        ([[3.0]], [[2.0]], 1.9, None),
+        ([[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [2.0, 1.0]], 2.0, [0, 1]),
+        ([[2.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]], 0.0, [2]),
+        ([[math.inf, 1.0], [0.0, 5.0]], [[0.0, 1.0], [math.inf, 1.0]], 2.0, [1, 1]),
+        ([[math.inf]], [[0.0]], 2.0, None),
+        ([[1.0, 0.0]], [[1.0, 9.0]], math.inf, [1]),
+        ([[-1.0, -3.0], [-2.0, 0.0]], [[-1.0, 1.0], [1.0, -1.0]], 0.0, [1, 1]),
+        ([[-1.0, -4.0], [-2.0, 0.0]], [[-1.0, 1.0], [1.0, -1.0]], 0.0, [1, 1]),
+        ([[1e-12, 0.0], [1e-12, 0.0]], [[0.0, 1e9], [0.0, 1e9]], 1e9, [0, 1]),
+    ],
+)
+def test_the_ends(losses: list[list[float]], costs: list[list[float]], limit: float, choice: list[int] | None) -> None:
+    found = one(losses, costs, limit)
+    if choice is None:
+        assert found is None
+    else:
+        assert found is not None and found.proven
+        assert found.loss == pytest.approx(sum(loss[j] for loss, j in zip(losses, choice, strict=True)))
+
+
+def test_without_a_budget_the_least_loss_is_chosen() -> None:
+    found = solve([np.array([2.0, 1.0])], [np.zeros((2, 0))], np.zeros(0))
+    assert found == Solution([1], 1.0, 1.0, 0.0, True)
