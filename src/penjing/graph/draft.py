@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,14 @@ from torch import Tensor, nn
 
 from penjing.core.protocols import Zeroing
 from penjing.core.registry import build
-from penjing.core.types import Ints, Layer, Pass, Plan, Traffic, is_gone
+from penjing.core.types import Ints, Layer, Pass, Plan, Traffic, Value, is_gone
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import what_stays
+
+Part = TypeVar("Part")
+
+MOST = 50_000
+"""Parts that a graph remembers before it forgets all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +38,50 @@ class Draft:
         return self.graph.gone(self.plan.of_rewrite("channels"))
 
     @cached_property
+    def _kept(self) -> dict[str, bytes]:
+        """The choice at each site, to compare by."""
+        return {site: kept.tobytes() for site, kept in self.plan.of_rewrite("channels").items()}
+
+    def _remembered(self, part: Any, units: Callable[[], Iterable[Ints]], make: Callable[[], Part]) -> Part:
+        """Return what is left of a part of the graph that has these units, worked out once for all plans.
+
+        Allocators price thousands of plans that differ at one site.
+        """
+        memory = self.graph.memory
+        if part not in memory:
+            memory[part] = self.graph.sites_with(units())
+        key = (part, tuple(map(self._kept.get, memory[part])))
+        if key not in memory:
+            if len(memory) > MOST:
+                memory.clear()
+                memory[part] = self.graph.sites_with(units())
+            memory[key] = make()
+        found: Part = memory[key]
+        return found
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The layers that remain."""
         return tuple(
-            self._shrunk(layer, spans) for layer, spans in zip(self.graph.layers, self.graph.spans, strict=True)
+            self._dense(
+                self._remembered(
+                    ("layer", i),
+                    partial(_units_of, layer, spans),
+                    partial(self._shrunk, layer, spans),
+                )
+            )
+            for i, (layer, spans) in enumerate(zip(self.graph.layers, self.graph.spans, strict=True))
         )
+
+    def _dense(self, layer: Layer) -> Layer:
+        """Return the layer with the share of its weights that are not zero."""
+        whole = layer.weight not in self.graph.zeros and self.plan.rewrites() in ([], ["channels"])
+        if whole or layer.weight not in self._zeros:
+            return layer
+        return replace(layer, density=1.0 - float(self._zeros[layer.weight].double().mean()))
 
     def _shrunk(self, layer: Layer, spans: tuple[Ints | None, ...]) -> Layer:
         small = layer.shrunk(self.gone)
-        if layer.weight in self._zeros:
-            small = replace(small, density=1.0 - float(self._zeros[layer.weight].double().mean()))
         if all(units is None for units in spans):
             return small
         lost = [0 if units is None else int(is_gone(units, self.gone).sum()) for units in spans]
@@ -52,25 +91,32 @@ class Draft:
     @cached_property
     def passes(self) -> tuple[Traffic, ...]:
         """What is left of the operators without weights."""
-        return tuple(self._traffic(one) for one in self.graph.passes)
+        return tuple(
+            self._remembered(("pass", i), partial(_units_moved, one), partial(self._traffic, one))
+            for i, one in enumerate(self.graph.passes)
+        )
 
     def _traffic(self, one: Pass) -> Traffic:
         read, written = sum(value.elements(self.gone) for value in one.reads), one.writes.elements(self.gone)
         operations = 0 if one.kind == "move" else written * one.window if one.window else read
         return Traffic(one.name, one.kind, one.operator, read, written, operations)
 
-    @cached_property
-    def _shapes(self) -> dict[str, list[int]]:
-        """The shapes that are left of parameters and buffers."""
-        shapes = {name: list(shape) for name, shape in (*self.graph.shapes.items(), *self.graph.buffer_shapes.items())}
-        for axis in self.graph.axes:
-            shapes[axis.tensor][axis.axis] -= int(is_gone(axis.units, self.gone).sum()) // axis.groups
-        return shapes
+    def _elements(self, name: str, shape: tuple[int, ...]) -> int:
+        """How many elements of a parameter or buffer are left."""
+        axes = self.graph.axes_of.get(name, ())
+
+        def left() -> int:
+            sizes = list(shape)
+            for axis in axes:
+                sizes[axis.axis] -= int(is_gone(axis.units, self.gone).sum()) // axis.groups
+            return math.prod(sizes)
+
+        return self._remembered(("tensor", name), lambda: [axis.units for axis in axes], left)
 
     @cached_property
     def parameters(self) -> int:
         """How many parameters are left."""
-        return sum(math.prod(self._shapes[name]) for name in self.graph.shapes)
+        return sum(self._elements(name, shape) for name, shape in self.graph.shapes.items())
 
     @cached_property
     def _zeros(self) -> dict[str, Tensor]:
@@ -94,14 +140,14 @@ class Draft:
     @cached_property
     def buffers(self) -> int:
         """How many elements the buffers have that are left."""
-        return sum(math.prod(self._shapes[name]) for name in self.graph.buffer_shapes)
+        return sum(self._elements(name, shape) for name, shape in self.graph.buffer_shapes.items())
 
     @cached_property
     def peak_elements(self) -> int:
         """The largest number of activation elements of one sample alive at once."""
         steps: dict[int, int] = {}
-        for value in self.graph.values:
-            size = value.elements(self.gone)
+        for i, value in enumerate(self.graph.values):
+            size = self._remembered(("value", i), partial(_units_in, value), partial(value.elements, self.gone))
             steps[value.born] = steps.get(value.born, 0) + size
             steps[value.dies + 1] = steps.get(value.dies + 1, 0) - size
         alive = np.cumsum([steps[k] for k in sorted(steps)])
@@ -115,3 +161,15 @@ class Draft:
     def model(self) -> nn.Module:
         """Build the module."""
         return self.made()
+
+
+def _units_of(layer: Layer, spans: tuple[Ints | None, ...]) -> Iterable[Ints]:
+    return [layer.in_units, layer.out_units, *(units for units in spans if units is not None)]
+
+
+def _units_moved(one: Pass) -> Iterable[Ints]:
+    return [units for value in (*one.reads, one.writes) for units in value.units]
+
+
+def _units_in(value: Value) -> Iterable[Ints]:
+    return value.units

@@ -142,6 +142,33 @@ class Graph:
             gone[site.ids[units]] = False
         return gone
 
+    @cached_property
+    def axes_of(self) -> dict[str, list[Axis]]:
+        """The axes of each parameter and buffer that has units."""
+        found: dict[str, list[Axis]] = {}
+        for axis in self.axes:
+            found.setdefault(axis.tensor, []).append(axis)
+        return found
+
+    @cached_property
+    def memory(self) -> dict[Any, Any]:
+        """What drafts have worked out of parts of this graph, for other drafts that change these parts alike."""
+        return {}
+
+    @cached_property
+    def _site_of(self) -> Ints:
+        """The number of each unit's site; -1 for those of none."""
+        whose = np.full(max(1, self.units), -1, dtype=np.int64)
+        for i, site in enumerate(self.sites):
+            whose[site.ids] = i
+        return whose
+
+    def sites_with(self, units: Iterable[Ints]) -> tuple[str, ...]:
+        """Return the names of the sites that any of these units belong to."""
+        found = [self._site_of[one[one >= 0]] for one in units]
+        numbers = np.unique(np.concatenate(found)) if found else np.arange(0)
+        return tuple(self.sites[i].name for i in numbers.tolist() if i >= 0)
+
     def layers_reading(self, site: Site) -> list[tuple[int, Layer]]:
         """Return the layers that read any unit of the site, with their position in the order of execution."""
         return [(i, layer) for i, layer in enumerate(self.layers) if np.isin(layer.in_units, site.ids).any()]
