@@ -153,7 +153,7 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
             ("eyeriss", "energy=0.5x", "eyeriss_v1"),
             ("edge_tpu", "latency=0.75x", "edge_tpu_like"),
             ("m7_fp32", "sram=128kB,flash=512kB", targets.find("mcu_m7").at(precision="fp32")),
-            ("m7_int8", "sram=32kB,flash=512kB", targets.find("mcu_m7").at(precision="int8")),
+            ("m7_int8", "sram=128kB,flash=512kB", targets.find("mcu_m7").at(precision="int8")),
         ):
             yield f"resnet56_{name}_{epochs}epochs", partial(row, RESNET56, "solver", budget, target, epochs, 0, where)
     for share in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
