@@ -55,8 +55,9 @@ def test_a_plan_that_does_not_fit_is_refused(kept, message):
 
 
 def test_broken_json_is_no_plan():
-    with pytest.raises(PlanError, match="not a plan"):
-        Plan.from_json([{"rewrite": "channels"}])
+    for broken in ([{"rewrite": "channels"}], ["channels"], {"check": []}, [{"kept": [[1]], "site": 1}]):
+        with pytest.raises(PlanError, match="not a plan: each entry"):
+            Plan.from_json(broken)
 
 
 def layer(**changes):

@@ -72,6 +72,15 @@ def test_not_a_number_never_passes(plain: tuple[Plain, Path]) -> None:
         check_parity(broken, plain[1], [images(2)])
 
 
+def test_infinity_on_both_sides_does_not_pass_and_warns_of_nothing(tmp_path: Path) -> None:
+    model = ready(Plain())
+    with torch.no_grad():
+        model.head.bias[0] = float("inf")
+    path = export_onnx(model, (images(2),), {}, tmp_path / "infinite.onnx")
+    with pytest.raises(ParityError, match="differs from the model by nan"):
+        check_parity(model, path, [images(2)])
+
+
 def test_not_a_number_in_a_later_output_is_seen(tmp_path: Path) -> None:
     model = ready(Several())
     inputs = {"other": torch.rand(2, 4), "table": torch.rand(3, 3)}

@@ -265,8 +265,8 @@ class Plan:
             return cls(
                 tuple(Entry(str(d["rewrite"]), str(d["site"]), _unruns(d["kept"]), int(d["size"])) for d in data)
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"This is not a plan: {error!r}.") from None
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise PlanError("This is not a plan: each entry is a mapping of rewrite, site, size and kept.") from None
 
     @property
     def key(self) -> str:
