@@ -83,7 +83,7 @@ def _usage() -> Iterator[None]:
         yield
     except Exception as error:
         told = getattr(error, "format_message", str)()  # typer has click's classes under names of its own
-        if not hasattr(error, "format_message") or "\n" in told:  # which is the help, where there are no words
+        if not hasattr(error, "format_message") or not told or "\n" in told:  # the help, where there are no words
             raise
         where = getattr(getattr(error, "ctx", None), "command_path", "penjing")
         _end(f"{sentence(told)} See {where} --help.", 2)

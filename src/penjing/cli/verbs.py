@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from penjing import recipe as recipes
-from penjing.cli import completion, options
+from penjing.cli import completion, options, target
 from penjing.cli.manners import EXIT_CODES, Verbs, manners
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(target.app)
 
 
 @app.command(epilog=EXIT_CODES)

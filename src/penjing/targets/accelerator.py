@@ -16,7 +16,7 @@ from penjing.targets.estimate import UNITS, Estimate, Row
 from penjing.targets.numbers import Number
 from penjing.targets.shape import Shape
 from penjing.targets.systolic import Registers, Words
-from penjing.targets.tiling import SUM_BYTES, tiling
+from penjing.targets.tiling import tiling
 
 VALUE_BYTES = {"int8": 1, "int16": 2, "fp16": 2, "fp32": 4}
 """Bytes of a weight or an activation, by precision."""
@@ -197,11 +197,11 @@ class Accelerator:
             moved = Words(shape.inputs, shape.weights, 0, shape.outputs)
         else:
             peak = self.efficiency * self.speed.get(self.precision, 1.0)
-            cycles, moved = self._cycles(shape) * shape.groups / peak, self._words(shape)
-        sram = shape.groups * (per_value * (moved.inputs + moved.weights + moved.outputs) + SUM_BYTES * moved.sums)
+            cycles, moved = self._cycles(shape) * shape.groups / peak, self._words(shape, per_value)
+        sram = shape.groups * moved.bytes(per_value)
         dram, need = self._crossing(name, shape, per_value)
         counted = macs if self.zeros == "multiplied" else shape.m * shape.nonzero
-        busy = 0.0 if vector else macs / (cycles * self.rows * self.columns)
+        busy = 0.0 if vector or not cycles else macs / (cycles * self.rows * self.columns)
         return self._priced(kind, macs, cycles, busy, sram, dram, need, counted)
 
     def _cycles(self, shape: Shape) -> int:
@@ -217,14 +217,14 @@ class Accelerator:
             return systolic.skipped(*sizes, nonzero, self.overlap_load)
         return systolic.cycles(*sizes, self.overlap_load)
 
-    def _words(self, shape: Shape) -> Words:
+    def _words(self, shape: Shape, per_value: int) -> Words:
         """Return what one group moves between the array and SRAM."""
         if self.dataflow != "row_stationary":
             return systolic.words(self.dataflow, shape.m, shape.k, shape.n, self.rows, self.columns)
         conv, held = shape.rows, Words(shape.inputs, shape.weights, 0, shape.outputs)
         registers = self.registers or Registers(conv.kernel_columns, conv.kernel_columns, 1)
         channels = (shape.in_channels, shape.out_channels)
-        return systolic.row_stationary_words(conv, channels, held, self.rows, self.columns, registers)
+        return systolic.row_stationary_words(conv, channels, held, self.rows, self.columns, registers, per_value)
 
     def _crossing(self, name: str, shape: Shape, per_value: int) -> tuple[float, float]:
         """Return what crosses to DRAM, and the on-chip memory that a layer takes."""

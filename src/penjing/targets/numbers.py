@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MARKS = ("confirmed", "assumed", "default")
-"""A source was read; nobody did, or none is told; the file does not say the number."""
+MARKS = ("confirmed", "assumed", "default", "chosen")
+"""A source was read; nobody did, or none is told; the file does not say the number; it is no fact but a wish."""
 
 
 class Number(NamedTuple):

@@ -13,16 +13,15 @@ from penjing.core.errors import RecipeError, did_you_mean
 from penjing.targets import energy, units
 from penjing.targets.accelerator import DEPTHWISE, VALUE_BYTES, ZEROS, Accelerator
 from penjing.targets.numbers import Number
-from penjing.targets.runtime import Runtime
-from penjing.targets.systolic import DATAFLOWS, Registers
-from penjing.targets.tiling import SUM_BYTES
+from penjing.targets.runtime import PRECISIONS, Runtime
+from penjing.targets.systolic import DATAFLOWS, SUM_BYTES, Registers
 
 
 class Key(NamedTuple):
     """What a number of a target measures, and what it may be.
 
     ``default`` stands in where the file does not say it; None: the file must, or, where it is ``optional``, nothing
-    stands in.
+    stands in. ``chosen`` says that it is no fact about the hardware, so that it needs no source.
     """
 
     quantity: str
@@ -32,6 +31,7 @@ class Key(NamedTuple):
     zero: bool = False
     whole: bool = False
     most: float = math.inf
+    chosen: bool = False
 
 
 ACCELERATOR = {
@@ -49,9 +49,9 @@ ACCELERATOR = {
     "vector": Key("number", "operations a cycle of pooling and additions", optional=True),
     "power": Key("power", "power drawn whatever it does", 0.0, zero=True),
     "sram_energy": Key("energy per byte", "energy of a byte from or to on-chip memory", optional=True, zero=True),
-    "dram_energy": Key("energy per byte", "energy of a byte from or to DRAM", energy.DRAM_PJ_A_BYTE, zero=True),
-    "batch": Key("number", "samples that run at once", 1.0, whole=True),
-    "frame_rate": Key("rate", "samples a second, for the average power", optional=True),
+    "dram_energy": Key("energy per byte", "energy of a byte from or to DRAM", optional=True, zero=True),
+    "batch": Key("number", "samples that run at once", 1.0, whole=True, chosen=True),
+    "frame_rate": Key("rate", "samples a second, for the average power", optional=True, chosen=True),
 }  # fmt: skip
 """The numbers of ``kind: accelerator``."""
 
@@ -71,13 +71,12 @@ WORDS: Mapping[str, tuple[str, ...]] = {"dataflow": DATAFLOWS, "precision": tupl
 """What is chosen from a list."""
 
 RUNTIME = {
-    "threads": Key("number", "threads of the runtime", 1.0, whole=True),
+    "threads": Key("number", "threads of the runtime", 1.0, whole=True, chosen=True),
     "batch": ACCELERATOR["batch"],
-    "step": Key("number", "multiple that channel counts are worth having in", optional=True, whole=True),
+    "step": Key("number", "multiple that channel counts are worth having in", optional=True, whole=True, chosen=True),
 }
 """The numbers of ``kind: runtime``."""
 
-RUNTIME_PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 MEASURED = ("version", "cpu", "date", "fit", "layers", "error")
 """What a runtime's file may hold of measurements; it is kept as it is."""
 
@@ -114,8 +113,10 @@ def _accelerator(file: _File, name: str) -> Accelerator:
         registers = Registers(**{key: int(value) for key, value in groups["registers"].items()})
     if numbers["sram_energy"] is None:
         numbers["sram_energy"] = file.stand_in("sram_energy", "energy per byte", energy.sram_pj_a_byte(numbers["sram"]))
+    if numbers["dram_bandwidth"] is not None and numbers["dram_energy"] is None:
+        numbers["dram_energy"] = file.stand_in("dram_energy", "energy per byte", energy.DRAM_PJ_A_BYTE)
     if numbers["vector"] is None:
-        numbers["vector"] = file.stand_in("vector", "number", numbers["columns"])
+        numbers["vector"] = file.stand_in("vector", "number", numbers["columns"], "the columns")
     found = Accelerator(
         name=name,
         rows=int(numbers["rows"]),
@@ -126,7 +127,7 @@ def _accelerator(file: _File, name: str) -> Accelerator:
         mac_pj=groups["mac_energy"],
         sram_bytes=numbers["sram"],
         sram_pj=numbers["sram_energy"],
-        dram_pj=numbers["dram_energy"],
+        dram_pj=numbers["dram_energy"] or 0.0,
         sram_bandwidth=numbers["sram_bandwidth"],
         dram_bandwidth=numbers["dram_bandwidth"],
         launch_ms=numbers["launch"],
@@ -182,7 +183,7 @@ def _runtime(file: _File, name: str) -> Runtime:
         runtime=runtime,
         threads=int(numbers["threads"]),
         batch=int(numbers["batch"]),
-        precision=file.word("precision", RUNTIME_PRECISIONS, "fp32"),
+        precision=file.word("precision", PRECISIONS, "fp32"),
         step=None if numbers["step"] is None else int(numbers["step"]),
         about=file.text("about"),
         table=table or None,
@@ -235,7 +236,7 @@ class _File:
         if given is not None:
             return self._checked(key, what, given)
         if what.default is not None:
-            return self.stand_in(key, what.quantity, what.default, "")
+            return self._filed(key, what, what.default, "", "default")
         if what.optional:
             return None
         raise self.error(f"{key} is missing: {what.help}, such as {key}: {units.QUANTITIES[what.quantity].example}.")
@@ -256,6 +257,10 @@ class _File:
         self.numbers.append(Number(key, quantity, value, source, "default"))
         return value
 
+    def _filed(self, key: str, what: Key, value: float, source: str, mark: str) -> float:
+        self.numbers.append(Number(key, what.quantity, value, source, "chosen" if what.chosen else mark))
+        return value
+
     def _checked(self, key: str, what: Key, given: Any) -> float:
         given, source, confirmed = self._taken_apart(key, given)
         value = units.parse(self.where, key, what.quantity, given)
@@ -265,8 +270,7 @@ class _File:
             raise self.error(f"{key} = {given} must be {what.most:g} at most.")
         if what.whole and (value % 1 or value > 1e9):
             raise self.error(f"{key} = {given} must be a whole number, of a billion at most.")
-        self.numbers.append(Number(key, what.quantity, value, source, "confirmed" if confirmed else "assumed"))
-        return value
+        return self._filed(key, what, value, source, "confirmed" if confirmed else "assumed")
 
     def _taken_apart(self, key: str, given: Any) -> tuple[Any, str, bool]:
         """Return what ``{value: ..., source: ..., confirmed: ...}``, or a bare number, says."""

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from penjing.core.errors import PlanError, RecipeError
+from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.protocols import Draft
 from penjing.targets.estimate import Estimate
 from penjing.targets.numbers import Number
 
 TELLS = {"latency": "ms"}
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+"""What a runtime may compute in; whether this one does on this machine, it says itself."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,10 @@ class Runtime:
     ) -> Runtime:
         """Return the same runtime computing in another precision, with another batch, or on so many threads.
 
-        Raises: RecipeError for a number that is below 1, or a frame rate, which is for power alone.
+        Raises: RecipeError for an unknown precision, a number below 1, or a frame rate, which is for power alone.
         """
+        if precision is not None and precision not in PRECISIONS:
+            raise RecipeError(f"{self.name} does not compute in {precision!r}.{did_you_mean(precision, PRECISIONS)}")
         if frame_rate is not None:
             raise RecipeError(f"The target {self.name} tells no power, which is all that a frame rate is for.")
         given = {"precision": precision, "threads": threads, "batch": batch}

@@ -11,6 +11,9 @@ from typing import NamedTuple
 DATAFLOWS = ("output_stationary", "weight_stationary", "input_stationary", "row_stationary", "simd")
 """What stays in the array; ``simd`` is no array but a processor with rows x columns multipliers along k."""
 
+SUM_BYTES = 4
+"""Partial sums have 32 bits."""
+
 
 def up(a: int, b: int) -> int:
     """Return a / b, rounded up."""
@@ -96,6 +99,10 @@ class Words(NamedTuple):
     sums: int
     outputs: int
 
+    def bytes(self, value_bytes: int) -> int:
+        """Return how many bytes that is."""
+        return value_bytes * (self.inputs + self.weights + self.outputs) + SUM_BYTES * self.sums
+
 
 def words(dataflow: str, m: int, k: int, n: int, rows: int, columns: int) -> Words:
     """Return what a product of [m, k] and [k, n] moves between the array and its memory.
@@ -125,7 +132,7 @@ class Registers(NamedTuple):
 
 
 def row_stationary_words(
-    conv: Rows, channels: tuple[int, int], held: Words, rows: int, columns: int, registers: Registers
+    conv: Rows, channels: tuple[int, int], held: Words, rows: int, columns: int, registers: Registers, value_bytes: int
 ) -> Words:
     """Return what a row stationary array moves; ``held`` counts a group's inputs, weights and outputs once.
 
@@ -145,7 +152,7 @@ def row_stationary_words(
     for r in (2**i for i in range(sets.bit_length())):
         sums = held.outputs * (2 * up(ins, q * r) - 1)
         found.append(Words(held.inputs * up(outs, p * (sets // r)), weights, sums, 0))
-    return min(found, key=lambda moved: moved.inputs + moved.sums)
+    return min(found, key=lambda moved: moved.bytes(value_bytes))
 
 
 def skipped(dataflow: str, m: int, k: int, n: int, rows: int, columns: int, nonzero: int, overlap: bool = False) -> int:

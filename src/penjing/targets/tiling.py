@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from penjing.core.types import Ints
 from penjing.targets.shape import Shape
-
-SUM_BYTES = 4
-"""Partial sums have 32 bits."""
+from penjing.targets.systolic import SUM_BYTES
 
 
 class Tiling(NamedTuple):
@@ -95,9 +93,10 @@ def _cut_along(axes: list[tuple[int, int, int, int]], cut: int) -> _Cuts:
         count = _up(out, side)
         reach = min(stride, kernel)  # of a stride beyond the kernel, what lies between is not read
         positions *= side
-        pixels *= np.minimum(size, side * reach + kernel - reach)
+        again = kernel - reach  # what two neighbours both read
+        pixels *= np.minimum(size, side * reach + again)
         tiles *= count
-        read *= np.minimum(count * size, out * reach + count * (kernel - reach))
+        read *= np.minimum(count * size, min(size, out * reach + again) + (count - 1) * again)
     return _Cuts(positions, pixels, tiles, read)
 
 
