@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from alone import Alone, square
 from scipy.stats import spearmanr
 
+from alone import Alone, square
 from penjing.core.files import write_whole
 from penjing.targets import find
 from penjing.targets.accelerator import Accelerator
+from penjing.targets.systolic import cycles
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from targets.scalesim import DATAFLOWS, crossing, of, product
 
 ORACLES = {"edge_tpu_like": "edge_tpu_like", "eyeriss_like": "eyeriss_v1"}
 """ZigZag's accelerators, and the presets beside them."""
@@ -49,7 +55,8 @@ def main() -> None:
     options = parser.parse_args()
     stored = json.loads(Path("benchmarks/results/oracles/zigzag.json").read_text())
     rows = [dict(zip(stored["columns"], row, strict=True)) for row in stored["rows"]]
-    table = {}
+    table: dict[str, Any] = {"SCALE-Sim": {dataflow: walked(dataflow) for dataflow in DATAFLOWS}}
+    print(json.dumps(table, indent=1))
     for oracle, preset in ORACLES.items():
         target = find(preset)
         assert isinstance(target, Accelerator)
@@ -57,7 +64,22 @@ def main() -> None:
         theirs = [row for row in rows if row["accelerator"] == oracle]
         table[oracle] = {"the preset": held(target, theirs), "ZigZag's numbers": held(own, theirs)}
         print(oracle, json.dumps(table[oracle], indent=1))
-    write_whole(options.out, json.dumps({"oracle": stored["oracle"], **table}, indent=1).encode())
+    write_whole(options.out, json.dumps(table, indent=1).encode())
+
+
+def walked(dataflow: str) -> dict[str, float]:
+    """Return in how many layers our cycles are SCALE-Sim's, and how bytes that cross to DRAM compare."""
+    rows = of(dataflow)
+    ours, theirs = zip(*map(crossing, rows), strict=True)
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "layers": len(rows),
+        "equal_cycles": sum(cycles(*product(row)) - 1 == row["cycles"] for row in rows),
+        "dram_rank_correlation": round(float(spearmanr(ours, theirs).statistic), 3),
+        "dram_median_ratio": round(median(ratios), 3),
+        "dram_least_ratio": round(min(ratios), 3),
+        "dram_largest_ratio": round(max(ratios), 3),
+    }
 
 
 def held(target: Accelerator, theirs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Alone:
     example: Any = ((), MappingProxyType({}))
 
     def model(self) -> nn.Module:
+        """Say that there is none."""
         raise NotImplementedError("Layers alone make no model.")
 
 
