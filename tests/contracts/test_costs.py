@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from penjing.core.protocols import Cost, Targeted
+from penjing.core.protocols import Compared, Cost, Targeted
 from penjing.core.registry import build, entries, options
 from penjing.core.types import Plan
 from penjing.costs import latency
@@ -29,10 +29,11 @@ RISING = ("peak_power",)
 """Power of one layer: energy by time, which may fall faster."""
 
 
-def cost_of(name: str) -> Cost:
-    """Build a cost; one that reads data gets the digits' validation, one that a target tells an accelerator."""
+def cost_of(name: str, original: nn.Module) -> Cost:
+    """Build a cost as it is used: with the digits' validation, beside the original, upon an accelerator."""
     wanted = "split" in options(entries("cost")[name])
     cost: Cost = build("cost", {name: {"split": digits().val}} if wanted else name)
+    cost = cost.beside(original) if isinstance(cost, Compared) else cost
     return cost.upon(find("gemmini_default").at(frame_rate=30.0)) if isinstance(cost, Targeted) else cost
 
 
@@ -48,7 +49,7 @@ def test_a_cost_is_finite_and_not_negative(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(latency, "SECONDS", 0.0)
     model = plain(digits_net(pretrained=True))
     graph = trace(model, (digits().example(2),), proof=False)
-    value = cost_of(name)(Draft(graph, Plan(), lambda: model))
+    value = cost_of(name, model)(Draft(graph, Plan(), lambda: model))
     assert isinstance(value, float) and math.isfinite(value) and value >= 0
 
 
@@ -56,7 +57,7 @@ def test_a_cost_is_finite_and_not_negative(name: str, monkeypatch: pytest.Monkey
 def test_a_cost_that_is_arithmetic_does_not_rise_when_a_unit_goes(name: str, traced: tuple[nn.Module, Graph]) -> None:
     """A cost that is measured, or is the error, may: times scatter, and a cut can happen to help."""
     model, graph = traced
-    cost = cost_of(name)
+    cost = cost_of(name, model)
 
     def priced(kept: dict[str, np.ndarray]) -> float:
         return cost(Draft(graph, Plan.of("channels", kept, graph.sites), lambda: model))
@@ -79,4 +80,4 @@ def test_a_cost_that_is_arithmetic_builds_no_network(name: str, traced: tuple[nn
     def refuse() -> nn.Module:
         raise AssertionError(f"{name} is cheap, and yet it builds the network")
 
-    cost_of(name)(Draft(traced[1], Plan(), refuse))
+    cost_of(name, traced[0])(Draft(traced[1], Plan(), refuse))

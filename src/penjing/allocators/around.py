@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penjing.allocators.problem import Problem
+from penjing.allocators.sensitivity import Losses
 from penjing.allocators.solve import solve
 from penjing.core.types import Floats, Site
 
 OPTIONS = 30
-"""Counts of a site that one round looks at, at most."""
+"""Counts of a site that the first round looks at, at most."""
+
+FEWER = 12
+"""Counts of a site that later rounds look at, at most."""
 
 ROUNDS = 16
 """Plans that costs are priced around, at most."""
@@ -22,10 +26,7 @@ CORRECTIONS = 5
 """How often the limits of a round are moved by what its answer really costs, at most."""
 
 ENOUGH = 1e-3
-"""A round that saves a smaller share of the loss ends its reach."""
-
-Losses = Mapping[str, Floats]
-"""By site, what a plan loses there that keeps so many units: [size + 1]."""
+"""A round that saves a smaller share of the loss is the last, once no wider one is left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Around:
     A layer costs by what it reads and by what it writes, so no cost is a sum over sites; around a plan it nearly is:
     each option is priced with all other sites as they are. The knapsack's answer is priced exactly, and where it
     misses a bound or wastes some, the limits are moved by as much and it is solved again. Each round looks at counts
-    within a ``reach`` of the best plan, first at all, then at half as many each time that little is won.
+    near the best plan so far, first all over, then half as far each time.
     """
 
     problem: Problem
@@ -58,62 +59,74 @@ class Around:
 
     def settle(self, starts: Sequence[Mapping[str, int]]) -> Settled:
         """Return the best plan found from the best of these, all of which keep every bound."""
-        best = Settled(dict(min(starts, key=self.loss)), math.inf, 0, math.inf, False)
-        best = self._with(best, self.problem.fill(best.counts))
-        reach = 1.0
+        best = self._started([*starts, self._together()])
         for round_ in range(1, ROUNDS + 1):
-            found = self._round(best, reach, round_)
-            won = best.loss - found.loss
-            wide = any(len(self._options(site, best.counts[site.name], reach)) > 3 for site in self.problem.sites)
-            best = found
-            if won <= ENOUGH * abs(best.loss):
-                if not wide:
-                    break
-                reach /= 2
+            reach, several = 0.5 ** (round_ - 1), OPTIONS if round_ == 1 else FEWER
+            options = [self._options(site, best.counts[site.name], reach, several) for site in self.problem.sites]
+            found = self._round(best, options, round_)
+            won, best = best.loss - found.loss, found
+            if won <= ENOUGH * abs(best.loss) and max(map(len, options)) <= 3:
+                break
         return best
+
+    def _started(self, starts: Sequence[Mapping[str, int]]) -> Settled:
+        """Return the best of these that keep every bound once no site keeps less than its least."""
+        raised = [{name: max(counts[name], least) for name, least in self.least.items()} for counts in starts]
+        fitting = [counts for counts in raised if (self._price(counts) <= self._limits).all()]
+        best = self.problem.fill(min(fitting, key=self.loss))
+        return Settled(best, self.loss(best), 0, math.inf, False)
+
+    def _together(self) -> dict[str, int]:
+        """Return the counts that lie equally far between the least and the whole of each site."""
+
+        def counts_at(share: float) -> dict[str, int]:
+            found = {}
+            for site in self.problem.sites:
+                least = self.least[site.name]
+                found[site.name] = max(site.allowed(least + share * (site.size - least)), least)
+            return found
+
+        return self.problem.fit(counts_at)
 
     def loss(self, counts: Mapping[str, int]) -> float:
         """Return what a plan of these counts loses."""
         return sum(float(self.losses[site.name][counts[site.name]]) for site in self.problem.sites)
 
-    def _with(self, settled: Settled, counts: dict[str, int]) -> Settled:
-        return Settled(counts, self.loss(counts), settled.rounds, settled.gap, settled.proven)
-
-    def _round(self, best: Settled, reach: float, round_: int) -> Settled:
-        """Return the best plan that a knapsack priced around ``best`` leads to, or ``best`` again."""
+    def _round(self, best: Settled, options: Sequence[list[int]], round_: int) -> Settled:
+        """Return the best plan of these options that a knapsack priced around ``best`` leads to, or ``best`` again."""
         centre, limits = best.counts, self._limits
         base = self._price(centre)
-        options = [self._options(site, centre[site.name], reach) for site in self.problem.sites]
         losses = [self.losses[s.name][counts] for s, counts in zip(self.problem.sites, options, strict=True)]
         costs = [
             np.array([self._price({**centre, site.name: n}) - base for n in counts])
             for site, counts in zip(self.problem.sites, options, strict=True)
         ]
         room, seen = limits - base, {tuple(centre.values())}
-        found = Settled(centre, best.loss, round_, best.gap, best.proven)
+        gap, proven, found = best.gap, best.proven, centre
         for _ in range(CORRECTIONS):
             solution = solve(losses, costs, room, gap=self.gap, seconds=self.seconds)
             if solution is None:
                 break
-            found = Settled(found.counts, found.loss, round_, solution.gap, solution.proven)
+            gap, proven = solution.gap, solution.proven
             counts = {s.name: int(o[j]) for s, o, j in zip(self.problem.sites, options, solution.choice, strict=True)}
             left = limits - self._price(counts)
-            if (left >= 0).all() and self.loss(filled := self.problem.fill(counts)) < found.loss:
-                found = self._with(found, filled)
+            if (left >= 0).all() and self.loss(counts) < self.loss(found):
+                found = counts
             if tuple(counts.values()) in seen:
                 break
             seen.add(tuple(counts.values()))
             room = left + sum(cost[j] for cost, j in zip(costs, solution.choice, strict=True))
-        return found
+        found = found if found is centre else self.problem.fill(found)
+        return Settled(found, self.loss(found), round_, gap, proven)
 
-    def _options(self, site: Site, now: int, reach: float) -> list[int]:
-        """Return the counts to look at: of those within reach, no more than ``OPTIONS``, evenly spread, and ``now``."""
+    def _options(self, site: Site, now: int, reach: float, several: int) -> list[int]:
+        """Return the counts to look at: of those within reach no more than ``several``, evenly spread, with ``now``."""
         least = self.least[site.name]
         counts = sorted({now, least, *(site.allowed(n) for n in range(least, site.size, site.step)), site.size})
         middle, far = counts.index(now), max(math.ceil(reach * len(counts)), 1)
         near = counts[max(middle - far, 0) : middle + far + 1]
-        picked = np.unique(np.linspace(0, len(near) - 1, OPTIONS - 1).round().astype(int))
-        return sorted({now, *(near[i] for i in picked)} if len(near) > OPTIONS else near)
+        picked = np.unique(np.linspace(0, len(near) - 1, several - 1).round().astype(int))
+        return sorted({now, *(near[i] for i in picked)} if len(near) > several else near)
 
     @property
     def _limits(self) -> Floats:

@@ -28,7 +28,8 @@ class Driver:
     ``hire`` returns who evaluates a plan to the number that a problem minimises; without it only the lost score is
     known. What is measured is written into ``journal`` under the name ``at``: a search that goes on is run again from
     its start, and what it asks is answered from there. ``trials`` are all so far, in the order asked; ``facts`` tell of
-    each plan once, in that order, as plain data, and ``told`` what came of each search.
+    each plan once, in that order, as plain data, and ``told`` what came of each search. ``said`` is what the allocator
+    says of its last choice.
     """
 
     journal: Journal = field(default_factory=Journal)
@@ -37,6 +38,7 @@ class Driver:
     trials: list[Trial] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    said: str = ""
     _values: dict[str, float] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _open: list[Plan] = field(default_factory=list)
@@ -62,6 +64,7 @@ class Driver:
         except (KeyboardInterrupt, _Stopped):
             chosen.close()
             plan, stopped = self._best_so_far(problem, since), True
+        self.said = "; ".join(problem.said)
         if mine := self.trials[since:]:
             found = [trial[problem.minimise] for trial in mine if trial.plan.key == plan.key]
             name = getattr(allocator, "__name__", type(allocator).__name__).rstrip("_")

@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from penjing.allocators.around import Around, Losses
+from penjing.allocators.around import Around, Settled
 from penjing.allocators.greedy import greedy
 from penjing.allocators.problem import Problem
+from penjing.allocators.random import random
+from penjing.allocators.sensitivity import Foretold, Losses, by_scores, curve, foretell, points
 from penjing.allocators.simple import global_, uniform
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.core.types import Plan, Search
 
+KINDS = ("auto", "scores", "measured")
+"""Where losses may come from."""
+
 MOVES = 20_000
 """Where sites have more counts than this together, greedy, which goes through them one by one, is no start."""
+
+CHECKS = 8
+"""Whole plans that losses are to foretell."""
+
+POINTS = 4
+"""Counts that a site is measured at, at most."""
+
+ASIDE = CHECKS + 6
+"""Trials that are not of single sites: the checks, the whole network, greedy's two, and the plans at the end."""
 
 
 @register("allocator")
 @dataclass(frozen=True)
 class knapsack:  # noqa: N801  (registered under its own name)
-    """Choose all counts together so that the least score is lost, solved to a proven gap.
+    """Choose all counts together so that the least is lost, each choice solved to a proven gap.
 
     Each count of a site is an option with a loss and with what it costs of every bound; one option a site is chosen by
     a multiple-choice knapsack. A layer costs by two sites and in steps, so that the costs are those around a plan: the
-    knapsack is solved and priced anew until nothing is won, from the plans of uniform, global and greedy, whose best
-    it never falls behind. ``gap`` is how far each knapsack's answer may lie above the least possible, as a share;
-    ``seconds`` ends one that takes long. ``floor`` is the share that every site keeps, as long as the budget allows.
+    knapsack is solved and priced anew until nothing is won, once from the plan of greedy, which it never falls behind
+    in what its losses say, and once from those of uniform and global. ``gap`` is how far the answer of each knapsack
+    may lie above the least possible, as a share; ``seconds`` ends one that takes long. ``floor`` is the share that
+    every site keeps, as long as the budget allows.
 
-    Paper: Shen et al., HALP, NeurIPS 2022, sections 3.2 and 3.3: latency-saliency knapsack.
-    Differs: all counts of a site are options of one choice, any number of bounds, and an exact solver.
+    ``loss`` says where losses come from: ``scores``; ``measured``, which has a few counts of each site measured with
+    all others whole; or ``auto``, which measures, has a few whole plans foretold by scores, by what was measured and by
+    the mean of both, and takes the best of their plans, as measured. ``trials`` is how many plans are measured at most;
+    where nothing is measured, or these are too few for all sites, scores decide.
+
+    Paper: Shen et al., HALP, NeurIPS 2022, section 3: saliency and latency in one knapsack.
+    Differs: all counts of a site are options of one choice, any number of bounds, an exact solver, measured losses.
     """
 
+    loss: str = "auto"
+    trials: int = 256
     floor: float = 0.1
     gap: float = 1e-3
     seconds: float = 10.0
@@ -42,26 +64,63 @@ class knapsack:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError naming the option.
         """
+        if self.loss not in KINDS:
+            raise PlanError(f"knapsack: loss is one of {', '.join(KINDS)}; got {self.loss!r}.")
         if not 0 <= self.floor < 1:
             raise PlanError(f"knapsack: floor is the share that a site keeps, from 0 to below 1; got {self.floor}.")
-        for name in ("gap", "seconds"):
-            if not getattr(self, name) >= 0:
+        for name in ("trials", "gap", "seconds"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise PlanError(f"knapsack: {name} must be 0 or more; got {getattr(self, name)}.")
+        if self.loss == "scores":
+            object.__setattr__(self, "trials", 0)
 
     def __call__(self, problem: Problem) -> Search:
-        """Search; asks for measurements only where greedy, one of its starts, does.
+        """Search; where scores decide, it asks for measurements only where greedy, one of its starts, does.
 
         Raises: Infeasible when the budget cannot be met; PlanError without a budget.
         """
         problem.need_bounds("knapsack")
-        starts = [uniform()(problem), global_()(problem)]
+        starts = [[uniform()(problem), global_()(problem)]]
         if sum(site.size / site.step for site in problem.sites) <= MOVES:
-            starts.append((yield from greedy(self.floor)(problem)))
-        return self._settled(problem, by_scores(problem), starts)
+            starts.append([(yield from greedy(self.floor)(problem))])
+        each = 0 if problem.minimise == "lost" else min(POINTS, (self.trials - ASIDE) // len(problem.sites))
+        scores = by_scores(problem)
+        settled = self._settled(problem, scores, starts)
+        plan = problem.keep(settled.counts)
+        if each > 0:
+            plan = yield from self._measured(problem, scores, plan, starts, each)
+            return plan
+        problem.said.append(f"{_solved(settled)}, losses by scores")
+        return plan
 
-    def _settled(self, problem: Problem, losses: Losses, starts: list[Plan]) -> Plan:
+    def _measured(
+        self, problem: Problem, scores: Losses, first: Plan, starts: Sequence[Sequence[Plan]], each: int
+    ) -> Search:
+        """Return the best plan by losses that are measured; ``first`` is the one by scores."""
+        rng, drawn = problem.rng("allocator/knapsack"), random(floor=self.floor)
+        apart = [rng.standard_normal(len(problem.sites)) for _ in range(CHECKS - 2)]
+        checks = yield [first, starts[0][0], *(drawn.fitted(problem, z) for z in apart)]
+        least = self._least(problem)
+        alone = [(site, n) for site in problem.sites for n in points(site, least[site.name], each)]
+        whole, *tried = yield [Plan(), *(problem.keep({site.name: n}) for site, n in alone)]
+        above = [trial[problem.minimise] - whole[problem.minimise] for trial in tried]
+        curves = {}
+        for site in problem.sites:
+            mine = [i for i, (other, _) in enumerate(alone) if other is site]
+            curves[site.name] = curve(scores[site.name], [alone[i][1] for i in mine], [above[i] for i in mine])
+        losses = {"measured": curves} if self.loss == "measured" else {"scores": scores, "measured": curves}
+        told = foretell(problem, losses, checks, whole[problem.minimise])
+        settled = [self._settled(problem, one.losses, starts) for one in told]
+        ends = yield [problem.keep(one.counts) for one in settled]
+        problem.said.append(f"{_solved(settled[0])}, losses {_told(told)}")
+        best = min([*ends, *(checks if self.loss == "auto" else ())], key=lambda trial: trial[problem.minimise])
+        return best.plan
+
+    def _settled(self, problem: Problem, losses: Losses, starts: Sequence[Sequence[Plan]]) -> Settled:
+        """Return the best of what each group of starts leads to."""
         around = Around(problem, losses, self._least(problem), self.gap, self.seconds)
-        return problem.keep(around.settle([_counts(problem, plan) for plan in starts]).counts)
+        found = [around.settle([_counts(problem, plan) for plan in plans]) for plans in starts]
+        return min(found, key=lambda one: one.loss)
 
     def _least(self, problem: Problem) -> dict[str, int]:
         """Return the fewest units of each site that are options."""
@@ -69,14 +128,18 @@ class knapsack:  # noqa: N801  (registered under its own name)
         return least if problem.fits(problem.keep(least)) else {site.name: site.fewest for site in problem.sites}
 
 
-def by_scores(problem: Problem) -> Losses:
-    """Return the score that each count of a site loses."""
-    found = {}
-    for site in problem.sites:
-        ranked = problem.scores[site.name][problem.order(site)]
-        found[site.name] = np.append(np.cumsum(ranked[::-1])[::-1], 0.0)
-    return found
-
-
 def _counts(problem: Problem, plan: Plan) -> dict[str, int]:
     return {site.name: site.size for site in problem.sites} | {entry.site: len(entry.kept) for entry in plan}
+
+
+def _solved(settled: Settled) -> str:
+    if not math.isfinite(settled.gap):
+        return "knapsack: one of its starts stands"
+    proved = "" if settled.proven else ", which is not as small as asked"
+    return f"knapsack solved to a gap of {100 * settled.gap:.2g} %{proved}"
+
+
+def _told(told: Sequence[Foretold]) -> str:
+    """Say what losses come from and how well they, and the others, foretold whole plans."""
+    ranks = ", ".join(f"{one.name} {one.rank:.2f}" for one in told)
+    return f"by {told[0].name} (rank correlation over {CHECKS} plans: {ranks})"

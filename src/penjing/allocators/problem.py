@@ -36,7 +36,7 @@ class Problem:
     limits on costs that ``price`` tells, ``shown`` writes and ``held_back`` explains; ``seed`` feeds allocators that
     draw numbers. ``finer`` allows the last units to be filled in below the sites' step, so that an arithmetic bound is
     hit. ``minimise`` names what trials measure and a search seeks the least of: a cost, or ``"lost"``, the score of
-    what a plan removes.
+    what a plan removes. An allocator that has something to tell of its choice puts a phrase into ``said``.
     """
 
     rewrite: str
@@ -49,6 +49,7 @@ class Problem:
     minimise: str = "lost"
     shown: Shown = lambda _, value: f"{value:.6g}"
     held_back: HeldBack = lambda *_: ""
+    said: list[str] = field(default_factory=list)
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
     _entries: dict[tuple[str, int], tuple[Entry, ...]] = field(default_factory=dict, repr=False)
 

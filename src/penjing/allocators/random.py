@@ -55,10 +55,14 @@ class random:  # noqa: N801  (registered under its own name)
         for start in range(0, self.trials, TOGETHER):
             numbers = range(start, min(start + TOGETHER, self.trials))
             drawn = [rng.standard_normal(len(problem.sites)) if i else np.zeros(len(problem.sites)) for i in numbers]
-            tried += yield [self._plan(problem, z) for z in drawn]
+            tried += yield [self.fitted(problem, z) for z in drawn]
         return min(tried, key=lambda trial: trial[problem.minimise]).plan
 
-    def _plan(self, problem: Problem, z: np.ndarray) -> Plan:
+    def fitted(self, problem: Problem, z: np.ndarray) -> Plan:
+        """Return the plan of these normal numbers, one a site, that just keeps the bounds.
+
+        Raises: Infeasible when the budget cannot be met.
+        """
         powers = np.exp(self.spread * z)
 
         def counts_at(t: float) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penjing.core.muted import stdout_muted
 from penjing.core.types import Floats, Ints
 
 SLACK = 1e-12
@@ -234,13 +235,14 @@ class _Problem:
             constraints = [LinearConstraint(self._membership, 1, 1)]
             if len(limits):
                 constraints.append(LinearConstraint(self.cost.T, -math.inf, limits))
-            found = milp(
-                loss / scale, integrality=np.ones(len(loss), dtype=np.int64), bounds=Bounds(0, worth.astype(float)),
-                constraints=constraints,
-                options={
-                    "mip_rel_gap": wanted, "node_limit": NODES, "time_limit": max(end - time.monotonic(), 0.01)
-                },
-            )  # fmt: skip
+            with stdout_muted():
+                found = milp(
+                    loss / scale, integrality=np.ones(len(loss), dtype=np.int64), bounds=Bounds(0, worth.astype(float)),
+                    constraints=constraints,
+                    options={
+                        "mip_rel_gap": wanted, "node_limit": NODES, "time_limit": max(end - time.monotonic(), 0.01)
+                    },
+                )  # fmt: skip
             if (limits == 1).all():
                 if found.status == 2:
                     return None, math.inf

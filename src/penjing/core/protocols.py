@@ -169,6 +169,14 @@ class Measured(Protocol):
         """Return the cost for this data set."""
 
 
+@runtime_checkable
+class Compared(Protocol):
+    """A cost that compares networks with the original: ``beside`` returns it for this one."""
+
+    def beside(self, original: nn.Module) -> Cost:
+        """Return the cost that compares with this network."""
+
+
 class Allocator(Protocol):
     """Chooses a plan: at once, or as a generator that yields plans and receives their trials.
 

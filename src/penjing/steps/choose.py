@@ -150,7 +150,7 @@ class Chooser:
     @property
     def _searches(self) -> bool:
         """Whether the allocator tries many plans."""
-        return hasattr(self.allocator, "trials")
+        return getattr(self.allocator, "trials", 0) > 0
 
     def _steps(self) -> list[int]:
         """Return the steps worth trying: the one there is and, where latency set a coarse one, a fine one too.

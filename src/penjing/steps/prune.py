@@ -13,7 +13,7 @@ from torch import Tensor
 
 from penjing.allocators.driver import Driver
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Measured
+from penjing.core.protocols import Compared, Cost, Measured
 from penjing.core.registry import build, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
@@ -116,7 +116,8 @@ class prune:  # noqa: N801  (registered under its own name)
                 run.note("certificates", _told(cut.certificate))
             self._file(criterion, graph, cut.plan, state, run)
             _file_search(chooser.driver, run)
-            said.append(", ".join(filter(None, [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan)])))
+            told = [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan), chooser.driver.said]
+            said.append(", ".join(filter(None, told)))
         return cut, pricer
 
     def _sites(self, graph: Graph, found: Sequence[Site]) -> list[Site]:
@@ -147,7 +148,12 @@ class prune:  # noqa: N801  (registered under its own name)
         if not isinstance(cost, Measured):
             return Judge(name, lambda: cost)
         data = state.data
-        return None if data is None or not cost.fits(data) else Judge(name, lambda: cost.on(data, run.seed))
+
+        def made() -> Cost:
+            mine = cost.on(data, run.seed)
+            return mine.beside(state.original) if isinstance(mine, Compared) else mine
+
+        return None if data is None or not cost.fits(data) else Judge(name, made)
 
     def _scores(
         self, criterion: Any, raw: bool, graph: Graph, sites: Sequence[Site], state: State, run: Run
@@ -211,8 +217,10 @@ def _told(certificate: Certificate) -> dict[str, Any]:
 
 
 def _file_search(driver: Driver, run: Run) -> None:
-    """Write down what a search tried, and whether it was stopped."""
+    """Write down what a search tried, what it says of its choice, and whether it was stopped."""
     run.note("trials", *driver.facts.values())
+    if driver.said:
+        run.note("remarks", f"{driver.said[0].upper()}{driver.said[1:]}.")
     for told in driver.told:
         run.note("searches", {"step": run.at, **told})
         if told["stopped"]:

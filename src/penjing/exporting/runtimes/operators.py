@@ -10,7 +10,6 @@ from typing import NamedTuple
 from penjing.exporting.runtimes.subject import LayerTime
 from penjing.exporting.session import Source
 
-
 ADDED = re.compile(r"(_nchwc|_token_\d+|/WithoutBiases)+$")
 """What runtimes append to the name of an operator or tensor that they rewrite."""
 

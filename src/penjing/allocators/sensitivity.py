@@ -1,0 +1,107 @@
+"""What each count of a site loses: by scores, by measuring the site alone, and how well both foretell whole plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penjing.allocators.problem import Problem
+from penjing.core.types import Floats, Plan, Site, Trial
+
+Losses = Mapping[str, Floats]
+"""By site, what a plan loses there that keeps so many units: [size + 1]."""
+
+
+def by_scores(problem: Problem) -> dict[str, Floats]:
+    """Return the score that each count of a site loses."""
+    found = {}
+    for site in problem.sites:
+        ranked = problem.scores[site.name][problem.order(site)]
+        found[site.name] = np.append(np.cumsum(ranked[::-1])[::-1], 0.0)
+    return found
+
+
+def points(site: Site, least: int, count: int) -> list[int]:
+    """Return at most ``count`` counts to measure a site at: from the least up, in equal ratios, without the whole.
+
+    >>> points(Site("conv", "channels", 64, (), np.arange(64), step=4), 4, 4)
+    [4, 8, 16, 32]
+    """
+    ratios = (max(least, 1) / site.size) ** ((count - np.arange(count)) / count)
+    return sorted({n for ratio in ratios if least <= (n := site.allowed(ratio * site.size + 0.5)) < site.size})
+
+
+def curve(lost: Floats, kept: Sequence[int], measured: Sequence[float]) -> Floats:
+    """Return the loss of every count from what some counts were measured to lose.
+
+    What is measured is made monotone first (isotonic regression), since a cut that helps is noise, and then joined
+    monotonically (PCHIP), not over counts but over the score ``lost`` by them: between two counts the scores tell the
+    shape, and one count alone scales them.
+
+    Shapes: lost [size + 1] by count; kept and measured [points].
+    """
+    from scipy.interpolate import PchipInterpolator
+    from sklearn.isotonic import isotonic_regression
+
+    size = len(lost) - 1
+    order = np.argsort(kept)
+    values = np.maximum(isotonic_regression(np.asarray(measured, dtype=np.float64)[order], increasing=False), 0.0)
+    # Removed units stand beside the score, so that counts differ where scores do not.
+    removed = np.arange(size, -1, -1) / size
+    rising = np.maximum.accumulate(np.maximum(lost, 0.0)[::-1])[::-1]
+    along = removed + rising / rising[0] if rising[0] > 0 else 2 * removed
+    x = np.append(along[np.asarray(kept)[order]], 0.0)[::-1]
+    y = np.append(values, 0.0)[::-1]
+    found: Floats = PchipInterpolator(x, y)(np.minimum(along, x[-1]))
+    beyond = along > x[-1]
+    found[beyond] = y[-1] * along[beyond] / x[-1]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Foretold:
+    """How well losses foretell what whole plans were measured to lose.
+
+    ``rank`` is Spearman's correlation; ``explained`` the share of the variance explained, once the losses are scaled.
+    """
+
+    name: str
+    losses: Losses
+    rank: float
+    explained: float
+
+
+def foretell(problem: Problem, losses: Mapping[str, Losses], trials: Sequence[Trial], whole: float) -> list[Foretold]:
+    """Compare losses with what plans were measured to lose, above the ``whole`` network; the best comes first.
+
+    Each is scaled to the unit that is measured; where there are scores and measured curves, their mean is a third.
+    """
+    measured = np.array([trial[problem.minimise] - whole for trial in trials])
+    scaled: dict[str, Losses] = {}
+    for name, mine in losses.items():
+        sums = np.array([total(problem, mine, trial.plan) for trial in trials])
+        factor = max(float(sums @ measured) / float(sums @ sums), 0.0) if sums.any() else 0.0
+        scaled[name] = {site: (factor or 1.0) * values for site, values in mine.items()}
+    if len(scaled) == 2:
+        one, other = scaled.values()
+        scaled["both"] = {site: (one[site] + other[site]) / 2 for site in one}
+    told = [_told(problem, name, mine, trials, measured) for name, mine in scaled.items()]
+    return sorted(told, key=lambda one: (-one.rank, -one.explained))
+
+
+def _told(problem: Problem, name: str, losses: Losses, trials: Sequence[Trial], measured: Floats) -> Foretold:
+    from scipy.stats import rankdata
+
+    sums = np.array([total(problem, losses, trial.plan) for trial in trials])
+    spread = float(np.square(measured - measured.mean()).sum())
+    explained = 1 - float(np.square(measured - sums).sum()) / spread if spread > 0 else 0.0
+    ranks = [rankdata(sums), rankdata(measured)]
+    known = all(np.ptp(values) > 0 for values in ranks)
+    return Foretold(name, losses, float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if known else 0.0, explained)
+
+
+def total(problem: Problem, losses: Losses, plan: Plan) -> float:
+    """Return what a plan loses, added up over its sites."""
+    return sum(float(losses[entry.site][len(entry.kept)]) for entry in plan)
