@@ -72,8 +72,9 @@ VGG16 = Network(
 )
 
 PLANS: Mapping[str, Mapping[str, Any]] = {
-    "solver": {"allocator": "knapsack"},
-    "blocks": {"allocator": "knapsack", "rewrite": ("channels", "layers")},
+    "solver": {"allocator": {"knapsack": {"loss": "scores"}}},
+    "sensitivity": {"allocator": "knapsack"},
+    "blocks": {"allocator": {"knapsack": {"loss": "scores"}}, "rewrite": ("channels", "layers")},
     "greedy": {"allocator": "greedy"},
     "uniform": {"allocator": "uniform"},
 }
@@ -142,8 +143,8 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
     for epochs in (0, 2):
         for seed in (0, 1):
             for network, budget, plans in (
-                (RESNET56, "latency=0.7x", ("solver", "blocks", "uniform", "macs")),
-                (VGG16, "latency=0.5x", ("solver", "uniform", "macs")),
+                (RESNET56, "latency=0.7x", ("solver", "blocks", "sensitivity", "greedy", "uniform", "macs")),
+                (VGG16, "latency=0.5x", ("solver", "sensitivity", "greedy", "uniform", "macs")),
             ):
                 for plan in plans:
                     name = f"{network.name}_{budget.replace('=', '')}_{plan}_{epochs}epochs_seed{seed}"

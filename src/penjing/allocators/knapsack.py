@@ -14,7 +14,7 @@ from penjing.allocators.sensitivity import Foretold, Losses, by_scores, curve, f
 from penjing.allocators.simple import global_, uniform
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Plan, Search
+from penjing.core.types import Plan, Search, Trial
 
 KINDS = ("auto", "scores", "measured")
 """Where losses may come from."""
@@ -88,8 +88,7 @@ class knapsack:  # noqa: N801  (registered under its own name)
         settled = self._settled(problem, scores, starts)
         plan = problem.keep(settled.counts)
         if each > 0:
-            plan = yield from self._measured(problem, scores, plan, starts, each)
-            return plan
+            return (yield from self._measured(problem, scores, plan, starts, each))
         problem.said.append(f"{_solved(settled)}, losses by scores")
         return plan
 
@@ -113,7 +112,7 @@ class knapsack:  # noqa: N801  (registered under its own name)
         settled = [self._settled(problem, one.losses, starts) for one in told]
         ends = yield [problem.keep(one.counts) for one in settled]
         problem.said.append(f"{_solved(settled[0])}, losses {_told(told)}")
-        best = min([*ends, *(checks if self.loss == "auto" else ())], key=lambda trial: trial[problem.minimise])
+        best: Trial = min([*ends, *(checks if self.loss == "auto" else ())], key=lambda trial: trial[problem.minimise])
         return best.plan
 
     def _settled(self, problem: Problem, losses: Losses, starts: Sequence[Sequence[Plan]]) -> Settled:
