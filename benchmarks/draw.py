@@ -12,27 +12,9 @@ from typing import Any
 
 from penjing.core.files import write_whole
 from penjing.report.results import Row
-from penjing.report.svg import INK, MOSS, PALE, SOFT, STONE, drawing, inline
+from penjing.report.svg import INK, MOSS, PALE, SOFT, STONE, alone, drawing, inline
 from penjing.report.words import interval
 
-LIGHT = {
-    "ink": "#1d2420",
-    "soft": "#56625b",
-    "line": "#cdd5cf",
-    "pale": "#e6efe9",
-    "moss": "#2f6f4e",
-    "stone": "#8a8f8c",
-    "paper": "#ffffff",
-}
-DARK = {
-    "ink": "#e8ece9",
-    "soft": "#a9b4ad",
-    "line": "#414b45",
-    "pale": "#26332c",
-    "moss": "#7cc29a",
-    "stone": "#9aa19d",
-    "paper": "#1b201d",
-}
 STYLES = {
     True: {"label": "after 12 epochs", "color": MOSS, "marker": "o", "linewidth": 2},
     False: {"label": "without training", "color": STONE, "marker": "s", "linewidth": 1.5, "linestyle": "--"},
@@ -76,27 +58,11 @@ def drawn(rows: list[dict[str, Any]]) -> str:
         axes.set_title("test accuracy, %; above: the budget, MACs left", pad=18)
         axes.legend(loc="lower left")
         picture = inline(figure, "frontier")
-    return _alone(picture)
+    return alone(picture)
 
 
 def _interval(row: dict[str, Any]) -> tuple[float, float]:
     return interval(Row("original", 1, 1, 1, wrong=row["wrong"], of=row["of"]))
-
-
-def _alone(picture: str) -> str:
-    """Give an inline picture the colours that a page would."""
-
-    def colours(values: dict[str, str]) -> str:
-        return "".join(f"--{name}:{value};" for name, value in values.items())
-
-    style = (
-        f"<style>svg{{{colours(LIGHT)}font-family:system-ui,sans-serif}}"
-        f"@media(prefers-color-scheme:dark){{svg{{{colours(DARK)}}}}}</style>"
-        '<rect width="100%" height="100%" rx="8" style="fill:var(--paper)"/>'
-    )
-    opening, rest = picture.split(">", 1)
-    opening = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace(' aria-hidden="true"', "")
-    return f"{opening}>{style}{rest}\n"
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ _VARIABLES = dict(
         strict=True,
     )
 )
+LIGHT = {"ink": "#1d2420", "soft": "#56625b", "line": "#cdd5cf", "pale": "#e6efe9", "moss": "#2f6f4e",
+         "stone": "#8a8f8c", "paper": "#ffffff"}  # fmt: skip
+DARK = {"ink": "#e8ece9", "soft": "#a9b4ad", "line": "#414b45", "pale": "#26332c", "moss": "#7cc29a",
+        "stone": "#9aa19d", "paper": "#1b201d"}  # fmt: skip
+"""The colours of a picture that stands alone."""
+
 _NAMESPACE = re.compile(r"^\{[^}]*\}")
 _FONT_FAMILY = re.compile(r"font-family:[^;]*;?")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
@@ -91,6 +97,22 @@ def inline(figure: Figure, key: str) -> str:
     _drop_unused_names(root)
     root.attrib = {"viewBox": f"0 0 {width} {height}", "aria-hidden": "true", "focusable": "false"}
     return re.sub(r">\s+<", "><", ElementTree.tostring(root, encoding="unicode"))
+
+
+def alone(picture: str) -> str:
+    """Make an inline picture a file of its own, on paper of its own, light or dark as the reader's system is."""
+
+    def colours(values: Mapping[str, str]) -> str:
+        return "".join(f"--{name}:{value};" for name, value in values.items())
+
+    style = (
+        f"<style>svg{{{colours(LIGHT)}font-family:system-ui,sans-serif}}"
+        f"@media(prefers-color-scheme:dark){{svg{{{colours(DARK)}}}}}</style>"
+        '<rect width="100%" height="100%" rx="8" style="fill:var(--paper)"/>'
+    )
+    opening, rest = picture.split(">", 1)
+    opening = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace(' aria-hidden="true"', "")
+    return f"{opening}>{style}{rest}\n"
 
 
 def _adopt(element: Element, key: str) -> None:
