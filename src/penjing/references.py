@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from penjing.core import console
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Zeroing
+from penjing.core.protocols import Rewrite, Zeroing
 from penjing.core.random import stream
 from penjing.core.registry import build, find, register
 from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.graph.trace import trace
+from penjing.rewrites.perform import perform
 from penjing.steps.check import check
 from penjing.steps.export import export
 from penjing.steps.prune import prune
@@ -41,7 +43,7 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
         return
     if data is not None and not data.labelled:
         raise PlanError("The reference 'scratch' learns from labels, and these pictures have no class: leave it out.")
-    if any(isinstance(step, prune) and isinstance(build("rewrite", step.rewrite), Zeroing) for step in steps):
+    if any(isinstance(step, prune) and _zeroes(step) for step in steps):
         raise PlanError(
             "The reference 'scratch' has the result's widths, and zeros leave these as they are: leave it out."
         )
@@ -52,6 +54,10 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
             f"The reference 'scratch' cannot draw new weights for {fixed[0] or 'the network'} ({module}), which holds "
             "parameters of its own: give the class a method reset_parameters, or leave the reference out."
         )
+
+
+def _zeroes(step: prune) -> bool:
+    return any(isinstance(build("rewrite", name), Zeroing) for name in step.rewrites)
 
 
 def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
@@ -122,18 +128,19 @@ def _at_random(steps: Sequence[Any], fresh: State, state: State, apart: Run) -> 
     plans = iter(state.plans)
     for step in steps:
         if isinstance(step, prune):
-            fresh = _drawn(step.rewrite, next(plans), fresh, apart)
+            fresh = _drawn(step.rewrites, next(plans), fresh, apart)
         elif not isinstance(step, export | check):
             fresh = step(fresh, apart)
     return fresh
 
 
-def _drawn(name: str, like: Plan, fresh: State, apart: Run) -> State:
+def _drawn(names: Sequence[str], like: Plan, fresh: State, apart: Run) -> State:
+    """Cut as a plan does, with other units; which blocks go is no matter of chance."""
     graph = trace(fresh.model, *fresh.example, proof=False)
     rng = stream(apart.seed, f"reference/random/{len(fresh.plans)}")
-    chosen = {e.site: rng.permutation(e.size)[: len(e.kept)] for e in like if e.rewrite == name}
-    rewrite = build("rewrite", name)
-    plan = Plan.of(name, chosen, rewrite.find(graph))
+    changes: dict[str, Rewrite] = {name: build("rewrite", name) for name in names}
+    drawn = (replace(e, kept=np.sort(rng.permutation(e.size)[: len(e.kept)])) for e in like if e.rewrite in changes)
+    plan = Plan(tuple(drawn))
     model = fresh.copy_model()
-    rewrite.apply(model, graph, plan.of_rewrite(name))
+    perform(model, graph, plan, changes)
     return fresh.with_model(model, plan)

@@ -11,6 +11,18 @@ from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 
 
+class Block(nn.Module):
+    """A residual block that may be left out whole."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = F.relu(x + self.norm(self.conv(x)))
+        return y
+
+
 class Net(nn.Module):
     """Batch norm everywhere, a residual stream, a depthwise convolution, a flatten before the linear layer."""
 
@@ -20,12 +32,13 @@ class Net(nn.Module):
         self.expand, self.norm1 = nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12)
         self.depthwise, self.norm2 = nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False), nn.BatchNorm2d(12)
         self.project, self.norm3 = nn.Conv2d(12, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.block = Block(8)
         self.head = nn.Linear(32, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm(self.stem(x)))
         y = F.relu(self.norm2(self.depthwise(F.relu(self.norm1(self.expand(x))))))
-        x = F.relu(x + self.norm3(self.project(y)))
+        x = self.block(F.relu(x + self.norm3(self.project(y))))
         logits: Tensor = self.head(F.avg_pool2d(x, 4).flatten(1))
         return logits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -79,6 +80,30 @@ def test_the_plan_is_the_same_every_time(name: str) -> None:
 def test_counts_come_in_the_steps_of_the_sites(name: str) -> None:
     asked = problem([16, 32, 64], {"macs": 0.95}, step=8)
     assert all(len(entry.kept) % 8 == 0 for entry in chosen(name, asked))
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_blocks_of_one_unit_may_go_beside_channels(name: str) -> None:
+    asked = problem([16, 32, 64], {"macs": 0.4})
+    blocks = [Site(f"b{i}", "layers", 1, (), np.arange(0), least=0, rewrite="layers") for i in range(3)]
+    scores = dict(asked.scores) | {site.name: np.array([20.0 * (i + 1)]) for i, site in enumerate(blocks)}
+    whole = asked.price(Plan())["macs"]
+
+    def price(plan: Plan) -> Mapping[str, float]:
+        there = 3 - len(plan.of_rewrite("layers"))
+        return {"macs": asked.price(Plan(tuple(e for e in plan if e.rewrite == "channels")))["macs"] + there * whole}
+
+    bounds = [Bound("macs", 2.2 * whole, "0.55x")]
+    both = Problem("channels and layers", [*asked.sites, *blocks], scores, bounds, price)
+    both = replace(both, sites=[replace(s, rewrite=s.rewrite or "channels") for s in both.sites])
+    try:
+        plan = chosen(name, both)
+    except Infeasible:
+        assert getattr(entries("allocator")[name], "absolute", False)
+        return
+    assert price(plan)["macs"] <= 2.2 * whole
+    assert all(len(e.kept) == 0 for e in plan if e.rewrite == "layers") and plan.of_rewrite("layers")
+    assert all(len(e.kept) > 0 for e in plan if e.rewrite == "channels")
 
 
 @pytest.mark.parametrize("name", ALLOCATORS)

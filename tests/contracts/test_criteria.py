@@ -13,8 +13,6 @@ from penjing.core.registry import build, entries
 from penjing.core.types import Site
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
-from penjing.rewrites.channels import channels
-from penjing.rewrites.weights import weights
 
 CRITERIA = sorted(entries("criterion"))
 BUILT_IN = {
@@ -32,6 +30,8 @@ BUILT_IN = {
     "taylor",
 }
 ON_WEIGHTS = {"deviation", "jacobian", "l1", "l2", "lamp", "random", "taylor"}
+ON_LAYERS = {"jacobian", "random", "taylor"}
+KINDS = ("channels", "weights", "layers")
 COMPARABLE = {"bn_gamma", "deviation", "jacobian", "lamp", "taylor"}
 
 
@@ -45,7 +45,7 @@ def ready(traced: tuple[nn.Module, Graph]) -> tuple[nn.Module, Graph, list[tuple
 
 def scored(name: str, kind: str, evidence: Evidence) -> dict[str, Tensor]:
     """Score every site of a kind; nothing if the criterion refuses each of them by name."""
-    found: list[Site] = (channels() if kind == "channels" else weights()).find(evidence.graph)
+    found: list[Site] = build("rewrite", kind).find(evidence.graph)
     criterion = build("criterion", name)
     scores = {}
     for site in found:
@@ -63,7 +63,7 @@ def scored(name: str, kind: str, evidence: Evidence) -> dict[str, Tensor]:
 def test_scores_are_finite_floats_one_a_unit(name: str, ready) -> None:
     model, graph, data = ready
     evidence = Evidence(model, graph, data)
-    found = [scored(name, kind, evidence) for kind in ("channels", "weights")]
+    found = [scored(name, kind, evidence) for kind in KINDS]
     assert any(found)
     for score in (score for scores in found for score in scores.values()):
         assert score.is_floating_point() and bool(torch.isfinite(score).all()) and not score.requires_grad
@@ -72,7 +72,7 @@ def test_scores_are_finite_floats_one_a_unit(name: str, ready) -> None:
 @pytest.mark.parametrize("name", CRITERIA)
 def test_the_order_of_the_batches_does_not_matter(name: str, ready) -> None:
     model, graph, data = ready
-    for kind in ("channels", "weights"):
+    for kind in KINDS:
         first = scored(name, kind, Evidence(model, graph, data))
         second = scored(name, kind, Evidence(model, graph, data[::-1]))
         for key, score in first.items():
@@ -82,7 +82,7 @@ def test_the_order_of_the_batches_does_not_matter(name: str, ready) -> None:
 @pytest.mark.parametrize("name", CRITERIA)
 def test_scores_are_the_same_on_every_run(name: str, ready) -> None:
     model, graph, data = ready
-    for kind in ("channels", "weights"):
+    for kind in KINDS:
         first, second = (scored(name, kind, Evidence(model, graph, data, seed=5)) for _ in range(2))
         assert all(torch.equal(score, second[key]) for key, score in first.items())
 
@@ -90,7 +90,7 @@ def test_scores_are_the_same_on_every_run(name: str, ready) -> None:
 @pytest.mark.parametrize("name", CRITERIA)
 def test_the_model_is_left_as_it_was(name: str, ready) -> None:
     model, graph, data = ready
-    for kind in ("channels", "weights"):
+    for kind in KINDS:
         expected = scored(name, kind, Evidence(model, graph, data))
         model.train()
         model.norm1.eval()
@@ -127,5 +127,6 @@ def test_the_criteria_that_are_promised_exist_and_score_what_they_should(ready) 
     evidence = Evidence(model, graph, data)
     assert {name for name in BUILT_IN if scored(name, "weights", evidence)} == ON_WEIGHTS
     assert {name for name in BUILT_IN if scored(name, "channels", evidence)} == BUILT_IN - {"deviation"}
+    assert {name for name in BUILT_IN if scored(name, "layers", evidence)} == ON_LAYERS
     comparable = {name for name in BUILT_IN if getattr(build("criterion", name), "comparable", False)}
     assert comparable == COMPARABLE

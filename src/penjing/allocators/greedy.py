@@ -95,7 +95,8 @@ class greedy:  # noqa: N801  (registered under its own name)
             found = {}
             for site in problem.sites:
                 low = least[site.name]
-                found[site.name] = max(site.allowed(low + share * (site.size - low)), low)
+                half = 0.5 if low == 0 else 0.0  # what may go whole stays until half of everything goes
+                found[site.name] = max(site.allowed(low + share * (site.size - low) + half), low)
             return found
 
         return problem.fit(counts_at)

@@ -26,11 +26,15 @@ def by_scores(problem: Problem) -> dict[str, Floats]:
 def points(site: Site, least: int, count: int) -> list[int]:
     """Return at most ``count`` counts to measure a site at: from the least up, in equal ratios, without the whole.
 
+    A site that may go altogether is measured without it first.
+
     >>> points(Site("conv", "channels", 64, (), np.arange(64), step=4), 4, 4)
     [4, 8, 16, 32]
     """
+    none = [0][: 1 - min(least, 1)]
     ratios = (max(least, 1) / site.size) ** ((count - np.arange(count)) / count)
-    return sorted({n for ratio in ratios if least <= (n := site.allowed(ratio * site.size + 0.5)) < site.size})
+    found = sorted({n for ratio in ratios if least <= (n := site.allowed(ratio * site.size + 0.5)) < site.size})
+    return [*none, *(n for n in found if n)][:count]
 
 
 def curve(lost: Floats, kept: Sequence[int], measured: Sequence[float]) -> Floats:

@@ -89,7 +89,7 @@ class threshold:  # noqa: N801  (registered under its own name)
         counts = {}
         for site in problem.sites:
             above = int((problem.scores[site.name] > self.k).sum())
-            counts[site.name] = site.allowed(max(above, 1) + site.step - 1)
+            counts[site.name] = site.allowed(above + site.step - 1)
         plan = problem.keep(counts)
         if not problem.fits(plan):
             problem.refuse(plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from penjing.core.types import Kept, Layer, Plan, Search, Site, Traffic
@@ -138,6 +138,14 @@ class Zeroing(Protocol):
 
     def zeros(self, graph: Any, kept: Mapping[str, Kept]) -> Mapping[str, Tensor]:
         """Return, by parameter, a mask of its shape, true where the choice sets it to zero."""
+
+
+@runtime_checkable
+class Removing(Rewrite, Protocol):
+    """A rewrite that takes whole residual blocks out: drafts leave out what lies in them, and the proof knows it."""
+
+    def removes(self, graph: Any, kept: Mapping[str, Kept]) -> Collection[str]:
+        """Return the names, among those of ``graph.blocks``, of the blocks that the choice takes out."""
 
 
 class Criterion(Protocol):

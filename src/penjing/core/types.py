@@ -56,8 +56,9 @@ class Site:
     """A place in the model with ``size`` units, of which some may go.
 
     ``ids`` are the graph-wide numbers of the units, in the order of the site; ``step`` is the multiple that kept
-    counts are rounded to, ``least`` the smallest count allowed, and ``width`` how many channels of one layer a unit
-    spans at most.
+    counts are rounded to, ``least`` the smallest count allowed (0 where the whole site may go), and ``width`` how many
+    channels of one layer a unit spans at most. ``rewrite`` is what changes it; where it is empty, the one that a plan
+    is made for.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Site:
     step: int = 1
     least: int = 1
     width: int = 1
+    rewrite: str = ""
 
     def slots_with(self, *roles: str) -> list[Slot]:
         """Return the slots with one of these roles."""
@@ -75,8 +77,12 @@ class Site:
 
     @property
     def fewest(self) -> int:
-        """The smallest count a plan may keep: a multiple of ``step``, or the whole site where it has none."""
-        return min(-(-max(self.least, 1) // self.step) * self.step, self.size)
+        """The smallest count a plan may keep: a multiple of ``step``, or the whole site where it has none.
+
+        >>> [Site("conv", "channels", 6, (), np.arange(6), step=4, least=n).fewest for n in (0, 1, 5)]
+        [0, 4, 6]
+        """
+        return min(-(-self.least // self.step) * self.step, self.size)
 
     def allowed(self, count: float) -> int:
         """Return the largest count a plan may keep that does not exceed ``count``, or else the fewest.
@@ -226,7 +232,9 @@ class Plan:
     def of(cls, rewrite: str, kept: Mapping[str, Sequence[int] | Ints], sites: Sequence[Site]) -> Plan:
         """Build a plan from kept unit indices by site name; sites not named stay whole and are left out.
 
-        Raises: PlanError for an unknown site, an index out of range, or an empty choice.
+        ``rewrite`` changes the sites that name none of their own.
+
+        Raises: PlanError for an unknown site, an index out of range, or an empty choice where something must stay.
         """
         by_name = {site.name: site for site in sites}
         entries = []
@@ -235,12 +243,12 @@ class Plan:
                 raise PlanError(f"There is no site {name!r}.{did_you_mean(name, by_name)}")
             site = by_name[name]
             array = np.unique(np.asarray(units, dtype=np.int64))
-            if array.size == 0:
+            if array.size == 0 and site.least > 0:
                 raise PlanError(f"{name} would lose all of its {site.size} units; keep at least {site.least}.")
-            if array[0] < 0 or array[-1] >= site.size:
+            if array.size and (array[0] < 0 or array[-1] >= site.size):
                 raise PlanError(f"{name} has units 0 to {site.size - 1}; the plan keeps {array[0]}..{array[-1]}.")
             if array.size < site.size:
-                entries.append(Entry(rewrite, name, array, site.size))
+                entries.append(Entry(site.rewrite or rewrite, name, array, site.size))
         return cls(tuple(entries))
 
     def of_rewrite(self, name: str) -> dict[str, Kept]:
@@ -281,6 +289,11 @@ class Plan:
 
 
 def _runs(kept: Ints) -> list[list[int]]:
+    """Return the first and last of each run of indices.
+
+    >>> _runs(np.array([0, 1, 2, 5])), _runs(np.arange(0))
+    ([[0, 2], [5, 5]], [])
+    """
     breaks = np.flatnonzero(np.diff(kept) != 1)
     firsts, lasts = np.r_[kept[:1], kept[breaks + 1]], np.r_[kept[breaks], kept[-1:]]
     return [[int(a), int(b)] for a, b in zip(firsts, lasts, strict=True)]
@@ -288,7 +301,7 @@ def _runs(kept: Ints) -> list[list[int]]:
 
 def _unruns(runs: Sequence[Sequence[int]]) -> Ints:
     parts = [np.arange(int(a), int(b) + 1) for a, b in runs]
-    return np.concatenate(parts).astype(np.int64) if parts else np.arange(0)
+    return np.concatenate(parts).astype(np.int64) if parts else np.arange(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from penjing.core.registry import register
 from penjing.core.types import Site
+from penjing.criteria.needs import BLOCK_SAMPLES
 from penjing.graph.evidence import Evidence
 
 
@@ -18,7 +19,8 @@ class taylor:  # noqa: N801 - the name a recipe writes
     """Score a unit by the squared change of the loss that its removal causes, to first order.
 
     A channel has a gate at every layer that reads it; its score is the mean over the samples of the squared
-    derivative of the loss by the gate. A weight has the squared product with its gradient, averaged over batches.
+    derivative of the loss by the gate. A weight has the squared product with its gradient, averaged over batches. A
+    whole block has the squared change itself, measured on at most 128 samples.
     The loss is the cross-entropy with the labels, or with the model's own predictions where there are none.
 
     Shapes: [site.size], float64, squared loss; comparable across sites.
@@ -32,6 +34,8 @@ class taylor:  # noqa: N801 - the name a recipe writes
 
     def __call__(self, site: Site, evidence: Evidence) -> Tensor:
         """Return the mean squared first-order change of the loss."""
+        if site.kind == "layers":
+            return evidence.absence(BLOCK_SAMPLES).of_loss(site)
         if site.kind == "weights":
             return evidence.saliency(site.slots[0].tensor).double().flatten() / len(evidence.batches)
         return evidence.gate_gradients(site).double().square().mean(0)

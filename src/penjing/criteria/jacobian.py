@@ -9,6 +9,7 @@ from torch import Tensor
 
 from penjing.core.registry import register
 from penjing.core.types import Site
+from penjing.criteria.needs import BLOCK_SAMPLES
 from penjing.graph.evidence import Evidence
 
 
@@ -20,7 +21,8 @@ class jacobian:  # noqa: N801 - the name a recipe writes
     A network that has learned its training pictures has no loss left on them, and gradients of the loss tell
     nothing; its logits still move. The score is the mean over samples of the squared norm of the logits' derivative
     by a gate on the channel, estimated with one vector of random signs a sample. With half the squared change of the
-    logits as the loss this is the Gauss-Newton diagonal.
+    logits as the loss this is the Gauss-Newton diagonal. Of a whole block the change is measured, not to first order,
+    on at most 128 samples.
 
     Shapes: [site.size], float64, squared logits; comparable across sites.
     Raises: PlanError when there is no calibration data or the outputs are not logits.
@@ -32,6 +34,8 @@ class jacobian:  # noqa: N801 - the name a recipe writes
 
     def __call__(self, site: Site, evidence: Evidence) -> Tensor:
         """Return the mean squared first-order change of the logits."""
+        if site.kind == "layers":
+            return evidence.absence(BLOCK_SAMPLES).of_logits(site)
         if site.kind == "weights":
             saliency = evidence.of_logits.saliency(site.slots[0].tensor)
             return saliency.double().flatten() / len(evidence.batches)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from penjing.core.registry import register
 from penjing.core.types import Site
+from penjing.criteria.needs import units
 from penjing.graph.evidence import Evidence
 
 
@@ -30,6 +31,7 @@ class lamp:  # noqa: N801 - the name a recipe writes
 
     def __call__(self, site: Site, evidence: Evidence) -> Tensor:
         """Return w_u² / Σ_{v ≥ u} w_v²."""
+        units(site, "lamp")
         squares = evidence.filters(site).double().square().sum(1)
         order = squares.argsort(stable=True)
         ascending = squares[order]

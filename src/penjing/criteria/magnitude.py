@@ -8,6 +8,7 @@ from torch import Tensor
 from penjing.core.random import stream
 from penjing.core.registry import register
 from penjing.core.types import Site
+from penjing.criteria.needs import units
 from penjing.graph.evidence import Evidence
 
 
@@ -21,6 +22,7 @@ def l1(site: Site, evidence: Evidence) -> Tensor:
     Differs: channels that several layers write (a residual stream) are scored by all of their filters together; the
     paper takes the projection shortcut's alone.
     """
+    units(site, "l1")
     return evidence.filters(site).double().abs().sum(1)
 
 
@@ -31,6 +33,7 @@ def l2(site: Site, evidence: Evidence) -> Tensor:
     Shapes: [site.size], float64.
     Paper: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, which compares it with l1.
     """
+    units(site, "l2")
     return evidence.filters(site).double().square().sum(1).sqrt()
 
 

@@ -30,6 +30,7 @@ from penjing.core.errors import BundleError, PlanError
 from penjing.core.importing import call_named
 from penjing.core.types import Plan
 from penjing.graph import form
+from penjing.graph.blocks import take_out
 from penjing.graph.program import plain
 
 VERSION = 1
@@ -57,7 +58,8 @@ OURS = "penjing.zoo."
 class Manifest:
     """What a bundle says of its network.
 
-    ``counts`` are those of its modules; ``inputs`` the shapes of one sample's inputs; ``facts`` what the run that made
+    ``counts`` are those of its modules, and ``identities`` names those that do nothing, among them what was taken out;
+    ``inputs`` the shapes of one sample's inputs; ``facts`` what the run that made
     it wrote down.
     """
 
@@ -65,6 +67,7 @@ class Manifest:
     weights: str
     builder: str = ""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    identities: Sequence[str] = ()
     inputs: Sequence[Sequence[int]] = ()
     lineage: Sequence[Any] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +97,7 @@ def write(
         weights=hashlib.sha256(weights).hexdigest(),
         builder=builder,
         counts=form.counts(model),
+        identities=form.identities(model),
         inputs=[list(shape) for shape in inputs],
         lineage=lineage,
         facts=dict(facts or {}),
@@ -189,8 +193,16 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise BundleError(f"{path} is no manifest: {type(error).__name__}: {str(error)[:200].rstrip('.')}.") from None
     strings = all(isinstance(value, str) for value in (manifest.network, manifest.weights, manifest.builder))
     maps = isinstance(manifest.counts, dict) and all(isinstance(facts, dict) for facts in manifest.counts.values())
+    names = isinstance(manifest.identities, list) and all(isinstance(name, str) for name in manifest.identities)
     shapes = isinstance(manifest.inputs, list) and all(map(_is_shape, manifest.inputs))
-    if not (strings and maps and shapes and isinstance(manifest.lineage, list) and isinstance(manifest.facts, dict)):
+    if not (
+        strings
+        and maps
+        and names
+        and shapes
+        and isinstance(manifest.lineage, list)
+        and isinstance(manifest.facts, dict)
+    ):
         raise BundleError(f"{path} is no manifest: its entries are of other kinds than a manifest's.")
     return manifest
 
@@ -213,7 +225,9 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
     tensors = {name: tensor for name, tensor in _tensors(place).items() if not name.startswith(LINEAGE)}
     make = builder if builder is not None else partial(_built, place, manifest, trust)
     try:
-        return form.refill(_without_numbers(make), tensors, manifest.counts).eval()
+        model = _without_numbers(make)
+        take_out(model, manifest.identities)
+        return form.refill(model, tensors, manifest.counts).eval()
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None
 

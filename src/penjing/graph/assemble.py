@@ -82,6 +82,7 @@ def assemble(
     outputs = tuple((owner, unit_of[classes[vector]]) for owner, vector in written)
     graph = Graph(
         layers=tuple(_layer(facts, classes, unit_of) for facts in findings.layers),
+        nodes=tuple(facts["node"] for facts in findings.layers),
         reading_dims=tuple(facts["reading_dim"] for facts in findings.layers),
         writing_dims=tuple(facts["writing_dim"] for facts in findings.layers),
         spans=tuple(
@@ -205,7 +206,7 @@ def _sites(
 
 def _layer(facts: dict[str, Any], classes: Ints, unit_of: Ints) -> Layer:
     facts = dict(facts)
-    ins, outs, *_ = (facts.pop(key) for key in ("in", "out", "reading_dim", "writing_dim", "spans"))
+    ins, outs, *_ = (facts.pop(key) for key in ("in", "out", "node", "reading_dim", "writing_dim", "spans"))
     none = np.full(1, -1, dtype=np.int64)
     return Layer(
         in_units=np.repeat(none, facts["in_channels"]) if ins is None else unit_of[classes[ins]],
@@ -249,7 +250,7 @@ def _values(
 ) -> tuple[Value, ...]:
     """Record the activations of one sample and how long each is needed; views and in-place results are not counted."""
     position = {node: i for i, node in enumerate(program.nodes)}
-    last = _last_uses(program, position)
+    last = last_uses(program, position)
     values = []
     for node, tagged in records:
         values.append(value_of(tagged, unit_of[classes], batch, position[node], last[node]))
@@ -268,7 +269,7 @@ def value_of(tagged: Tagged, unit_of: Ints, batch: int, born: int, dies: int) ->
     return Value(fixed // batch if fixed % batch == 0 else fixed, tuple(units), born, dies)
 
 
-def _last_uses(program: Program, position: Mapping[Any, int]) -> dict[Any, int]:
+def last_uses(program: Program, position: Mapping[Any, int]) -> dict[Any, int]:
     """Return the last position that needs the memory of each node's result, through all views of it."""
     last: dict[Any, int] = {}
     for node in reversed(program.nodes):

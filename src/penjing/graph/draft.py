@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from penjing.core.protocols import Zeroing
 from penjing.core.registry import build
 from penjing.core.types import Ints, Layer, Pass, Plan, Traffic, Value, is_gone
+from penjing.graph.blocks import lost, removed
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import what_stays
 
@@ -60,18 +61,31 @@ class Draft:
         return found
 
     @cached_property
+    def without(self) -> frozenset[str]:
+        """The residual blocks that are left out."""
+        return removed(self.graph, self.plan)
+
+    @cached_property
+    def lost(self) -> frozenset[str]:
+        """The parameters and buffers that only such blocks hold."""
+        return lost(self.graph, self.without)
+
+    @cached_property
+    def _skipped(self) -> frozenset[int]:
+        """The positions in the program of what is left out."""
+        visits = (visit for name in self.without for visit in self.graph.blocks[name].visits)
+        return frozenset(position for visit in visits for position in visit.inside)
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The layers that remain."""
-        return tuple(
-            self._dense(
-                self._remembered(
-                    ("layer", i),
-                    partial(_units_of, layer, spans),
-                    partial(self._shrunk, layer, spans),
-                )
-            )
-            for i, (layer, spans) in enumerate(zip(self.graph.layers, self.graph.spans, strict=True))
-        )
+        lost = {i for name in self.without for i in self.graph.blocks[name].layers}
+        both = enumerate(zip(self.graph.layers, self.graph.spans, strict=True))
+        return tuple(self._left(i, layer, spans) for i, (layer, spans) in both if i not in lost)
+
+    def _left(self, i: int, layer: Layer, spans: tuple[Ints | None, ...]) -> Layer:
+        units = partial(_units_of, layer, spans)
+        return self._dense(self._remembered(("layer", i), units, partial(self._shrunk, layer, spans)))
 
     def _dense(self, layer: Layer) -> Layer:
         """Return the layer with the share of its weights that are not zero."""
@@ -94,6 +108,7 @@ class Draft:
         return tuple(
             self._remembered(("pass", i), partial(_units_moved, one), partial(self._traffic, one))
             for i, one in enumerate(self.graph.passes)
+            if one.writes.born not in self._skipped
         )
 
     def _traffic(self, one: Pass) -> Traffic:
@@ -116,7 +131,10 @@ class Draft:
     @cached_property
     def parameters(self) -> int:
         """How many parameters are left."""
-        return sum(self._elements(name, shape) for name, shape in self.graph.shapes.items())
+        return self._left_of(self.graph.shapes)
+
+    def _left_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        return sum(self._elements(name, shape) for name, shape in shapes.items() if name not in self.lost)
 
     @cached_property
     def _zeros(self) -> dict[str, Tensor]:
@@ -127,6 +145,7 @@ class Draft:
             if isinstance(change, Zeroing):
                 made = change.zeros(self.graph, self.plan.of_rewrite(rewrite))
                 zeros |= {name: zeros[name] | mask if name in zeros else mask for name, mask in made.items()}
+        zeros = {name: zero for name, zero in zeros.items() if name not in self.lost}
         for axis in self.graph.axes:
             if axis.tensor in zeros:
                 zeros[axis.tensor] = what_stays(zeros[axis.tensor], axis, self.gone)
@@ -140,18 +159,33 @@ class Draft:
     @cached_property
     def buffers(self) -> int:
         """How many elements the buffers have that are left."""
-        return sum(self._elements(name, shape) for name, shape in self.graph.buffer_shapes.items())
+        return self._left_of(self.graph.buffer_shapes)
 
     @cached_property
     def peak_elements(self) -> int:
         """The largest number of activation elements of one sample alive at once."""
         steps: dict[int, int] = {}
+        needed = self._needed()
         for i, value in enumerate(self.graph.values):
+            if value.born in self._skipped:
+                continue
             size = self._remembered(("value", i), partial(_units_in, value), partial(value.elements, self.gone))
+            dies = max(value.dies, needed.get(value.born, 0))
             steps[value.born] = steps.get(value.born, 0) + size
-            steps[value.dies + 1] = steps.get(value.dies + 1, 0) - size
+            steps[dies + 1] = steps.get(dies + 1, 0) - size
         alive = np.cumsum([steps[k] for k in sorted(steps)])
         return int(alive.max()) if alive.size else 0
+
+    def _needed(self) -> dict[int, int]:
+        """Return until when what left-out blocks hand on is needed, by the position where it is made."""
+        visits = [visit for name in self.without for visit in self.graph.blocks[name].visits]
+        origin: dict[int, int] = {}
+        needed: dict[int, int] = {}
+        for visit in sorted(visits, key=lambda visit: min(visit.inside)):
+            source = origin.get(visit.source, visit.source)
+            origin |= dict.fromkeys(visit.inside, source)
+            needed[source] = max(needed.get(source, 0), visit.until)
+        return needed
 
     @property
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -15,17 +15,17 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.modes import modes_kept
-from penjing.core.outputs import answers, first_tensor
 from penjing.core.random import derive, torch_stream
 from penjing.core.types import Site, Slot
+from penjing.graph.absence import Absence
 from penjing.graph.graph import Graph
+from penjing.graph.judged import logits_of, loss_of
 from penjing.graph.tap import Tap
 
 Batches: TypeAlias = Sequence[tuple[Tensor, Tensor | None]]
@@ -53,6 +53,7 @@ class Evidence:
         self._blurred: dict[str, str] = {}
         self._saliency: dict[str, Tensor] | None = None
         self._samples: dict[int, Evidence] = {}
+        self._absences: dict[int, Absence] = {}
 
     # ------------------------------------------------------------------------------------------------- weights
 
@@ -198,6 +199,19 @@ class Evidence:
                 "use a criterion that reads weights, such as l1."
             )
 
+    # ------------------------------------------------------------------------------------------------- absence
+
+    def absence(self, images: int) -> Absence:
+        """Return what leaving out blocks does to the outputs for at most this many of the samples.
+
+        Raises: PlanError when there are no calibration batches.
+        """
+        self._need_batches("activations")
+        if images not in self._absences:
+            share = min(1.0, images / sum(len(x) for x, _ in self.batches))
+            self._absences[images] = Absence(self.model, self.graph, self.sample(images).batches, share)
+        return self._absences[images]
+
     # ----------------------------------------------------------------------------------------------- gradients
 
     @cached_property
@@ -331,25 +345,10 @@ class Evidence:
         return total
 
     def _loss(self, outputs: object, x: Tensor, y: Tensor | None) -> Tensor:
-        found = answers(outputs) if self.of == "logits" else [first_tensor(outputs)]
-        logits = found[0].float()
-        if len(found) > 1:  # the levels of a pyramid, each relative to its own size
-            logits = torch.cat([(t.float() / t.detach().norm()).reshape(len(x), -1) for t in found], 1)
-        if logits.dim() < 2:
-            raise PlanError(
-                f"Gradients need logits [samples, classes], but the model returns {list(logits.shape)}; "
-                "use a criterion that reads activations or weights, such as hrank or l1."
-            )
-        if self.of == "logits":
-            return (logits.reshape(len(x), -1) * self._signs(x, logits.numel() // len(x)).to(logits)).sum()
-        target = logits.detach().argmax(1) if y is None else y
-        try:
-            return F.cross_entropy(logits, target, reduction="sum")
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise PlanError(
-                f"Labels {list(target.shape)} of {target.dtype} do not fit outputs {list(logits.shape)} ({error}); "
-                "leave the labels out to use the model's own predictions."
-            ) from None
+        if self.of == "loss":
+            return loss_of(outputs, y)
+        logits = logits_of(outputs, len(x))
+        return (logits * self._signs(x, logits.shape[1]).to(logits)).sum()
 
     def _signs(self, x: Tensor, n: int) -> Tensor:
         """Return n random signs a sample, each sample's own."""

@@ -46,6 +46,11 @@ def counts(model: nn.Module) -> dict[str, dict[str, Any]]:
     return found
 
 
+def identities(model: nn.Module) -> list[str]:
+    """Return the first names of the modules that hand on what they read."""
+    return [name for name, module in model.named_modules() if name and type(module) is nn.Identity]
+
+
 def refill(model: nn.Module, given: Mapping[str, Tensor], sizes: Counts) -> nn.Module:
     """Give an original, in place, the tensors and counts of a network made from it, and return it.
 

@@ -71,22 +71,54 @@ class Count:
 
 
 @dataclass(frozen=True, eq=False)
+class Visit:
+    """One run of a module in the program: ``inside`` are the positions of its nodes.
+
+    ``source`` is the position of the node whose memory holds what it reads, ``until`` the last position that needs the
+    memory of what it returns.
+    """
+
+    inside: frozenset[int]
+    source: int
+    until: int
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A module that returns what it reads once its residual branches are zero, so that it may be left out.
+
+    ``name`` is that of the ``module``, or differs from it where a channel site bears that name. ``branches`` name the
+    additions in it and which operand of each is the branch. ``layers`` are positions in ``Graph.layers``.
+    """
+
+    name: str
+    module: str
+    visits: tuple[Visit, ...]
+    branches: tuple[tuple[str, int], ...]
+    layers: frozenset[int]
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """What a network is, as far as removing units from it is concerned.
 
-    ``layers`` stand in the order of execution; ``reading_dims`` and ``writing_dims`` say along which dimension of its
-    input and output, counted from the end, each has its channels; ``spans`` holds the units along each of the other
-    sizes that it runs over, where these are channels as well (a linear layer over positions).
+    ``layers`` stand in the order of execution, and ``nodes`` are their nodes in the program; ``reading_dims`` and
+    ``writing_dims`` say along which dimension of its input and output, counted from the end, each has its channels;
+    ``spans`` holds the units along each of the other sizes that it runs over, where these are channels as well (a
+    linear layer over positions).
 
     ``sites`` are the channel sites; ``free`` and ``total`` count the output channels of all layers that feed another
     layer, so ``free / total`` is the share that may be cut; ``notes`` tell why the rest stays. ``written`` names, for
     each layer that makes channels, the unit of each of them. ``shapes`` are those of the parameters. ``passes`` are
     the operators without weights that layers do not take in. ``program`` is the
     program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
-    are zero already, of those that are anywhere.
+    are zero already, of those that are anywhere. ``blocks`` are the residual blocks that may be left out, by name, and
+    ``block_notes`` tell why others may not; ``held`` names, for each tensor that lies in blocks alone, those that
+    hold it.
     """
 
     layers: tuple[Layer, ...]
+    nodes: tuple[str, ...]
     reading_dims: tuple[int, ...]
     writing_dims: tuple[int, ...]
     spans: tuple[tuple[Ints | None, ...], ...]
@@ -109,6 +141,9 @@ class Graph:
     program: Program
     example: tuple[tuple[Any, ...], dict[str, Any]]
     zeros: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    blocks: Mapping[str, Block] = field(default_factory=dict)
+    block_notes: tuple[Note, ...] = ()
+    held: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def share_free(self) -> float:
@@ -132,6 +167,15 @@ class Graph:
         if name not in self._by_name:
             raise PlanError(f"There is no site {name!r}.{did_you_mean(name, self._by_name)}")
         return self._by_name[name]
+
+    def block(self, name: str) -> Block:
+        """Return the residual block of this name.
+
+        Raises: PlanError naming the closest known block.
+        """
+        if name not in self.blocks:
+            raise PlanError(f"{name} is no block that may be left out of the network.{did_you_mean(name, self.blocks)}")
+        return self.blocks[name]
 
     def gone(self, kept: Mapping[str, Kept]) -> NDArray[np.bool_]:
         """Return, for each unit of the graph, whether a choice of kept units by site removes it."""

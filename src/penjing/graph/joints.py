@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeAlias
 
 import torch
@@ -30,7 +30,8 @@ class Joints(TorchFunctionMode):
     batch norm of what the layer wrote and that norm's running mean; ``summed(i, y, other)`` before what the layer
     wrote, normalised or not, is added to another tensor of its shape; where it returns true, the layer and its norm
     run again before the sum, with the parameters they have by then. Only the last layer that ran is followed: a sum
-    of two layers' results belongs to the later one. Use as a context manager around one forward.
+    of two layers' results belongs to the later one. ``absent`` are layers that the model has no more. Use as a context
+    manager around one forward.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Joints(TorchFunctionMode):
         wrote: Heard | None = None,
         normed: Normed | None = None,
         summed: Summed | None = None,
+        absent: Collection[int] = (),
     ) -> None:
         super().__init__()
-        self._tap = Tap(model, graph, self._before, self._after)
+        self._tap = Tap(model, graph, self._before, self._after, absent)
         self._read, self._wrote, self._normed, self._summed = read, wrote, normed, summed
         self._layer, self._value = -1, torch.empty(0)
         self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []

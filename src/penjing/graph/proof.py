@@ -8,7 +8,7 @@ says that the labels, the surgery and the user's forward all mean the same netwo
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,10 +59,11 @@ class Certificate:
 
 
 class Zeroed(torch.fx.Interpreter):
-    """Runs the program with the channels of removed units read as zero."""
+    """Runs the program with the channels of removed units read as zero, and removed blocks' branches added as zero."""
 
-    def __init__(self, graph: Graph, gone: NDArray[np.bool_]) -> None:
+    def __init__(self, graph: Graph, gone: NDArray[np.bool_], without: Collection[str] = ()) -> None:
         super().__init__(graph.program.module)
+        self.silent = dict(branch for name in without for branch in graph.blocks[name].branches)
         self.masks: dict[str, tuple[int, int, Tensor]] = {}
         for read in graph.reads:
             stays = ~is_gone(read.units, gone)
@@ -71,6 +72,8 @@ class Zeroed(torch.fx.Interpreter):
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """Run one node, its masked operand first."""
+        if n.name in self.silent:
+            return self._added(n, self.silent[n.name])
         if n.name not in self.masks:
             return super().run_node(n)
         operand, dim, stays = self.masks[n.name]
@@ -87,17 +90,25 @@ class Zeroed(torch.fx.Interpreter):
         result: Any = n.target(*call, **kwargs)  # type: ignore[operator]
         return result
 
+    def _added(self, n: torch.fx.Node, branch: int) -> Any:
+        """Run an addition whose branch is zero."""
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        zero = [torch.zeros_like(x) if i == branch else x for i, x in enumerate(args)]
+        return n.target(*zero, **kwargs)  # type: ignore[operator]
+
 
 def _outputs(value: Any) -> list[Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def zeroed_outputs(graph: Graph, model: nn.Module, gone: NDArray[np.bool_], example: tuple[Any, Any]) -> list[Tensor]:
-    """Run the original ``model`` through its program with the removed channels read as zero."""
+def zeroed_outputs(
+    graph: Graph, model: nn.Module, gone: NDArray[np.bool_], example: tuple[Any, Any], without: Collection[str] = ()
+) -> list[Tensor]:
+    """Run the original ``model`` through its program with what is removed read as zero."""
     state: dict[str, Tensor] = dict(model.named_parameters())
     # A forward may count its calls in a buffer; the original stays untouched.
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return _outputs(Zeroed(graph, gone).run(*graph.program.arguments(state, example)))
+    return _outputs(Zeroed(graph, gone, without).run(*graph.program.arguments(state, example)))
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:
@@ -143,30 +154,36 @@ def _mixed_example(graph: Graph, seed: int, dtype: torch.dtype) -> tuple[Any, An
 
 
 @torch.no_grad()
-def prove(graph: Graph, model: nn.Module, cut_model: nn.Module, kept: Mapping[str, Kept]) -> Certificate:
+def prove(
+    graph: Graph, model: nn.Module, cut_model: nn.Module, kept: Mapping[str, Kept], without: Collection[str] = ()
+) -> Certificate:
     """Compare the cut model with the zeroed original, in eval mode on random input.
 
-    Runs in float32, tolerance 1e-5; where rounding exceeds that, float64 and 1e-10 decide. A float64 model is proved
-    in float64.
+    ``kept`` are the units of channel sites, ``without`` names the blocks that were taken out. Runs in float32,
+    tolerance 1e-5; where rounding exceeds that, float64 and 1e-10 decide. A float64 model is proved in float64.
     """
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     certificate = Certificate("cut equals zeroed", float("inf"), TOLERANCE[torch.float32])
     for dtype in (torch.float64,) if own is torch.float64 else (torch.float32, torch.float64):
-        certificate = _compare(graph, model, cut_model, kept, dtype)
+        certificate = _compare(graph, model, cut_model, graph.gone(kept), without, dtype)
         if certificate.ok or certificate.trouble or certificate.difference > 1e-2:
             break
     return certificate
 
 
 def _compare(
-    graph: Graph, model: nn.Module, cut_model: nn.Module, kept: Mapping[str, Kept], dtype: torch.dtype
+    graph: Graph,
+    model: nn.Module,
+    cut_model: nn.Module,
+    gone: NDArray[np.bool_],
+    without: Collection[str],
+    dtype: torch.dtype,
 ) -> Certificate:
     name, tolerance = "cut equals zeroed", TOLERANCE[dtype]
     model, cut_model = _in_precision(model, dtype), _in_precision(cut_model, dtype)
-    gone = graph.gone(kept)
     try:
         for make in (random_example, _mixed_example):
-            theirs = zeroed_outputs(graph, model, gone, make(graph, 0, dtype))
+            theirs = zeroed_outputs(graph, model, gone, make(graph, 0, dtype), without)
             ours = _eval_outputs(cut_model, make(graph, 0, dtype))
             if all(bool(x.isfinite().all()) for x in theirs):
                 break
@@ -197,18 +214,27 @@ def try_out(model: nn.Module, graph: Graph) -> dict[str, Certificate]:
     Where not even the whole model equals itself, all sites fail by a certificate called ``STEADY``.
     """
     kept = {site.name: two_thirds(site) for site in graph.sites if site.size > 1}
-    failures: dict[str, Certificate] = {}
-    good: dict[str, Kept] = {}
     everyone = list(kept)
-    waiting = [group for group in ([everyone[1::2], everyone[::2]] if graph.counts else [everyone]) if group]
+    groups = [everyone[1::2], everyone[::2]] if graph.counts else [everyone]
+    return sifted(groups, lambda names: holds(model, graph, {name: kept[name] for name in names}))
+
+
+def sifted(groups: Sequence[Sequence[str]], test: Callable[[Sequence[str]], Certificate]) -> dict[str, Certificate]:
+    """Find the names that fail a test beside the others, taking halves of a group that fails.
+
+    Where not even no name at all passes, all fail by a certificate called ``STEADY``.
+    """
+    failures: dict[str, Certificate] = {}
+    good: list[str] = []
+    waiting = [group for group in groups if group]
     most = max(map(len, waiting), default=0)
     while waiting:
         names = waiting.pop()
-        certificate = holds(model, graph, {**good, **{name: kept[name] for name in names}})
+        certificate = test([*good, *names])
         if certificate.ok:
-            good.update({name: kept[name] for name in names})
-        elif len(names) == most and not (steady := replace(holds(model, graph, {}), name=STEADY)).ok:
-            return dict.fromkeys(kept, steady)
+            good.extend(names)
+        elif len(names) == most and not (steady := replace(test([]), name=STEADY)).ok:
+            return dict.fromkeys((name for group in groups for name in group), steady)
         elif len(names) == 1:
             failures[names[0]] = certificate
         else:

@@ -7,7 +7,7 @@ the calls. Weights computed on the fly are told apart by the order of their call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeAlias
 
 import torch
@@ -56,17 +56,25 @@ class Tap(TorchFunctionMode):
     """Calls ``before(i, x)``, whose result is read instead of ``x``, and ``after(i, x, y)`` at layer ``i``.
 
     ``i`` is the position in ``graph.layers``; channels lie along ``graph.reading_dims[i]`` of ``x``. Use as a context
-    manager around one forward. Layers inside torch's own composite functions (``nn.MultiheadAttention``) are not seen.
+    manager around one forward. ``absent`` are layers of the graph that the model has no more. Layers inside torch's own
+    composite functions (``nn.MultiheadAttention``) are not seen.
     """
 
     def __init__(
-        self, model: nn.Module, graph: Graph, before: Before | None = None, after: After | None = None
+        self,
+        model: nn.Module,
+        graph: Graph,
+        before: Before | None = None,
+        after: After | None = None,
+        absent: Collection[int] = (),
     ) -> None:
         super().__init__()
         self._before, self._after = before, after
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self._waiting: dict[int, list[int]] = {}
         for i, layer in enumerate(graph.layers):
+            if i in absent:
+                continue
             key = id(parameters[layer.weight]) if layer.weight else COMPUTED
             self._waiting.setdefault(key, []).append(i)
         # Parameters, buffers and what is computed from them alone: the tensors that can be a weight.

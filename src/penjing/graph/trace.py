@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import TraceError
 from penjing.graph.assemble import Assembly, assemble, is_view
+from penjing.graph.blocks import with_blocks
 from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.passes import passes
@@ -47,10 +48,16 @@ def trace(
 
     The module must not hold parametrizations; ``plain`` folds them. ``proof`` cuts a third of every site and compares
     with the zeroed original, so that code the labels cannot see (a division by the width, say) is found before any
-    plan is made. Without it, only readings of the user's code that rest on an assumption are tried out.
+    plan is made. Without it, only readings of the user's code that rest on an assumption are tried out. The same holds
+    for the residual blocks that may be left out.
 
     Raises: TraceError when the module cannot be traced: data-dependent control flow, a failing forward.
     """
+    return with_blocks(model, _channels(model, args, kwargs, proof), proof=proof)
+
+
+def _channels(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, proof: bool) -> Graph:
+    """Find the channels that may be cut."""
     network = _Network(model, (tuple(args), dict(kwargs or {})))
     levels: dict[str, int] = {}
     found = _freest(network, levels)

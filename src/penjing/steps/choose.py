@@ -17,8 +17,10 @@ from penjing.core.errors import Infeasible, PlanError
 from penjing.core.protocols import Cost, Rewrite
 from penjing.core.types import Bound, Floats, Plan, Site
 from penjing.costs.units import resolve, show
+from penjing.graph.blocks import removed
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
+from penjing.rewrites.perform import perform, provable, zeros_of
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
 from penjing.steps.state import Run, State
 from penjing.steps.trial import Attempt
@@ -80,22 +82,27 @@ class Chooser:
         state: State,
         run: Run,
         *,
-        rewrite: str,
-        tools: tuple[Rewrite, Any],
+        changes: Mapping[str, Rewrite],
+        allocator: Any,
         step: int | None,
         judge: Judge | None = None,
     ) -> None:
         self.graph, self.sites, self.scores, self.pricer = graph, list(sites), scores, pricer
-        self.state, self.run, self.rewrite, self.asked_step = state, run, rewrite, step
-        self.change, self.allocator = tools
-        self.step = step_of(step, rewrite, pricer)
+        self.state, self.run, self.changes, self.asked_step = state, run, changes, step
+        self.allocator = allocator
+        self.step = step_of(step, list(changes), pricer)
         self.minimise = "lost" if judge is None else judge.name
         self.driver = Driver(run.journal, run.at, None if judge is None else partial(self._hired, judge))
         self.found: dict[int, Plan] = {}
 
+    @property
+    def _cut(self) -> str:
+        """What is cut, in words."""
+        return " and ".join(self.changes)
+
     def _hired(self, judge: Judge) -> Evaluator:
         """Return who tries plans, once the first is to be tried."""
-        attempt = Attempt(self.state.model, self.graph.without_program(), self.rewrite, self.change, judge.cost())
+        attempt = Attempt(self.state.model, self.graph.without_program(), self.changes, judge.cost())
         return hired(self.run.workers, attempt)
 
     # ------------------------------------------------------------------------------------------------- one plan
@@ -105,7 +112,7 @@ class Chooser:
         told = []
         for step in self._steps():
             sites = at_step(self.sites, step)
-            fewest = Plan.of(self.rewrite, {site.name: np.arange(site.fewest) for site in sites}, sites)
+            fewest = Plan.of(self._cut, {site.name: np.arange(site.fewest) for site in sites}, sites)
             costs = self.pricer(fewest)
             self.run.note("lowest", {"step": step, "costs": costs})
             shares = (f"{name} {value / self.pricer.original.cost(name):.3g}x" for name, value in costs.items())
@@ -126,7 +133,7 @@ class Chooser:
         for step in self._steps():
             sites = at_step(self.sites, step)
             problem = Problem(
-                self.rewrite, sites, self.scores, bounds, self.pricer, self.run.seed, finer, self.minimise,
+                self._cut, sites, self.scores, bounds, self.pricer, self.run.seed, finer, self.minimise,
                 self.pricer.shown, self.pricer.held_back,
             )  # fmt: skip
             try:
@@ -173,14 +180,13 @@ class Chooser:
         """
         while True:
             plan = self.choose(bounds)
-            kept = plan.of_rewrite(self.rewrite)
-            model = self._applied(kept)
-            if self.rewrite != "channels":
+            model = self._applied(plan)
+            if not provable(self.changes):
                 return Cut(plan, model, None)
-            certificate = prove(self.graph, self.state.model, model, kept)
+            certificate = self._certificate(plan, model)
             if certificate.ok:
                 return Cut(plan, model, certificate)
-            failed = self._failing(kept)
+            failed = self._failing(plan)
             if not failed:
                 raise PlanError(
                     "The whole cut fails its proof although each site alone holds; please report this network."
@@ -190,20 +196,27 @@ class Chooser:
             if not self.sites:
                 raise PlanError("Every site fails its proof, so nothing may be cut; please report this network.")
 
-    def _applied(self, kept: Mapping[str, Any]) -> nn.Module:
+    def _applied(self, plan: Plan) -> nn.Module:
         model = self.state.copy_model()
-        self.change.apply(model, self.graph, kept)
+        perform(model, self.graph, plan, self.changes)
         return model
 
-    def _failing(self, kept: Mapping[str, Any]) -> list[str]:
+    def _certificate(self, plan: Plan, model: nn.Module) -> Certificate:
+        """Prove what a plan removed; what it set to zero is zero in the original as well."""
+        zeros = zeros_of(plan, self.changes)
+        original = self._applied(zeros) if zeros.entries else self.state.model
+        return prove(self.graph, original, model, plan.of_rewrite("channels"), removed(self.graph, plan))
+
+    def _failing(self, plan: Plan) -> list[str]:
         """Return the sites whose own cut fails its proof, and note why they stay whole."""
         failed = []
-        for name, units_ in kept.items():
-            certificate = prove(self.graph, self.state.model, self._applied({name: units_}), {name: units_})
+        for entry in plan:
+            alone = Plan((entry,))
+            certificate = self._certificate(alone, self._applied(alone))
             if not certificate.ok:
-                failed.append(name)
+                failed.append(entry.site)
                 why = f"failed its proof: {certificate.trouble or certificate.difference}"
-                self.run.note("pinned", {"where": name, "units": self.graph.site(name).size, "line": "", "why": why})
+                self.run.note("pinned", {"where": entry.site, "units": entry.size, "line": "", "why": why})
         return failed
 
     # ----------------------------------------------------------------------------------------------- its bounds

@@ -29,8 +29,10 @@ def ordered(steps: Any) -> list[Any]:
     todo = [_built(i, step) for i, step in enumerate(steps, 1)]
     for step in todo:
         if isinstance(step, prune):
-            for kind in ("criterion", "allocator", "rewrite"):
+            for kind in ("criterion", "allocator"):
                 build(kind, getattr(step, kind))
+            for name in step.rewrites:
+                build("rewrite", name)
             build("cost", step.measure)
             asked(step.budget)
         if isinstance(step, train):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -186,15 +186,15 @@ def units() -> dict[str, str]:
     return {name: str(cost.unit) for name, cost in entries("cost").items()}
 
 
-def step_of(asked_step: int | None, rewrite: str, pricer: Pricer) -> int:
+def step_of(asked_step: int | None, rewrites: Sequence[str], pricer: Pricer) -> int:
     """Return the multiple that kept counts are rounded to.
 
-    Single weights need none; channels keep to 4 under an arithmetic budget, to what a model of the hardware states, and
-    to what measured layers teach where latency is measured.
+    Single weights and blocks need none; channels keep to 4 under an arithmetic budget, to what a model of the hardware
+    states, and to what measured layers teach where latency is measured.
     """
     if asked_step is not None:
         return asked_step
-    if rewrite != "channels":
+    if "channels" not in rewrites:
         return 1
     if pricer.is_timed:
         return learn_step(pricer.table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from penjing.allocators.driver import Driver
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Compared, Cost, Measured
+from penjing.core.protocols import Compared, Cost, Measured, Removing, Rewrite
 from penjing.core.registry import build, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
+from penjing.graph.blocks import lost, removed
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
@@ -35,7 +36,7 @@ class prune:  # noqa: N801  (registered under its own name)
     """Remove units so that the budget holds on the exported file.
 
     ``criterion`` scores units, ``allocator`` decides how many of each site stay (by default greedy, and global for
-    single weights), ``rewrite`` says what a unit is.
+    single weights), ``rewrite`` says what a unit is; of several, such as ``["channels", "layers"]``, one plan is made.
     ``include`` and ``exclude`` are patterns of site names. ``images`` calibration pictures, with their labels where
     there are any, feed criteria that need data. ``step`` fixes the multiple that widths are rounded to; by default it
     is 4 (finer for the last units, so that the bound is hit), or, when latency is bounded, the better of 4 and what
@@ -50,7 +51,7 @@ class prune:  # noqa: N801  (registered under its own name)
 
     criterion: Any = "jacobian"
     allocator: Any = None
-    rewrite: str = "channels"
+    rewrite: str | tuple[str, ...] = "channels"
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     images: int = 512
@@ -65,9 +66,13 @@ class prune:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError naming the option.
         """
+        if isinstance(self.rewrite, list | tuple):
+            object.__setattr__(self, "rewrite", self.rewrite[0] if len(self.rewrite) == 1 else tuple(self.rewrite))
+        if not self.rewrites or len(set(self.rewrites)) < len(self.rewrites):
+            raise PlanError(f"prune: rewrite names what may be cut, each once; got {list(self.rewrites)}.")
         if self.allocator is None:
-            object.__setattr__(self, "allocator", "global" if self.rewrite == "weights" else "greedy")
-        if self.rewrite == "weights" and self.allocator in ("greedy", {"greedy": {}}):
+            object.__setattr__(self, "allocator", "global" if "weights" in self.rewrites else "greedy")
+        if "weights" in self.rewrites and self.allocator in ("greedy", {"greedy": {}}):
             raise PlanError(
                 "prune: the allocator greedy goes step by step, which does not end over single weights; use global."
             )
@@ -78,6 +83,11 @@ class prune:  # noqa: N801  (registered under its own name)
         for name in ("include", "exclude"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
+
+    @property
+    def rewrites(self) -> tuple[str, ...]:
+        """The names of what may be cut."""
+        return (self.rewrite,) if isinstance(self.rewrite, str) else self.rewrite
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a smaller model.
@@ -94,17 +104,16 @@ class prune:  # noqa: N801  (registered under its own name)
         Raises: as the step itself.
         """
         with run.stage("prune") as said:
-            rewrite, allocator, criterion = (
-                build(kind, getattr(self, kind)) for kind in ("rewrite", "allocator", "criterion")
-            )
+            changes: dict[str, Rewrite] = {name: build("rewrite", name) for name in self.rewrites}
+            allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
             graph = trace(state.model, *state.example)
             pricer = pricing(graph, state, run, self.budget)
-            sites = self._sites(graph, rewrite.find(graph))
+            sites = self._sites(graph, changes)
             raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
             scores = self._scores(criterion, raw, graph, sites, state, run)
             chooser = Chooser(
                 graph, [site for site in sites if site.name in scores], scores, pricer, state, run,
-                rewrite=self.rewrite, tools=(rewrite, allocator), step=self.step, judge=self._judge(state, run),
+                changes=changes, allocator=allocator, step=self.step, judge=self._judge(state, run),
             )  # fmt: skip
             with closing(chooser.driver):
                 if not pricer.bounds and "error" in pricer.wanted:
@@ -120,11 +129,12 @@ class prune:  # noqa: N801  (registered under its own name)
             said.append(", ".join(filter(None, told)))
         return cut, pricer
 
-    def _sites(self, graph: Graph, found: Sequence[Site]) -> list[Site]:
+    def _sites(self, graph: Graph, changes: Mapping[str, Rewrite]) -> list[Site]:
         """Return the sites that may change.
 
         Raises: PlanError when none is left, with the first reason.
         """
+        found = [replace(site, rewrite=name) for name, change in changes.items() for site in change.find(graph)]
         chosen = [
             site
             for site in found
@@ -138,8 +148,11 @@ class prune:  # noqa: N801  (registered under its own name)
                 f"Nothing may be cut: of {len(found)} sites ({names}{', ...' if len(found) > 5 else ''}) none matches "
                 f"include {list(self.include)} without exclude {list(self.exclude)}."
             )
-        why = f" {graph.notes[0].where} {graph.notes[0].why}." if graph.notes else ""
-        raise PlanError(f"Nothing may be cut: the network has no site of {self.rewrite}.{why}")
+        notes = [*(graph.notes if self.rewrites != ("layers",) else ()), *graph.block_notes]
+        why = f" {notes[0].where} {notes[0].why}." if notes else ""
+        if "layers" in self.rewrites and not notes:
+            why = " A block may go where it is a module that returns what it reads once its residual branch is zero."
+        raise PlanError(f"Nothing may be cut: the network has no site of {' or '.join(self.rewrites)}.{why}")
 
     def _judge(self, state: State, run: Run) -> Judge | None:
         """Return what trials are judged by; None where no data tells it, and the score lost decides."""
@@ -184,16 +197,12 @@ class prune:  # noqa: N801  (registered under its own name)
 
     def _file(self, criterion: Any, graph: Graph, plan: Plan, state: State, run: Run) -> None:
         """Write down what became of each site; a second cut goes on from the first one's line."""
-        kept = plan.of_rewrite(self.rewrite)
-        sizes = {site.name: site.size for site in (graph.sites if self.rewrite == "channels" else ())}
-        sizes |= {entry.site: entry.size for entry in plan}
         lines = {(line["kind"], line["site"]): line for line in run.noted("sites")}
-        for name, size in sizes.items():
-            after = len(kept[name]) if name in kept else size
-            if (self.rewrite, name) in lines:
-                lines[self.rewrite, name]["after"] = after
-            else:
-                run.note("sites", {"site": name, "kind": self.rewrite, "before": size, "after": after})
+        for (kind, name), (before, after) in self._widths(graph, plan).items():
+            if (kind, name) in lines:
+                lines[kind, name]["after"] = after
+            elif kind in self.rewrites:
+                run.note("sites", {"site": name, "kind": kind, "before": before, "after": after})
         name = getattr(criterion, "__name__", type(criterion).__name__)
         if name in NORMS:
             for found in diagnose.report(state.model, graph):
@@ -201,9 +210,27 @@ class prune:  # noqa: N801  (registered under its own name)
                     verdict = f"the criterion {name} carries no information here"
                     spreads = {"spread of l2 norms": found.cv_l2, "of noise": found.expected_cv_l2}
                     run.note("diagnostics", {"layer": found.layer, "verdict": verdict, **spreads})
-        notes = ({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in graph.notes)
+        about = (*graph.notes, *(graph.block_notes if "layers" in self.rewrites else ()))
+        notes = ({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in about)
         told = [(line["where"], line["why"]) for line in run.noted("pinned")]
         run.note("pinned", *(note for note in notes if (note["where"], note["why"]) not in told))
+
+    def _widths(self, graph: Graph, plan: Plan) -> dict[tuple[str, str], tuple[int, int]]:
+        """Return the units of each site before and after, by rewrite and name.
+
+        These are the sites of the plan, all blocks, and all channels, which go to zero with the block they lie in.
+        """
+        found = {("channels", site.name): (site.size, site.size) for site in graph.sites}
+        for name in self.rewrites:
+            change: Rewrite = build("rewrite", name)
+            if isinstance(change, Removing):
+                found |= {(name, site.name): (site.size, site.size) for site in change.find(graph)}
+        found |= {(entry.rewrite, entry.site): (entry.size, len(entry.kept)) for entry in plan}
+        gone = lost(graph, removed(graph, plan))
+        for site in graph.sites:
+            if gone.issuperset(slot.tensor for slot in site.slots):
+                found["channels", site.name] = (site.size, 0)
+        return found
 
 
 def _told(certificate: Certificate) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.core.types import Kept
+from penjing.graph.blocks import removed
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.pictures import need_some, told_count
@@ -44,10 +45,13 @@ class reconstruct:  # noqa: N801  (registered under its own name)
             model = state.copy_model()
             graph = trace(state.original, *state.example, proof=False)
             batches = data.calibration(self.images, run.seed, size=128)
+            without = frozenset().union(*(removed(graph, plan) for plan in state.plans))
             refitted = refit_layers(
-                state.original, model, graph, _still_there(state, graph), batches, ridge=self.ridge, seed=run.seed
-            )
-            said.append(f"{len(refitted)} of {len(graph.layers)} layers refitted")
+                state.original, model, graph, _still_there(state, graph), batches,
+                without=without, ridge=self.ridge, seed=run.seed,
+            )  # fmt: skip
+            there = len(graph.layers) - sum(len(graph.blocks[name].layers) for name in without)
+            said.append(f"{len(refitted)} of {there} layers refitted")
         return state.with_model(model)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from penjing.core.protocols import Cost, Rewrite
 from penjing.core.types import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
+from penjing.rewrites.perform import perform
 from penjing.training.state import chance
 
 
@@ -28,8 +29,7 @@ class Attempt:
 
     model: nn.Module
     graph: Graph
-    rewrite: str
-    change: Rewrite
+    changes: Mapping[str, Rewrite]
     cost: Cost
 
     def __call__(self, plan: Plan) -> float:
@@ -39,7 +39,7 @@ class Attempt:
 
     def _made(self, plan: Plan) -> nn.Module:
         model = copy.deepcopy(self.model)
-        self.change.apply(model, self.graph, plan.of_rewrite(self.rewrite))
+        perform(model, self.graph, plan, self.changes)
         return model
 
 

@@ -13,7 +13,7 @@ there were instead of none, a free intercept, the batch norm behind the layer as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,16 +54,17 @@ def reconstruct(
     kept: Mapping[str, Kept],
     batches: Sequence[Tensor],
     *,
+    without: Collection[str] = (),
     ridge: float = 1e-2,
     seed: int = 0,
 ) -> list[str]:
     """Refit the layers of ``compressed`` in place and return the names of those refitted.
 
-    ``graph`` is that of ``original``, and ``kept`` the units by site that ``compressed`` still has. A weight that is
-    zero stays zero. ``ridge`` holds weights to where they were, as a share of the mean power of what the layer reads.
-    A layer whose weight or batch norm serves twice, or whose output is no plain product of patches and weight
-    (a transposed convolution, a weight computed on the fly), or that runs over positions of which some are gone, is
-    left as it is.
+    ``graph`` is that of ``original``, and ``kept`` the units by site that ``compressed`` still has; ``without`` names
+    the blocks that were taken out of it. A weight that is zero stays zero. ``ridge`` holds weights to where they were,
+    as a share of the mean power of what the layer reads. A layer whose weight or batch norm serves twice, or whose
+    output is no plain product of patches and weight (a transposed convolution, a weight computed on the fly), or that
+    runs over positions of which some are gone, is left as it is.
 
     All batches run side by side, each stopping at every layer until it is refitted: one forward of either network in
     all. In memory are the activations of all samples where they stopped, and the original's targets at all layers.
@@ -83,8 +84,9 @@ def reconstruct(
             original.eval()
             compressed.eval()
             targets = _targets(original, graph, batches, seed)
-            places = _places(compressed, graph, gone, targets)
-            works = [partial(_forward, compressed, graph, places, b, x) for b, x in enumerate(batches)]
+            absent = {i for name in without for i in graph.blocks[name].layers}
+            places = _places(compressed, graph, gone, {i: t for i, t in targets.items() if i not in absent})
+            works = [partial(_forward, compressed, graph, places, absent, b, x) for b, x in enumerate(batches)]
             forwards = [stack.enter_context(Pausing(work)) for work in works]
             for _ in console.track(places, "reconstructing"):
                 heard = [told for forward in forwards if (told := forward.resume()) is not None]
@@ -108,7 +110,13 @@ class _Heard:
 
 
 def _forward(
-    model: nn.Module, graph: Graph, places: Mapping[int, _Place], b: int, x: Tensor, tell: Callable[[_Heard], None]
+    model: nn.Module,
+    graph: Graph,
+    places: Mapping[int, _Place],
+    absent: Collection[int],
+    b: int,
+    x: Tensor,
+    tell: Callable[[_Heard], None],
 ) -> None:
     """Run one batch, and wait at every place until it has been refitted."""
     patched: dict[int, Tensor] = {}
@@ -127,7 +135,7 @@ def _forward(
         tell(_Heard(i, patched.pop(i), picked(table, places[i].target.picks[b].to(other.device))))
         return True
 
-    with torch.no_grad(), Joints(model, graph, read=read, summed=summed):
+    with torch.no_grad(), Joints(model, graph, read=read, summed=summed, absent=absent):
         model(x.to(device_of(model)))
 
 

@@ -31,6 +31,7 @@ def _write(
     call.findings.layers.append(
         {
             "name": owner,
+            "node": call.node,
             "kind": kind,
             "weight": weight.name if weight.name in call.around.parameters else "",
             "bias": bias.name if isinstance(bias, Tagged) and bias.name else None,
