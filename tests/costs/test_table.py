@@ -125,3 +125,23 @@ def test_a_file_that_is_no_table_is_refused_and_kept(tmp_path: Path) -> None:
         assert file.read_text() == text
     with pytest.raises(PenjingError, match="not a layer table"):
         table.load(tmp_path / "none.json")
+
+
+def test_between_a_few_timed_widths_the_rest_is_read_off_the_stairs() -> None:
+    timer = FakeTimer()
+    table = LayerTable(timer=timer, step=16)
+    table.calibrate([conv(256, 256)], 10.0)
+    for read in range(4, 257, 4):
+        for made in range(4, 257, 4):
+            stairs = conv(-(-read // 16) * 16, -(-made // 16) * 16)
+            assert table.time(conv(read, made)) == pytest.approx(stairs.macs / 1e6)
+    assert len(timer.asked) == 6 * 6
+
+
+def test_what_lies_off_the_stairs_is_timed_itself() -> None:
+    timer = FakeTimer()
+    table = LayerTable(timer=timer, step=16)
+    table.calibrate([conv(64, 64)], 1.0)
+    for odd in (conv(63, 64), conv(64, 128), conv(64, 62)):
+        assert table.time(odd) == odd.macs / 1e6
+        assert Shape.of(odd) in table.times

@@ -30,7 +30,7 @@ def learn_step(table: LayerTable, *, size: tuple[int, int] = (14, 14), kernel: i
 
     def time(width: int) -> float:
         sides = (kernel, kernel), (1, 1), (1, 1)
-        return table.time_of(Shape(width, width, 1, *sides, in_size=size, out_size=size))
+        return table.timed(Shape(width, width, 1, *sides, in_size=size, out_size=size))
 
     return max(step for step in STEPS if _extra(step, time) <= TOLERANCE)
 

@@ -197,5 +197,6 @@ def step_of(asked_step: int | None, rewrites: Sequence[str], pricer: Pricer) -> 
     if "channels" not in rewrites:
         return 1
     if pricer.is_timed:
-        return learn_step(pricer.table)
+        pricer.table.step = learn_step(pricer.table)
+        return pricer.table.step
     return pricer.target.step or ARITHMETIC_STEP
