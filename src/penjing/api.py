@@ -44,6 +44,7 @@ from penjing.resume import go_on, identity, keep
 from penjing.steps.order import ordered
 from penjing.steps.price import asked
 from penjing.steps.state import Run, State
+from penjing.sweep import SHARES, Frontier, shares_of, swept
 from penjing.tracking.tracker import Tracker
 from penjing.tracking.tracker import refuse_impossible as refuse_tracker
 from penjing.training.probe import probe
@@ -231,6 +232,57 @@ def preview(
     todo, wanted, start = _begin(model, data, steps, budget, made_for, example, seed, references)
     with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
         return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch, workers=crew, target=made_for))
+
+
+def frontier(
+    model: nn.Module,
+    data: Any,
+    cost: str = "latency",
+    shares: Sequence[Any] = SHARES,
+    *,
+    epochs: int = 0,
+    lr: float = LR,
+    criterion: Any = CRITERION,
+    allocator: Any = ALLOCATOR,
+    folder: str | Path | None = None,
+    example: Any = None,
+    target: Any = None,
+    seed: int = 0,
+    threads: int = 1,
+    batch: int = 1,
+    workers: int | str = 0,
+    timeout: float = 600.0,
+) -> Frontier:
+    """Cut a network to one share of a cost after the other and return the curve of cost against accuracy.
+
+    ``shares`` are of the original's ``cost``. Each cut is recovered without training, then with ``epochs`` of it, and
+    judged on validation; test pictures are not read. What does not depend on the budget is found out once. ``folder``
+    receives ``frontier.json`` and ``frontier.svg``, and lets a sweep that was killed go on. Further options are those
+    of ``run``. Print what is returned, or read its points.
+
+    Raises: Infeasible when no share can be reached; PenjingError for everything a user can mend.
+    """
+    check_target(threads, batch)
+    made_for, crew = _target(target, batch), Workers.of(workers, timeout)
+    asked_for = shares_of(cost, shares)
+    cut, *recover = ordered(usual_steps(epochs, lr, criterion, allocator)[:-2])
+    todo, wanted, start = _begin(model, data, [cut, *recover], {cost: asked_for[0]}, made_for, example, seed)
+    place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
+    try:
+        options = {"frontier": [cost, *asked_for], "seed": seed, "threads": threads, "batch": batch, "target": made_for}
+        with unfinished(place, identity(start.original, start.data, todo, options)) as hidden:
+            run_ = Run(hidden, wanted, seed, threads, batch, journal=Journal(hidden / JOURNAL), workers=crew,
+                       target=made_for)  # fmt: skip
+            try:
+                found = swept(cut, recover, cost, asked_for, start, run_)
+            finally:
+                run_.close()
+            write_whole(place / "frontier.svg", found.svg().encode())
+            write_whole(place / "frontier.json", json.dumps(found.to_json(), indent=1).encode())
+    finally:
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+    return found
 
 
 def _target(given: Any, batch: int) -> Target:

@@ -38,8 +38,8 @@ class Driver:
     trials: list[Trial] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
     said: str = ""
-    _values: dict[str, float] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _open: list[Plan] = field(default_factory=list)
     _searches: int = 0
@@ -85,11 +85,11 @@ class Driver:
         try:
             self._open = next(search)
             while True:
-                new = list({plan.key: plan for plan in self._open if plan.key not in self._values}.values())
-                for plan in new:  # one that was asked about when a search was stopped has its number already
+                new = list({plan.key: plan for plan in self._open if plan.key not in self.values}.values())
+                for plan in self._open:  # one that was asked about when a search was stopped has its number already
                     self._numbers.setdefault(plan.key, len(self._numbers) + 1)
                 if problem.minimise == "lost":
-                    self._values |= {plan.key: problem.lost(plan) for plan in new}
+                    self.values |= {plan.key: problem.lost(plan) for plan in new}
                 else:
                     self._evaluate(new, problem, expected, advance)
                 trials = self._answered(problem)
@@ -100,7 +100,7 @@ class Driver:
             return chosen
 
     def _trial(self, plan: Plan, problem: Problem) -> Trial:
-        return Trial(plan, {**problem.price(plan), problem.minimise: self._values[plan.key]})
+        return Trial(plan, {**problem.price(plan), problem.minimise: self.values[plan.key]})
 
     def _fact(self, trial: Trial, problem: Problem) -> dict[str, Any]:
         """Return a trial as plain data."""
@@ -110,7 +110,7 @@ class Driver:
 
     def _answered(self, problem: Problem) -> list[Trial]:
         """Return the trials of the plans asked about, of those that are measured, and file them."""
-        trials = [self._trial(plan, problem) for plan in self._open if plan.key in self._values]
+        trials = [self._trial(plan, problem) for plan in self._open if plan.key in self.values]
         for fact in (self._fact(trial, problem) for trial in trials):
             self.facts.setdefault(fact["trial"], fact)
         self.trials += trials
@@ -125,8 +125,8 @@ class Driver:
         met = [trial for trial in self.trials[since:] if trial.meets(problem.bounds)]
         if not met:
             raise
-        if self.journal.known(self._stop) != len(self._values):
-            self.journal.found(self._stop, len(self._values))
+        if self.journal.known(self._stop) != len(self.values):
+            self.journal.found(self._stop, len(self.values))
         console.remark(f"{self.at}: the search is stopped; the best of its {len(self.trials) - since} trials is taken")
         return min(met, key=lambda trial: trial[problem.minimise]).plan
 
@@ -148,11 +148,11 @@ class Driver:
                         f"{name} was of another plan when this run was stopped, so its search cannot go on; a search "
                         "must depend on its seed alone. Start the run anew in another folder."
                     )
-                self._values[plan.key] = float(known[problem.minimise])
+                self.values[plan.key] = float(known[problem.minimise])
                 advance(1)
-        if self.journal.known(self._stop) == len(self._values):
+        if self.journal.known(self._stop) == len(self.values):
             raise _Stopped
-        self._ask([plan for plan in plans if plan.key not in self._values], problem, expected, advance)
+        self._ask([plan for plan in plans if plan.key not in self.values], problem, expected, advance)
 
     def _name(self, plan: Plan) -> str:
         return f"{self.at}: trial {self._numbers[plan.key]}"
@@ -171,11 +171,11 @@ class Driver:
                 plan = missing[i]
                 with held():  # or a run that goes on would know of a trial that this one did not
                     found = self.journal.found(self._name(plan), {"plan": plan.key, problem.minimise: value})
-                    self._values[plan.key] = float(found[problem.minimise])
+                    self.values[plan.key] = float(found[problem.minimise])
                 trial = self._trial(plan, problem)
                 if trial.meets(problem.bounds):
                     best = min(best, trial[problem.minimise])
-                done = f"{len(self._values)} of {expected}" if expected else f"{len(self._values)}"
+                done = f"{len(self.values)} of {expected}" if expected else f"{len(self.values)}"
                 text = f"{done} trials, least {problem.minimise} {best:.4g}"
                 advance(1, f"{self.at}: {text}")
                 console.emit("trial", of=expected, **self._fact(trial, problem))

@@ -84,6 +84,20 @@ TrialTimeout = Annotated[float, typer.Option(help="Seconds after which a worker 
 Track = Annotated[
     str | None, typer.Option(metavar="NAME", help="Also tell a tracker of the run: tensorboard or mlflow.")
 ]
+Criterion = Annotated[
+    str,
+    typer.Option(
+        help="What scores channels: see penjing list criteria.", autocompletion=completion.registered("criterion")
+    ),
+]
+Allocator = Annotated[
+    str,
+    typer.Option(
+        help="What shares the budget out: see penjing list allocators.",
+        autocompletion=completion.registered("allocator"),
+    ),
+]
+Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for frontier.json and frontier.svg.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx, report.html and results.json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same as one JSON document.")]
 AsLines = Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON, the results last.")]
@@ -106,16 +120,25 @@ References = Annotated[
 
 def keyed(verb: Verb) -> Verb:
     """Give a verb, in place of its ``**given``, a flag for every key of a recipe that it does not take itself."""
-    signature = inspect.signature(verb, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    taken = {one.name for one in own}
-    flags = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name, one))
-        for name, one in KEYS.items()
-        if name not in taken
-    ]
-    verb.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-    return verb
+    return keyed_but()(verb)
+
+
+def keyed_but(*left_out: str) -> Callable[[Verb], Verb]:
+    """Return what gives a verb such flags, without some."""
+
+    def give(verb: Verb) -> Verb:
+        signature = inspect.signature(verb, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        taken = {*left_out, *(one.name for one in own)}
+        flags = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name, one))
+            for name, one in KEYS.items()
+            if name not in taken
+        ]
+        verb.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+        return verb
+
+    return give
 
 
 def _flag(name: str, one: Settable) -> Any:

@@ -38,19 +38,8 @@ def compress(
     ],
     epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 for none.", min=0)] = recipes.EPOCHS,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = recipes.LR,
-    criterion: Annotated[
-        str,
-        typer.Option(
-            help="What scores channels: see penjing list criteria.", autocompletion=completion.registered("criterion")
-        ),
-    ] = recipes.CRITERION,
-    allocator: Annotated[
-        str,
-        typer.Option(
-            help="What shares the budget out: see penjing list allocators.",
-            autocompletion=completion.registered("allocator"),
-        ),
-    ] = recipes.ALLOCATOR,
+    criterion: options.Criterion = recipes.CRITERION,
+    allocator: options.Allocator = recipes.ALLOCATOR,
     change: options.Set = None,
     out: options.Out = Path("penjing-run"),
     reference: options.References = None,
@@ -145,6 +134,53 @@ def _run(recipe: recipes.Recipe, how: Mapping[str, Any], out: Path, as_json: boo
     for name in result.results["files"]:
         typer.echo(f"model   {out / name}")
     typer.echo(f"report  {out / 'report.html'}\nresults {out / 'results.json'}")
+
+
+@app.command(epilog=EXIT_CODES)
+@options.keyed_but("budget")
+def frontier(
+    model: options.Model,
+    data: options.Data,
+    cost: Annotated[str, typer.Option(help="The cost whose budget is swept: see penjing list costs.")] = "latency",
+    shares: Annotated[
+        str | None, typer.Option(metavar="SHARE,...", help="Shares of the original's cost, such as 0.8,0.6,0.4.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning after each cut; 0 for none.", min=0)] = 0,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = recipes.LR,
+    criterion: options.Criterion = recipes.CRITERION,
+    allocator: options.Allocator = recipes.ALLOCATOR,
+    out: options.Folder = Path("penjing-frontier"),
+    workers: options.Workers = "0",
+    trial_timeout: options.TrialTimeout = 600.0,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    **given: Any,
+) -> None:
+    """Sweep the budget of MODEL on DATA: the curve of a cost against accuracy, as a table, a picture and JSON.
+
+    For example: penjing frontier resnet20 cifar/ --weights w.safetensors --cost latency --shares 0.8,0.6,0.4
+    """
+    with manners(quiet=quiet):
+        from penjing import api
+        from penjing.core.plain import json_text
+
+        asked = options.asked_changes(None, {"model": model, "data": data, **given})
+        recipe = recipes.parse(recipes.changed({"steps": ["prune"]}, asked), "frontier")
+        network, read, keys = _built(recipe)
+        how: dict[str, Any] = {
+            "epochs": epochs,
+            "lr": lr,
+            "criterion": criterion,
+            "allocator": allocator,
+            "folder": out,
+        }
+        if shares is not None:
+            how["shares"] = shares.split(",")
+        at = {name: keys[name] for name in ("seed", "target", "threads", "batch")}
+        found = api.frontier(network, read, cost, **how, **at, folder=out, workers=workers, timeout=trial_timeout)
+        typer.echo(json_text(found.to_json(), indent=1) if as_json else str(found))
+        if not as_json:
+            typer.echo(f"curve   {out / 'frontier.svg'}\nresults {out / 'frontier.json'}")
 
 
 @app.command(epilog=EXIT_CODES)

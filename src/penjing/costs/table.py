@@ -34,8 +34,9 @@ class LayerTable:
 
     A cost that is cheap once its shapes are known: each new one takes about 50 ms, a large one 0.3 s. Of a layer whose
     widest form ``calibrate`` has seen, a few widths are timed, and what lies between is read off the stair of ``step``
-    channels and a line from tread to tread: an allocator asks about thousands. After ``calibrate`` the original's prediction equals its measured latency; six kinds of networks cut to 3/4, 1/2 and 1/4
-    of their width were then predicted within 6 % (median; worst 18 %) on a busy machine.
+    channels and a line from tread to tread: an allocator asks about thousands. After ``calibrate`` the original's
+    prediction equals its measured latency; six kinds of networks cut to 3/4, 1/2 and 1/4 of their width were then
+    predicted within 6 % (median; worst 18 %) on a busy machine.
 
     Units: ms.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -40,11 +40,15 @@ MARGIN = 0.98
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A plan, the network it makes, and the proof of the cut; weights set to zero need none."""
+    """A plan, the network it makes, and the proof of the cut; weights set to zero need none.
+
+    ``measured`` are the costs of its exported file, of those that the budget bounds.
+    """
 
     plan: Plan
     model: nn.Module
     certificate: Certificate | None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +252,7 @@ class Chooser:
             if all(b.met(measured[b.cost]) for b in mine):
                 used = max((measured[b.cost] / b.limit for b in mine), default=1.0)
                 if holding is None or used > holding[0]:
-                    holding = used, cut
+                    holding = used, replace(cut, measured=measured)
                 if used >= 1 - WASTE:
                     break
             best = dict(self.pricer(cut.plan)) | measured

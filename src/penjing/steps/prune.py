@@ -30,6 +30,17 @@ NORMS = ("l1", "l2", "fpgm")
 """Criteria that see nothing in a layer whose filters are all of one size; the report names such layers."""
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a cut knows before it knows its budget; ``tried`` are the values of plans that were measured, by key."""
+
+    graph: Graph
+    changes: Mapping[str, Rewrite]
+    sites: Sequence[Site]
+    scores: Mapping[str, Floats]
+    tried: dict[str, float] = field(default_factory=dict)
+
+
 @register("step")
 @dataclass(frozen=True)
 class prune:  # noqa: N801  (registered under its own name)
@@ -98,29 +109,44 @@ class prune:  # noqa: N801  (registered under its own name)
         cut, _ = self.decide(state, run)
         return state.with_model(cut.model, cut.plan)
 
-    def decide(self, state: State, run: Run, pricing: type[Pricer] = Pricer) -> tuple[Cut, Pricer]:
+    def score(self, state: State, run: Run) -> Scored:
+        """Find the sites and score their units: all that does not depend on the budget.
+
+        Raises: PlanError when nothing may be cut.
+        """
+        changes: dict[str, Rewrite] = {name: build("rewrite", name) for name in self.rewrites}
+        allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
+        graph = trace(state.model, *state.example)
+        sites = self._sites(graph, changes)
+        raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
+        return Scored(graph, changes, sites, self._scores(criterion, raw, graph, sites, state, run))
+
+    def decide(
+        self, state: State, run: Run, pricing: type[Pricer] = Pricer, scored: Scored | None = None
+    ) -> tuple[Cut, Pricer]:
         """Choose and prove a cut, and return it with what priced it; ``pricing`` says by which means.
+
+        ``scored`` is what ``score`` found of this state before.
 
         Raises: as the step itself.
         """
         with run.stage("prune") as said:
-            changes: dict[str, Rewrite] = {name: build("rewrite", name) for name in self.rewrites}
             allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
-            graph = trace(state.model, *state.example)
+            known = self.score(state, run) if scored is None else scored
+            graph, sites = known.graph, known.sites
             pricer = pricing(graph, state, run, self.budget)
-            sites = self._sites(graph, changes)
-            raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
-            scores = self._scores(criterion, raw, graph, sites, state, run)
             chooser = Chooser(
-                graph, [site for site in sites if site.name in scores], scores, pricer, state, run,
-                changes=changes, allocator=allocator, step=self.step, judge=self._judge(state, run),
+                graph, [site for site in sites if site.name in known.scores], known.scores, pricer, state, run,
+                changes=known.changes, allocator=allocator, step=self.step, judge=self._judge(state, run),
             )  # fmt: skip
+            chooser.driver.values.update(known.tried)
             with closing(chooser.driver):
                 if not pricer.bounds and "error" in pricer.wanted:
                     chooser.within_error(self.images)
                 if pricer.bounds:
                     said.append(chooser.lowest())
                 cut = chooser.settle(self.rounds)
+                known.tried.update(chooser.driver.values)
             if cut.certificate is not None:
                 run.note("certificates", _told(cut.certificate))
             self._file(criterion, graph, cut.plan, state, run)
