@@ -18,6 +18,9 @@ CLOSE = 1e-3
 HIT = 1e-2
 """A plan further than this from its tightest bound is filled in finer steps, where that is allowed."""
 
+REMEMBERED = 8192
+"""Units of a site whose choices are kept in memory; single weights are too many for each of their counts."""
+
 Shown = Callable[[str, float], str]
 """Writes a cost, given its name, for people."""
 
@@ -69,10 +72,12 @@ class Problem:
 
     def _kept(self, site: Site, count: int) -> tuple[Entry, ...]:
         """Return what a plan says of a site that keeps its best ``count`` units: nothing where these are all."""
-        if (site.name, count) not in self._entries:
-            units = {site.name: self.order(site)[:count]}
-            self._entries[site.name, count] = Plan.of(self.rewrite, units, [site]).entries
-        return self._entries[site.name, count]
+        known = self._entries.get((site.name, count))
+        if known is None:
+            known = Plan.of(self.rewrite, {site.name: self.order(site)[:count]}, [site]).entries
+            if site.size <= REMEMBERED:
+                self._entries[site.name, count] = known
+        return known
 
     def fits(self, plan: Plan) -> bool:
         """Tell whether a plan keeps every bound."""

@@ -42,7 +42,7 @@ def curve(lost: Floats, kept: Sequence[int], measured: Sequence[float]) -> Float
 
     What is measured is made monotone first (isotonic regression), since a cut that helps is noise, and then joined
     monotonically (PCHIP), not over counts but over the score ``lost`` by them: between two counts the scores tell the
-    shape, and one count alone scales them.
+    shape, and one count alone scales them. Where nothing was measured there was nothing to choose: nothing is lost.
 
     Shapes: lost [size + 1] by count; kept and measured [points].
     """
@@ -50,6 +50,8 @@ def curve(lost: Floats, kept: Sequence[int], measured: Sequence[float]) -> Float
     from sklearn.isotonic import isotonic_regression
 
     size = len(lost) - 1
+    if not len(kept):
+        return np.zeros(size + 1)
     order = np.argsort(kept)
     values = np.maximum(isotonic_regression(np.asarray(measured, dtype=np.float64)[order], increasing=False), 0.0)
     # Removed units stand beside the score, so that counts differ where scores do not.
