@@ -125,8 +125,10 @@ def given(monkeypatch, tmp_path):
         done = run(*words)
         assert isinstance(done.exception, Stop), (done.output, done.exception)
         (model, weights), (data, options) = built
-        return {"model": model, "weights": weights, "data": data, **options,
-                **done.exception.options}  # fmt: skip
+        asked = done.exception.options
+        target = asked.pop("target")
+        on = {"target": target.name, "precision": target.precision, "frame_rate": getattr(target, "frame_rate", None)}
+        return {"model": model, "weights": weights, "data": data, **options, **asked, **on}
 
     return shell
 
@@ -139,7 +141,6 @@ FLAGS = [
     ("seed", "4", 4),
     ("target", "openvino", "openvino"),
     ("precision", "int8", "int8"),
-    ("frame_rate", "30", 30.0),
     ("threads", "2", 2),
     ("batch", "8", 8),
     ("val", "500", 500),
@@ -150,7 +151,7 @@ FLAGS = [
 
 
 def test_every_key_of_a_recipe_is_a_flag_of_run():
-    assert {name for name, _, _ in FLAGS} == set(options.KEYS)
+    assert {name for name, _, _ in FLAGS} | {"frame_rate"} == set(options.KEYS)
     settable = {f.name for f in dataclasses.fields(Recipe)} - {"steps", "penjing", "target"}
     below = {"threads", "batch", "target", "precision", "frame_rate"}
     assert settable | below == set(options.KEYS)
@@ -163,6 +164,14 @@ def test_a_flag_overrides_the_file(given, tmp_path, name, text, value):
     assert said[name] == value and type(said[name]) is type(value)
     rest = {"model": "tiny:failing", "data": "pictures", "seed": 9, "threads": 7, "batch": 1}
     assert all(said[key] == rest[key] for key in rest if key != name)
+
+
+def test_a_frame_rate_is_for_a_target_that_tells_power(given, tmp_path):
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    said = given("run", "r.yaml", "--target", "eyeriss_v1", "--frame-rate", "30")
+    assert (said["target"], said["frame_rate"]) == ("eyeriss_v1", 30.0)
+    done = run("run", "r.yaml", "--frame-rate", "30")
+    assert "tells no power" in str(done.exception)
 
 
 def test_flags_and_set_reach_the_steps_of_compress(given):
