@@ -33,6 +33,7 @@ from penjing.data.load import as_data
 from penjing.dry_run import Preview, previewed
 from penjing.exporting import bundle
 from penjing.exporting.measure import check_target
+from penjing.graph.blocks import lost
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 from penjing.publish import REPORT, RESULTS, publish, unfinished
@@ -432,8 +433,17 @@ def describe(graph: Graph) -> dict[str, Any]:
             {"site": s.name, "units": s.size, "tensors": len(s.slots), "read by": len(graph.layers_reading(s))}
             for s in graph.sites
         ],
+        "blocks": [
+            {"block": name, "layers": len(block.layers), "parameters": _parameters_of(graph, name)}
+            for name, block in graph.blocks.items()
+        ],
         "pinned": [{"where": n.where, "channels": n.units, "why": n.why, "line": n.line} for n in graph.notes],
+        "pinned blocks": [{"where": n.where, "why": n.why, "line": n.line} for n in graph.block_notes],
     }
+
+
+def _parameters_of(graph: Graph, block: str) -> int:
+    return sum(math.prod(graph.shapes[name]) for name in lost(graph, {block}) if name in graph.shapes)
 
 
 def described(facts: Mapping[str, Any]) -> str:
@@ -445,7 +455,9 @@ def described(facts: Mapping[str, Any]) -> str:
     for title, key in (
         ("Layers", "layers"),
         ("Sites: what may be cut", "sites"),
+        ("Blocks: what may be left out whole", "blocks"),
         ("Pinned: what stays, and why", "pinned"),
+        ("Blocks that stay, and why", "pinned blocks"),
     ):
         rows = facts[key]
         if rows:
