@@ -167,13 +167,7 @@ def frontier(
         asked = options.asked_changes(None, {"model": model, "data": data, **given})
         recipe = recipes.parse(recipes.changed({"steps": ["prune"]}, asked), "frontier")
         network, read, keys = _built(recipe)
-        how: dict[str, Any] = {
-            "epochs": epochs,
-            "lr": lr,
-            "criterion": criterion,
-            "allocator": allocator,
-            "folder": out,
-        }
+        how: dict[str, Any] = {"epochs": epochs, "lr": lr, "criterion": criterion, "allocator": allocator}
         if shares is not None:
             how["shares"] = shares.split(",")
         at = {name: keys[name] for name in ("seed", "target", "threads", "batch")}
