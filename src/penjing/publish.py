@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from penjing.core.errors import PenjingError, PlanError, ResumeError, WorkerError
+from penjing.core.errors import PenjingError, PlanError, RecipeError, ResumeError, WorkerError
 from penjing.core.files import write_whole
 from penjing.core.journal import NAME as JOURNAL
 from penjing.exporting.bundle import BUNDLE
@@ -24,6 +24,18 @@ except ImportError:  # where the system has no such locks, two processes in one 
 
 RESULTS, REPORT = "results.json", "report.html"
 WORK, RUN, LOCK = "unfinished", "run.json", "lock"
+
+
+def read_results(folder: Path) -> Any:
+    """Return the results of a run's folder, unchecked.
+
+    Raises: RecipeError when they cannot be read.
+    """
+    try:
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        said = getattr(error, "strerror", "") or error
+        raise RecipeError(f"{folder / RESULTS} cannot be read: {said}.") from None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,9 +18,13 @@ from penjing.data.data import Data
 from penjing.exporting.measure import Timing, cpu_name, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import file_bytes
+from penjing.graph.draft import Draft
 from penjing.steps.original import counted, drafted, estimated, original_of
+from penjing.steps.spending import spending
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
+
+T = TypeVar("T")
 
 READ, BEGUN = "the test set is read", "a process begins"
 """What the journal says of these."""
@@ -45,8 +49,9 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
         ready = next(reversed(list(state.files.values())), None) if name == "penjing" else None
         files[name] = ready or export_onnx(model, *state.example, run.scratch / f"reference{i}.onnx")
     timings = run.measure("all files", files)
+    drafts = {name: drafted(model, state.example) for name, model, _ in networks}
     rows = [
-        row(name, model, state, run, timings, note) | {"size": file_bytes(files[name])}
+        row(name, model, drafts[name], state, run, timings, note) | {"size": file_bytes(files[name])}
         for name, model, note in networks
     ]
     facts: dict[str, Any] = {
@@ -73,6 +78,7 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
         "data": None if state.data is None else pictures(state.data),
         "resumed": [going_on(line) for line in run.journal.lines(BEGUN)[1:]],
         "rows": rows,
+        "spending": spending(state, run, pair_of(drafts), pair_of(files), pair_of(timings)),
         "test_reads": 0 if state.data is None else state.data.test_reads - run.made.get("reads before", 0),
         "files": {path.name: path.stat().st_size for path in sorted(run.folder.glob("*.onnx"))},
     }
@@ -88,6 +94,11 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     return facts
 
 
+def pair_of(facts: Mapping[str, T]) -> tuple[T, T]:
+    """Return what is known of the original and of the result, whose layers are held against each other."""
+    return facts["original"], facts["penjing"]
+
+
 def pictures(data: Data) -> dict[str, Any]:
     """Return what the pictures were; those of test are counted by whoever reads them."""
     return {"name": data.name, "train": len(data.train), "val": len(data.val), "classes": data.num_classes}
@@ -99,9 +110,10 @@ def going_on(line: Mapping[str, Any]) -> dict[str, Any]:
     return {"at": line["at"], "after": line["steps"][done - 1] if done else ""}
 
 
-def row(name: str, model: nn.Module, state: State, run: Run, timings: dict[str, Timing], note: str) -> dict[str, Any]:
+def row(
+    name: str, model: nn.Module, draft: Draft, state: State, run: Run, timings: dict[str, Timing], note: str
+) -> dict[str, Any]:
     """Return one network's line of the table; the test split is read here, once."""
-    draft = drafted(model, state.example)
     facts: dict[str, Any] = {"name": name, "note": note, **counted(draft), "target": estimated(draft, run.target)}
     facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
     facts |= run.journal.recall(f"test of {name}", lambda: tested(name, model, state.data, run))

@@ -29,6 +29,39 @@ def row(name: str, wrong: int, of: int, macs: int, **more: Any) -> dict[str, Any
     }
 
 
+def half(width: int, macs: int, ms: float, alone: float) -> dict[str, Any]:
+    return {"in_channels": 16, "out_channels": width, "macs": macs, "measured_ms": ms, "predicted_ms": alone}
+
+
+def spending() -> dict[str, Any]:
+    return {
+        "on": "onnxruntime",
+        "how": "measured",
+        "before_ms": 2.5,
+        "after_ms": 1.1,
+        "before_macs": 41_000_000,
+        "after_macs": 10_000_000,
+        "noise": 0.1,
+        "note": "",
+        "uncut": ["fc"],
+        "layers": [
+            {"name": "conv1", "kind": "conv", "lost_ms": 0.3,
+             "before": half(16, 10_000_000, 0.8, 0.8), "after": half(13, 2_500_000, 0.5, 0.3)},
+            {"name": "layer1.0.conv1", "kind": "conv", "lost_ms": 0.0,
+             "before": half(64, 30_000_000, 1.4, 1.4), "after": half(32, 7_000_000, 0.4, 0.4)},
+            {"name": "fc", "kind": "linear", "lost_ms": 0.0,
+             "before": half(10, 640, 0.1, 0.1), "after": half(10, 640, 0.1, 0.1)},
+        ],
+        "others": [{"operator": "ReorderOutput", "kind": "layout", "before_ms": 0.2, "after_ms": 0.1}],
+        "findings": [
+            {"where": "conv1", "cause": "odd width", "detail": "writes 13 channels, no multiple of 4",
+             "remedy": "keep 12 or 16 in place of 13", "brings": 0.2},
+            {"where": "fc", "cause": "no cause found", "detail": "it takes 0.1 ms", "remedy": "look elsewhere",
+             "brings": None},
+        ],
+    }  # fmt: skip
+
+
 @pytest.fixture
 def results() -> dict[str, Any]:
     return {
@@ -95,4 +128,5 @@ def results() -> dict[str, Any]:
             {"round": 1, "predicted": {"latency": 1.0}, "measured": {"latency": 1.25}, "detail": "table tightened"}
         ],
         "files": {"model.onnx": 400_000},
+        "spending": spending(),
     }

@@ -52,6 +52,7 @@ def test_page_has_every_section_in_order(results: dict[str, Any]) -> None:
         "The budget",
         "Before and after",
         "What became smaller",
+        "Where the time goes",
         "Training",
         "Certificates",
         "What had to stay, and why",

@@ -224,19 +224,26 @@ def report(
 ) -> None:
     """Write a run's report again, from its results."""
     with manners():
-        import json
-
-        from penjing.core.errors import RecipeError
-        from penjing.publish import REPORT, RESULTS
+        from penjing.publish import REPORT, read_results
         from penjing.report.build import write_report
 
-        try:
-            results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise RecipeError(
-                f"{folder / RESULTS} cannot be read: {getattr(error, 'strerror', '') or error}."
-            ) from None
+        results = read_results(folder)
         typer.echo(str(write_report(results, out or folder / REPORT)))
+
+
+@app.command()
+def explain(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's folder.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Say why a run's network is not faster: where its time goes, what holds each layer, and what would help."""
+    with manners():
+        from penjing.core.plain import json_text
+        from penjing.publish import read_results
+        from penjing.report import explain as explained
+
+        results = read_results(folder)
+        typer.echo(json_text(explained.facts(results), indent=1) if as_json else explained.text(results))
 
 
 @app.command()

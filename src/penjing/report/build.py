@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core.files import write_whole
-from penjing.report import plots, record, searches, table, units, words
+from penjing.report import bars, explain, plots, record, searches, table, units, words
 from penjing.report.results import Results, read
 
 
@@ -55,6 +55,8 @@ def _sentences(results: Results) -> dict[str, Any]:
         "reads": words.reads(results),
         "bound_notes": [*words.bound_notes(results), *words.lowest(results)],
         "conditions": words.conditions(results),
+        "spent": explain.summary(results) if results.spending else [],
+        "findings": explain.rows(results.spending),
         "asked": words.asked,
         "excess": words.excess,
     }
@@ -93,7 +95,8 @@ def _tables(results: Results) -> dict[str, Any]:
 def _pictures(results: Results) -> dict[str, Any]:
     return {
         "trade_off": plots.trade_off(results),
-        "widths": plots.widths(results),
+        "widths": bars.widths(results),
+        "times": bars.times(results.spending),
         "training": plots.training(results),
         "searches": searches.searches(results),
     }

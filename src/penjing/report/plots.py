@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from penjing.report import svg, units, words
-from penjing.report.results import ORIGINAL, RESULT, Epoch, Results, Row, Width
+from penjing.report.results import ORIGINAL, RESULT, Epoch, Results, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 760, 340
 """Widths of the two drawings in CSS pixels; at these widths a letter keeps its size."""
-_BARS_TOGETHER = 12
-"""Bars are drawn in strips of so many, since a page of paper can only break between two drawings."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,11 @@ class Picture:
 
 def picture(key: str, draw: Callable[[int], Figure], alt: str, caption: str) -> Picture:
     """Draw a figure in both widths; ``key`` tells its names apart from those of other figures."""
-    return Picture(_drawn(key, WIDE, draw), _drawn(key, NARROW, draw), alt, caption)
+    return Picture(drawn(key, WIDE, draw), drawn(key, NARROW, draw), alt, caption)
 
 
-def _drawn(key: str, width: int, draw: Callable[[int], Figure]) -> str:
+def drawn(key: str, width: int, draw: Callable[[int], Figure]) -> str:
+    """Return a figure in one width, as SVG."""
     name = f"{key}-{width}"
     with svg.drawing(name):
         return svg.inline(draw(width), name)
@@ -63,78 +61,6 @@ def shorten(text: str, length: int) -> str:
         return text
     head = (length - 1) // 3
     return f"{text[:head].rstrip('.')}…{text[len(text) - (length - 1 - head) :].lstrip('.')}"
-
-
-def widths(results: Results) -> list[Picture]:
-    """Draw the units of every site before and after, one figure for each kind of site."""
-    pictures: list[Picture] = []
-    for kind, group in groupby(sorted(results.sites, key=lambda site: site.kind), key=lambda site: site.kind):
-        sites = list(group)
-        listed = "; ".join(f"{site.site}: {site.before:,} to {site.after:,}" for site in sites)
-        before, after = sum(site.before for site in sites), sum(site.after for site in sites)
-        where = f"at {len(sites):,} {'site' if len(sites) == 1 else 'sites'}"
-        pictures.append(
-            Picture(
-                _strips(f"widths-{len(pictures)}", WIDE, sites),
-                _strips(f"widths-{len(pictures)}", NARROW, sites),
-                f"Horizontal bars of {kind} before and after {where}. {listed}.",
-                f"{kind.capitalize()} {where}: {before:,} before, {after:,} after. Pale bar: before. Solid bar: after; "
-                "grey where nothing was removed. A site bears the name of the layer that makes it.",
-            )
-        )
-    return pictures
-
-
-def _strips(key: str, width: int, sites: list[Width]) -> str:
-    layout = _Layout.of(width, sites)
-    strips = [sites[i : i + _BARS_TOGETHER] for i in range(0, len(sites), _BARS_TOGETHER)]
-    return "".join(
-        _drawn(f"{key}-{i}", width, partial(_draw_bars, sites=strip, layout=layout)) for i, strip in enumerate(strips)
-    )
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the bars begin, in pixels, how long a name may be, and the pixels of one unit; alike in all strips."""
-
-    left: float
-    letters: int
-    scale: float
-
-    @classmethod
-    def of(cls, width: int, sites: list[Width]) -> _Layout:
-        # 7 pixels hold a digit or letter of this size in any usual font.
-        numbers = 7 * max(len(_change(site)) for site in sites) + 14
-        if width == NARROW:
-            left, end, letters = 2.0, width - 2.0, (width - numbers) // 7
-        else:
-            letters = min(max(len(site.site) for site in sites), 36)
-            left, end = 6.4 * letters + 14, width - numbers
-        most = max(max(site.before, site.after) for site in sites)
-        return cls(left, letters, (end - left) / max(most, 1))
-
-
-def _change(site: Width) -> str:
-    return f"{site.before:,} → {site.after:,}"
-
-
-def _draw_bars(width: int, sites: list[Width], layout: _Layout) -> Figure:
-    narrow = width == NARROW
-    pitch = 34 if narrow else 20
-    figure = canvas(width, pitch * len(sites))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(pitch * len(sites), 0)
-    for i, site in enumerate(sites):
-        bar, text = (pitch * i + 24, pitch * i + 9) if narrow else (pitch * (i + 0.5), pitch * (i + 0.5))
-        colour = svg.STONE if site.before == site.after else svg.MOSS
-        axes.barh(bar, site.before * layout.scale, height=10, left=layout.left, color=svg.PALE)
-        axes.barh(bar, site.after * layout.scale, height=6, left=layout.left, color=colour)
-        at, side = (layout.left, "left") if narrow else (layout.left - 10, "right")
-        axes.text(at, text, shorten(site.site, layout.letters), ha=side, va="center_baseline")
-        axes.text(width - 2, text, _change(site), ha="right", va="center_baseline", color=svg.SOFT)
-    return figure
 
 
 def trade_off(results: Results) -> list[Picture]:

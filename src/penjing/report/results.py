@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from penjing.core.errors import RecipeError
+from penjing.report.spent import Spending
 
 ORIGINAL = "original"
 RESULT = "penjing"
@@ -255,6 +256,7 @@ class Results:
     resumed: list[GoneOn] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
+    spending: Spending | None = None
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""

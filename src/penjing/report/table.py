@@ -10,7 +10,8 @@ from penjing.core.console import table
 from penjing.report import units, words
 from penjing.report.results import Row, read
 
-_TERMINAL = str.maketrans({units.GAP: " ", "×": "x", "–": "-", "−": "-", "\n": " ", "\t": " "})
+_TERMINAL = str.maketrans({units.GAP: " ", "×": "x", "–": "-", "−": "-"})
+_LINE = str.maketrans("\n\t", "  ")
 
 
 @dataclass(frozen=True)
@@ -85,5 +86,14 @@ def summary_table(results: Mapping[str, Any]) -> str:
         return f"{cell.text} ({cell.spread})" if column.heading == "speed-up" else cell.text
 
     grid = [[row.name, *(text(column, row) for column in shown)] for row in checked.rows]
-    plain = [[cell.translate(_TERMINAL) for cell in line] for line in grid]
-    return table(checked.name.translate(_TERMINAL), ["network", *(column.heading for column in shown)], plain)
+    cells = [[_one_line(cell) for cell in line] for line in grid]
+    return table(_one_line(checked.name), ["network", *(column.heading for column in shown)], cells)
+
+
+def plain(text: str) -> str:
+    """Return text in the signs that every terminal has."""
+    return text.translate(_TERMINAL)
+
+
+def _one_line(text: str) -> str:
+    return plain(text).translate(_LINE)

@@ -101,9 +101,7 @@ class Pricer:
             raise BudgetError(f"The budget asks for nothing: the original meets {', '.join(kept)}.")
 
     def _timed(self, shape: Shape, threads: int, batch: int) -> float:
-        """Time a layer's shape, once a run."""
-        ms: float = self.run.journal.once(f"time of {shape}", lambda: time_shape(shape, threads, batch))
-        return ms
+        return timed(self.run, shape, threads, batch)
 
     def wants(self, cost: str) -> bool:
         """Tell whether the budget bounds this cost."""
@@ -179,6 +177,13 @@ class Predicting(Pricer):
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Return nothing measured."""
         return {}
+
+
+def timed(run: Run, shape: Shape, threads: int, batch: int) -> float:
+    """Time a layer's shape, once a run."""
+    name = f"time of {shape}" if batch == run.batch else f"time of {shape} in batches of {batch}"
+    ms: float = run.journal.once(name, lambda: time_shape(shape, threads, batch))
+    return ms
 
 
 def units() -> dict[str, str]:

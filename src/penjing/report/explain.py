@@ -1,0 +1,227 @@
+"""Why it is not faster: where the time goes, what holds it, and what would help, for the terminal and for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from penjing.core.console import table
+from penjing.core.errors import RecipeError
+from penjing.report import units
+from penjing.report.results import Results, read
+from penjing.report.spent import Finding, Layer, Spending
+from penjing.report.table import plain
+
+_SHOWN = 40
+"""Layers in the table of the terminal; the JSON has all."""
+
+_NAMED = 5
+"""Layers that a sentence names."""
+
+_NOTHING = 0.0005
+"""A smaller share of the time is nothing."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause, where it was found, and what all its remedies bring, in ms."""
+
+    name: str
+    where: tuple[str, ...]
+    brings: float
+
+
+def spending_of(results: Results) -> Spending:
+    """Return where the time of a run went.
+
+    Raises: RecipeError for a run whose results do not tell.
+    """
+    if results.spending is None:
+        raise RecipeError(
+            "These results do not tell where the time goes; they are from an older penjing. Run it again."
+        )
+    return results.spending
+
+
+def causes(spending: Spending) -> list[Cause]:
+    """Return the causes, what brings most first."""
+    names = dict.fromkeys(one.cause for one in spending.findings)
+    some = {name: [one for one in spending.findings if one.cause == name] for name in names}
+    found = [
+        Cause(name, tuple(o.where for o in ones), sum(o.brings or 0.0 for o in ones)) for name, ones in some.items()
+    ]
+    return sorted(found, key=lambda cause: -cause.brings)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Places of which the same is to say; ``brings`` is what all of them bring together, in ms, None if unknown."""
+
+    where: tuple[str, ...]
+    cause: str
+    detail: str
+    remedy: str
+    brings: float | None
+
+
+def grouped(spending: Spending) -> list[Group]:
+    """Return the findings, those alike together, what brings most first and what is unknown last."""
+    found: dict[tuple[str, str, str], list[Finding]] = {}
+    for one in spending.findings:
+        found.setdefault((one.cause, one.detail, one.remedy), []).append(one)
+    groups = []
+    for (cause, detail, remedy), ones in found.items():
+        known = [one.brings for one in ones if one.brings is not None]
+        groups.append(Group(tuple(o.where for o in ones), cause, detail, remedy, sum(known) if known else None))
+    return sorted(groups, key=lambda group: -math.inf if group.brings is None else group.brings, reverse=True)
+
+
+def brings(group: Group, spending: Spending) -> str:
+    """Say what a remedy is predicted to bring.
+
+    >>> nothing = Spending("x", "measured", 2, 1, 1, 1, [], [], [], [])
+    >>> brings(Group(("a",), "odd width", "", "", 0.25), nothing).replace(units.GAP, " ")
+    '0.250 ms (25 %)'
+    """
+    if group.brings is None:
+        return "not known"
+    if group.brings <= _NOTHING * spending.after_ms:
+        return "nothing"
+    return f"{units.quantity(group.brings, 'ms')} ({_share(group.brings, spending)})"
+
+
+def summary(results: Results) -> list[str]:
+    """Say in sentences what was hoped for, what came, and what holds it."""
+    spending = spending_of(results)
+    lines = [_gain(spending)]
+    if spending.note:
+        lines.append(spending.note if spending.note.endswith(".") else f"{spending.note}.")
+    if spending.how != "whole":
+        lines += [*_fixed(spending), *_kept(spending, results), *_causes(spending)]
+    return lines
+
+
+def _gain(spending: Spending) -> str:
+    first, second = units.apart(spending.before_ms, spending.after_ms, "ms")
+    work, time = _times(spending.before_macs, spending.after_macs), _times(spending.before_ms, spending.after_ms)
+    if work is None or time is None:
+        return f"The time went from {first} to {second}, {spending.source}."
+    verdict = "time followed the work" if time >= work / (1 + spending.noise) else "time lags behind the work"
+    return (
+        f"{units.times(work)} fewer MACs, {units.times(time)} as fast: {first} before, {second} after, "
+        f"{spending.source}; {verdict}."
+    )
+
+
+def _times(before: float, after: float) -> float | None:
+    return before / after if before > 0 and after > 0 else None
+
+
+def _fixed(spending: Spending) -> list[str]:
+    """Say how much of the time no cut has touched, and what that allows at most."""
+    uncut = sum(layer.after_ms for layer in spending.layers if layer.name in spending.uncut)
+    between = sum(one.after_ms for one in spending.others)
+    parts = []
+    if uncut:
+        parts.append(f"layers that were not cut take {_share(uncut, spending)} of the time after")
+    if between:
+        parts.append(f"what runs between the layers takes {_share(between, spending)}")
+    if not parts:
+        return []
+    most = _times(spending.before_ms, uncut + between)
+    limit = f": with all else gone it would be {units.times(most)} as fast as the original" if most else ""
+    said = " and ".join(parts)
+    return [f"{said[0].upper()}{said[1:]}{limit}."]
+
+
+def _share(ms: float, spending: Spending) -> str:
+    return f"{units.significant(100 * ms / spending.after_ms, 2)}{units.GAP}%"
+
+
+def _kept(spending: Spending, results: Results) -> list[str]:
+    """Name the layers that were not cut and take the most, and those of them that were pinned."""
+    uncut = [layer for layer in spending.layers if layer.name in spending.uncut and layer.after_ms > 0]
+    if not uncut:
+        return []
+    uncut.sort(key=lambda layer: -layer.after_ms)
+    why = {one.where: one.why for one in results.pinned}
+    told = [f"{layer.name}{f' (pinned: {why[layer.name]})' if layer.name in why else ''}" for layer in uncut[:_NAMED]]
+    more = f" and {len(uncut) - _NAMED} more" if len(uncut) > _NAMED else ""
+    return [f"Not cut, by their time: {', '.join(told)}{more}."]
+
+
+def _causes(spending: Spending) -> list[str]:
+    if not spending.findings:
+        return ["No layer lags behind its work."]
+    lines = []
+    for cause in causes(spending):
+        where = (
+            f"{', '.join(cause.where[:_NAMED])}{f' and {len(cause.where) - _NAMED} more' * (len(cause.where) > _NAMED)}"
+        )
+        gain = f": remedies bring {units.quantity(cause.brings, 'ms')} ({_share(cause.brings, spending)})"
+        lines.append(f"{cause.name[0].upper()}{cause.name[1:]} ({where}){gain if cause.brings > 0 else ''}.")
+    return lines
+
+
+def text(results: Mapping[str, Any]) -> str:
+    """Return why a run's network is not faster, as plain text.
+
+    Raises: RecipeError naming the key of the results that is missing or wrong.
+    """
+    checked = read(results)
+    spending = spending_of(checked)
+    parts = ["\n".join(summary(checked))]
+    if spending.layers:
+        parts.append(_layers(spending))
+    if spending.others:
+        rows = [[one.operator, one.kind or "-", _ms(one.before_ms), _ms(one.after_ms)] for one in spending.others]
+        parts.append(table("Between the layers", ["operator", "kind", "before", "after"], rows))
+    parts += [_said(group, spending) for group in grouped(spending)]
+    return plain("\n\n".join(parts))
+
+
+def _said(group: Group, spending: Spending) -> str:
+    together = " together" if len(group.where) > 1 and group.brings else ""
+    return (
+        f"{', '.join(group.where)}: {group.cause}. {group.detail[0].upper()}{group.detail[1:]}.\n"
+        f"  Remedy: {group.remedy}.\n  Predicted to bring: {brings(group, spending)}{together}."
+    )
+
+
+def _layers(spending: Spending) -> str:
+    causes_of = {one.where: one.cause for one in spending.findings}
+    order = sorted(spending.layers, key=lambda layer: (-layer.lost_ms, -layer.after_ms))
+    rows = [[*cells(layer), causes_of.get(layer.name, "")] for layer in order[:_SHOWN]]
+    header = ["layer", "fewer MACs", "before", "after", "predicted", "measured", "cause"]
+    more = f"\n({len(order) - _SHOWN} more layers: --json)" if len(order) > _SHOWN else ""
+    return table("Layers, by the time lost", header, rows) + more
+
+
+def cells(layer: Layer) -> list[str]:
+    """Return a layer's name, how much less it computes, its times, and its gains, as text."""
+    gains = (layer.work_gain, layer.predicted_gain, layer.measured_gain)
+    work, predicted, measured = ("-" if gain is None else units.times(gain) for gain in gains)
+    before = _ms(layer.before.ms) if layer.before else "-"
+    after = _ms(layer.after.ms) if layer.after else "removed"
+    return [layer.name, work, before, after, predicted, measured]
+
+
+def _ms(ms: float) -> str:
+    return units.quantity(ms, "ms")
+
+
+def facts(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same as plain data.
+
+    Raises: as ``text`` does.
+    """
+    checked = read(results)
+    spending = spending_of(checked)
+    return {"summary": summary(checked), **asdict(spending), "causes": [asdict(cause) for cause in causes(spending)]}
+
+
+def rows(spending: Spending | None) -> list[tuple[Group, str]]:
+    """Return what is found with what its remedy brings, for the page."""
+    return [] if spending is None else [(group, brings(group, spending)) for group in grouped(spending)]

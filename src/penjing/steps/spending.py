@@ -1,0 +1,294 @@
+"""Where the time goes, layer by layer, before and after, and why a layer did not become faster by as much as hoped.
+
+On a runtime the time of a layer is its share of the runtime's own profile, scaled so that all of them add up to the
+measured latency. On a model of hardware it is the layer's row of the estimate.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from penjing.core.errors import PenjingError
+from penjing.core.types import Layer
+from penjing.costs.probe import IMAGE_CHANNELS, Shape
+from penjing.exporting.measure import Timing, profile
+from penjing.exporting.runtimes.subject import LayerTime, Subject
+from penjing.graph.draft import Draft
+from penjing.steps import between
+from penjing.steps.causes import find
+from penjing.steps.price import timed
+from penjing.steps.sides import ALIGNED, SMALL, Pair, Setting, Side, slow
+from penjing.steps.state import Run, State
+
+SECONDS = 4.0
+"""How long single layers are timed for predictions; what lost most time comes first."""
+
+MOST = 24
+"""Slow layers that are looked into."""
+
+NOISE = 0.1
+"""Two measured times that differ by less count as equal, whatever the spread."""
+
+MODELLED_NOISE = 0.02
+
+
+def spending(
+    state: State, run: Run, drafts: tuple[Draft, Draft], files: tuple[Path, Path], timings: tuple[Timing, Timing]
+) -> dict[str, Any]:
+    """Return where the time goes in the original and in the result, in that order in each pair, as plain data."""
+
+    def told() -> dict[str, Any]:
+        if not run.target.runtime:
+            return _modelled(run, drafts)
+        subjects = [
+            Subject(file, model, state.example)
+            for file, model in zip(files, (state.original, state.model), strict=True)
+        ]
+        return _measured(run, drafts, subjects, timings)
+
+    found: dict[str, Any] = run.journal.recall("where the time goes", told)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- on a runtime
+
+
+def _measured(
+    run: Run, drafts: tuple[Draft, Draft], subjects: Sequence[Subject], timings: tuple[Timing, Timing]
+) -> dict[str, Any]:
+    runtime, *_, precision = timings[0].runtime.split()
+    how: dict[str, Any] = {"threads": run.threads, "batch": run.batch, "runtime": runtime, "precision": precision}
+    try:
+        profiles = [profile(subject, **how) for subject in subjects]
+    except PenjingError as error:
+        return _whole(drafts, runtime, [timing.median_ms for timing in timings], str(error))
+    scales = [
+        timing.median_ms / (sum(row.ms for row in rows) or math.inf)
+        for timing, rows in zip(timings, profiles, strict=True)
+    ]
+    times = [
+        _of_layers(draft, rows, scale) for draft, rows, scale in zip(drafts, profiles, scales, strict=True)
+    ]  # fmt: skip
+    after = timings[1]
+    predictor = Timed(run)
+    setting = Setting(
+        name=runtime,
+        predict=predictor,
+        total=after.median_ms,
+        batch=run.batch,
+        noise=max(NOISE, min((after.high_ms - after.low_ms) / after.median_ms, 0.5)),
+    )
+    pairs = _pairs(*([Side(layer, ms, kernel=kernel) for layer, ms, kernel in one] for one in times))
+    totals = [timing.median_ms for timing in timings]
+    pairs = _with_predictions(pairs, predictor, run.batch, totals)
+    others: dict[str, list[float]] = {}
+    for i, (draft, rows, scale) in enumerate(zip(drafts, profiles, scales, strict=True)):
+        names = {layer.name for layer in draft.layers}
+        for row in rows:
+            if row.name not in names:
+                others.setdefault(row.operator, [0.0, 0.0])[i] += scale * row.ms
+    facts = _facts(drafts, runtime, pairs, others, totals, setting)
+    facts["findings"] += [asdict(one) for one in between.find(profiles[1], scales[1], runtime, _odd(pairs))]
+    return facts | {"how": "measured"}
+
+
+def _odd(pairs: Sequence[Pair]) -> set[str]:
+    """Return the names of layers with a count of channels that leaves the blocked path."""
+    layers = [pair.after.layer for pair in pairs if pair.after]
+    return {
+        layer.name
+        for layer in layers
+        if layer.out_channels % ALIGNED or (layer.in_channels > IMAGE_CHANNELS and layer.in_channels % ALIGNED)
+    }
+
+
+def _of_layers(draft: Draft, rows: Sequence[LayerTime], scale: float) -> list[tuple[Layer, float, str]]:
+    """Return the time and the kernel of each layer that a profile tells of; that of a layer run twice is divided."""
+    found: dict[str, list[LayerTime]] = {}
+    for row in rows:
+        found.setdefault(row.name, []).append(row)
+    runs = Counter(layer.name for layer in draft.layers)
+    work = Counter[str]()
+    for layer in draft.layers:
+        work[layer.name] += layer.macs
+    told = []
+    for layer in draft.layers:
+        mine = found.get(layer.name, [])
+        share = layer.macs / work[layer.name] if work[layer.name] else 1 / runs[layer.name]
+        if mine:
+            told.append((layer, scale * share * sum(row.ms for row in mine), mine[-1].kernel))
+    return told
+
+
+class Timed:
+    """Predicts the time of a layer by timing one like it, while there are seconds left; None from then on."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.known: dict[tuple[Shape, int], float] = {}
+        self.until = time.monotonic() + SECONDS
+
+    def __call__(self, layer: Layer, batch: int) -> float | None:
+        """Return the ms of a layer for so many samples."""
+        shape = Shape.of(layer)
+        if not (shape.in_channels and shape.out_channels):
+            return 0.0
+        if (shape, batch) not in self.known:
+            if time.monotonic() >= self.until:
+                return None
+            self.known[shape, batch] = timed(self.run, shape, self.run.threads, batch)
+        return self.known[shape, batch]
+
+
+def _with_predictions(pairs: list[Pair], predict: Timed, batch: int, totals: Sequence[float]) -> list[Pair]:
+    """Add what each layer is predicted to take, the slowest first; in sum the original takes what it took."""
+
+    def alone(side: Side | None, total: float) -> float | None:
+        return predict(side.layer, batch) if side is not None and side.ms >= SMALL * total else None
+
+    order = sorted(range(len(pairs)), key=lambda i: -pairs[i].lost)
+    times = {i: (alone(pairs[i].before, totals[0]), alone(pairs[i].after, totals[1])) for i in order}
+    known = [(pair.before.ms, times[i][0]) for i, pair in enumerate(pairs) if pair.before and times[i][0]]
+    predicted = sum(ms or 0.0 for _, ms in known)
+    scale = sum(ms for ms, _ in known) / predicted if predicted else 1.0
+
+    def scaled(side: Side | None, ms: float | None) -> Side | None:
+        return side if side is None or not ms else replace(side, alone=scale * ms)
+
+    return [
+        replace(pair, before=scaled(pair.before, times[i][0]), after=scaled(pair.after, times[i][1]))
+        for i, pair in enumerate(pairs)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ by a model
+
+
+def _modelled(run: Run, drafts: tuple[Draft, Draft]) -> dict[str, Any]:
+    target: Any = run.target
+    estimates = [target.estimate(draft) for draft in drafts]
+    at = cache(lambda batch: target.at(batch=batch))
+
+    def predict(layer: Layer, batch: int) -> float | None:
+        alone: Any = SimpleNamespace(layers=[layer], passes=(), parameters=0, peak_elements=0)
+        try:
+            return float(at(batch).estimate(alone).latency_ms)
+        except PenjingError:  # no tile of such a layer fits
+            return None
+
+    sides: list[list[Side]] = []
+    others: dict[str, list[float]] = {}
+    for i, (draft, estimate) in enumerate(zip(drafts, estimates, strict=True)):
+        count = len(draft.layers)
+        sides.append(
+            [
+                Side(layer, row.latency_ms, row.latency_ms, row.energy_mj, row.bound, row.utilisation)
+                for layer, row in zip(draft.layers, estimate.rows[:count], strict=True)
+            ]
+        )
+        for row, one in zip(estimate.rows[count:], draft.passes, strict=True):
+            others.setdefault(one.operator, [0.0, 0.0])[i] += row.latency_ms
+    totals = [estimate.latency_ms for estimate in estimates]
+    setting = Setting(
+        name=target.name,
+        predict=predict,
+        total=totals[1],
+        batch=target.batch,
+        noise=MODELLED_NOISE,
+        modelled=True,
+        skips=target.zeros == "skipped",
+        array_depthwise=target.depthwise == "array",
+    )
+    return _facts(drafts, target.name, _pairs(*sides), others, totals, setting) | {"how": "modelled"}
+
+
+# ----------------------------------------------------------------------------------------------------- what is told
+
+
+def _pairs(before: Iterable[Side], after: Iterable[Side]) -> list[Pair]:
+    """Return the layers in the order of execution, each with the one of its name on the other side."""
+    first, second = _by_name(before), _by_name(after)
+    return [Pair(name, first.get(name), second.get(name)) for name in {**first, **second}]
+
+
+def _by_name(sides: Iterable[Side]) -> dict[str, Side]:
+    """Return layers by name; the second time that one runs bears a number."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for side in sides:
+        name = side.layer.name
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name} #{seen[name]}"] = side
+    return found
+
+
+def _facts(
+    drafts: tuple[Draft, Draft],
+    name: str,
+    pairs: Sequence[Pair],
+    others: Mapping[str, Sequence[float]],
+    totals: Sequence[float],
+    setting: Setting,
+) -> dict[str, Any]:
+    found = slow(pairs, setting)
+    uncut = [p for p in pairs if p.before and p.after and p.before.work == p.after.work]
+    return _head(drafts, name, totals) | {
+        "noise": setting.noise,
+        "note": "" if len(found) <= MOST else f"{len(found)} layers lag; those {MOST} that lose most were looked into.",
+        "uncut": [p.name for p in uncut],
+        "layers": [_row(pair, setting) for pair in pairs],
+        "others": [
+            {"operator": operator, "kind": between.kind(operator), "before_ms": before, "after_ms": after}
+            for operator, (before, after) in others.items()
+        ],
+        "findings": [asdict(find(pair, setting)) for pair in found[:MOST]],
+    }
+
+
+def _head(drafts: tuple[Draft, Draft], name: str, totals: Sequence[float]) -> dict[str, Any]:
+    macs = [sum(layer.macs for layer in draft.layers) for draft in drafts]
+    return {"on": name, "before_ms": totals[0], "after_ms": totals[1], "before_macs": macs[0], "after_macs": macs[1]}
+
+
+def _whole(drafts: tuple[Draft, Draft], name: str, totals: Sequence[float], why: str) -> dict[str, Any]:
+    """Return what is known where a runtime tells no times of layers."""
+    nothing: dict[str, Any] = {"uncut": [], "layers": [], "others": [], "findings": []}
+    return _head(drafts, name, totals) | {"noise": NOISE, "note": why, "how": "whole"} | nothing
+
+
+def _row(pair: Pair, setting: Setting) -> dict[str, Any]:
+    layer = pair.after or pair.before
+    assert layer is not None
+    return {
+        "name": pair.name,
+        "kind": layer.layer.kind,
+        "before": pair.before and _told(pair.before, setting),
+        "after": pair.after and _told(pair.after, setting),
+        "lost_ms": pair.lost,
+    }
+
+
+def _told(side: Side, setting: Setting) -> dict[str, Any]:
+    layer = side.layer
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "groups": layer.groups,
+        "kernel": list(layer.kernel),
+        "positions": layer.positions,
+        "macs": layer.macs,
+        "density": layer.density,
+        "measured_ms": None if setting.modelled else side.ms,
+        "predicted_ms": side.alone,
+        "energy_mj": side.energy_mj,
+        "bound": side.bound,
+        "utilisation": side.utilisation,
+    }
