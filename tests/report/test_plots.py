@@ -3,7 +3,6 @@ import re
 from typing import Any
 
 import matplotlib
-import pytest
 
 from penjing.report import plots
 from penjing.report.results import read
