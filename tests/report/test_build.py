@@ -201,7 +201,7 @@ def test_names_are_unique_and_every_reference_resolves(results: dict[str, Any]) 
 def test_every_figure_has_words_and_follows_the_theme(results: dict[str, Any]) -> None:
     html = render(results)
     figures = re.findall(r"<figure.*?</figure>", html, re.S)
-    assert len(figures) == 4
+    assert len(figures) == 5
     for figure in figures:
         assert len(re.findall(r'role="img" aria-label="[^"]{40,}"', figure)) == 2
         assert "<figcaption>" in figure

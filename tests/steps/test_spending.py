@@ -1,0 +1,115 @@
+"""Where the time of a real run goes: all of it, on a runtime and by a model, also when the budget is missed."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import penjing
+from penjing.core.errors import Missed, PlanError
+from penjing.report import explain
+from penjing.steps import spending as module
+from penjing.steps.prune import prune
+from tiny import TinyNet
+
+EXAMPLE = torch.randn(2, 3, 8, 8)
+
+
+def total(found: dict, side: str) -> float:
+    """Add up all the times of one side."""
+    layers = [one[side] for one in found["layers"] if one[side]]
+    times = [one["predicted_ms"] if one["measured_ms"] is None else one["measured_ms"] for one in layers]
+    return sum(times) + sum(one[f"{side}_ms"] for one in found["others"])
+
+
+def test_measured_times_add_up_to_the_latency(tmp_path):
+    steps = [prune(criterion="l1"), "export", "check"]
+    result = penjing.run(TinyNet(64), None, steps, "macs=0.5x", example=EXAMPLE, folder=tmp_path / "run")
+    found, (original, small) = result.results["spending"], result.results["rows"]
+    assert found["how"] == "measured" and found["on"] == "onnxruntime"
+    for side, row in (("before", original), ("after", small)):
+        assert total(found, side) == pytest.approx(row["latency"]["median_ms"], rel=1e-6)
+        assert found[f"{side}_macs"] == row["macs"]
+    by_name = {one["name"]: one for one in found["layers"]}
+    assert set(by_name) == {"stem", "conv1", "conv2", "linear"}
+    assert by_name["conv1"]["after"]["out_channels"] == result.model.conv1.out_channels
+    assert by_name["conv1"]["before"]["predicted_ms"] > 0
+    assert "Layers, by the time lost" in explain.text(json.loads((tmp_path / "run" / "results.json").read_text()))
+
+
+def test_no_seconds_no_predictions(monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.0)
+    result = penjing.run(TinyNet(), None, [prune(criterion="l1")], "macs=0.5x", example=EXAMPLE)
+    halves = [half for one in result.results["spending"]["layers"] for half in (one["before"], one["after"])]
+    assert all(half["predicted_ms"] is None and half["measured_ms"] > 0 for half in halves)
+
+
+def test_a_model_tells_each_layer_and_what_bounds_it():
+    result = penjing.run(
+        TinyNet(32), None, [prune(criterion="l1"), "export", "check"], "latency=0.8x", example=EXAMPLE,
+        target="eyeriss_v1",
+    )  # fmt: skip
+    found, rows = result.results["spending"], result.results["rows"]
+    assert found["how"] == "modelled" and found["on"] == "eyeriss_v1"
+    for side, row in (("before", rows[0]), ("after", rows[1])):
+        assert total(found, side) == pytest.approx(row["target"]["latency"])
+        assert found[f"{side}_ms"] == pytest.approx(row["target"]["latency"])
+    halves = [one["after"] for one in found["layers"]]
+    assert all(half["measured_ms"] is None and half["energy_mj"] > 0 and half["bound"] for half in halves)
+
+
+def test_a_missed_budget_is_explained_as_well(tmp_path, monkeypatch):
+    from penjing.steps.price import Pricer
+
+    monkeypatch.setattr(Pricer, "measure", lambda self, model: {"size": 1.0})
+    monkeypatch.setattr(Pricer, "__call__", lambda self, plan: {"size": 1.0})
+    steps = [prune(criterion="l1"), "export", "check"]
+    with pytest.raises(Missed):
+        penjing.run(TinyNet(32), None, steps, "size=0.3x", example=EXAMPLE, folder=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["spending"]["layers"]
+
+
+def test_a_runtime_without_a_profile_is_told_whole(monkeypatch):
+    def refuse(subject, **how):
+        raise PlanError("it tells no times of single layers.")
+
+    monkeypatch.setattr(module, "profile", refuse)
+    result = penjing.run(TinyNet(), None, [prune(criterion="l1")], "macs=0.5x", example=EXAMPLE)
+    found = result.results["spending"]
+    assert found["how"] == "whole" and found["layers"] == [] and "no times of single layers" in found["note"]
+    assert found["before_ms"] == result.results["rows"][0]["latency"]["median_ms"]
+
+
+class Twice(nn.Module):
+    """One layer that runs twice, the second time on a quarter of the positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(torch.relu(self.stem(x))))
+        x = torch.relu(self.conv(nn.functional.max_pool2d(x, 2)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_layer_that_runs_twice_has_two_rows():
+    result = penjing.run(Twice(), None, [prune(criterion="l1")], "macs=0.6x", example=EXAMPLE)
+    found = result.results["spending"]
+    rows = {one["name"]: one for one in found["layers"]}
+    assert set(rows) == {"stem", "conv", "conv #2", "head"}
+    assert rows["conv"]["after"]["macs"] == 4 * rows["conv #2"]["after"]["macs"]
+    assert total(found, "after") == pytest.approx(found["after_ms"])
+
+
+def test_what_is_known_is_not_measured_again(monkeypatch):
+    from penjing.core.journal import Journal
+    from penjing.targets import default
+
+    class Before:
+        journal, target = Journal(), default()
+
+    Before.journal.found("where the time goes", {"how": "measured"})
+    monkeypatch.setattr(module, "profile", lambda *args, **how: pytest.fail("measured again"))
+    assert module.spending(None, Before, (None, None), (None, None), (None, None)) == {"how": "measured"}
