@@ -1,10 +1,13 @@
 """Why it is not faster, in words: what is said follows from the numbers, and what is not known is said to be so."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from penjing.cli import app
 from penjing.core.errors import RecipeError
 from penjing.report import explain
 from penjing.report.build import render
@@ -81,3 +84,20 @@ def test_the_page_shows_causes_and_escapes_names(results: dict[str, Any]) -> Non
     page = render(results)
     assert "<h2>Where the time goes</h2>" in page and "keep 12 or 16 in place of 13" in page
     assert "&lt;b&gt;conv1&lt;/b&gt;" in page and "<b>conv1</b>" not in page
+
+
+def test_the_verb_prints_it_and_says_in_one_sentence_what_is_wrong(results: dict[str, Any], tmp_path: Path) -> None:
+    def said(*arguments: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(app, ["explain", *arguments])
+        return done.exit_code, done.stdout, done.stderr
+
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert said(str(tmp_path)) == (0, f"{explain.text(results)}\n", "")
+    code, told, _ = said(str(tmp_path), "--json")
+    assert code == 0 and json.loads(told) == json.loads(json.dumps(explain.facts(results)))
+    for text, words in (("{", "cannot be read"), ("[]", "key: value pairs"), ('{"penjing": "0.1.0"}', "have no name")):
+        (tmp_path / "results.json").write_text(text)
+        code, told, wrong = said(str(tmp_path))
+        assert code == 2 and not told and words in wrong and wrong.count("\n") == 1
+    code, told, wrong = said(str(tmp_path / "nowhere"))
+    assert code == 2 and "nowhere/results.json cannot be read: No such file or directory" in wrong

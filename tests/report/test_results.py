@@ -9,6 +9,7 @@ from penjing.report.results import read
 
 OPTIONAL = {
     "recipe", "validation", "diagnostics", "rounds", "memory", "nonzero", "latency", "ratio", "note", "detail", "line",
+    "spending",
 }  # fmt: skip
 FREE = {"versions", "files", "diagnostics", "predicted", "measured"}
 
@@ -42,7 +43,7 @@ def test_every_missing_key_is_named(results: dict[str, Any]) -> None:
 
 
 def test_optional_keys_may_be_absent(results: dict[str, Any]) -> None:
-    for key in ("recipe", "validation", "diagnostics", "rounds"):
+    for key in ("recipe", "validation", "diagnostics", "rounds", "spending"):
         del results[key]
     for row in results["rows"]:
         for key in ("latency", "ratio", "memory", "note"):

@@ -58,6 +58,7 @@ def test_a_missed_budget_is_an_error_that_leaves_its_results(folder, tmp_path, m
         penjing.run(TinyNet(width=32), folder, [prune(criterion="l1"), "export", "check"], "size=0.3x", folder=out)
     results = json.loads((out / "results.json").read_text())
     assert [line["met"] for line in results["budget"]] == [False]
+    assert results["spending"]["layers"], "that is when people ask where the time goes"
     assert "Budget missed" in (out / "report.html").read_text() and (out / "model.onnx").exists()
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a real run goes: all of it, on a runtime and by a model, also when the budget is missed."""
+"""Where the time of a real run goes: all of it, on a runtime and by a model."""
 
 import json
 
@@ -7,13 +7,29 @@ import torch
 from torch import nn
 
 import penjing
-from penjing.core.errors import Missed, PlanError
+from penjing.core.errors import PlanError
+from penjing.exporting.onnx import export_onnx
 from penjing.report import explain
 from penjing.steps import spending as module
+from penjing.steps.original import drafted
 from penjing.steps.prune import prune
+from penjing.steps.state import Run, State
 from tiny import TinyNet
 
 EXAMPLE = torch.randn(2, 3, 8, 8)
+
+
+class Twice(nn.Module):
+    """One layer that runs twice, the second time on a quarter of the positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(torch.relu(self.stem(x))))
+        x = torch.relu(self.conv(nn.functional.max_pool2d(x, 2)))
+        return self.head(x.mean((2, 3)))
 
 
 def total(found: dict, side: str) -> float:
@@ -38,11 +54,24 @@ def test_measured_times_add_up_to_the_latency(tmp_path):
     assert "Layers, by the time lost" in explain.text(json.loads((tmp_path / "run" / "results.json").read_text()))
 
 
-def test_no_seconds_no_predictions(monkeypatch):
+@pytest.fixture
+def alone(tmp_path):
+    """Return what tells the spending of a network that nothing was cut from."""
+
+    def told(model):
+        model = model.eval()
+        run, state = Run(tmp_path), State(model, model, None, ((EXAMPLE,), {}))
+        file = export_onnx(model, (EXAMPLE,), {}, tmp_path / "model.onnx", quick=True)
+        timing, draft = run.measure("it", {"it": file})["it"], drafted(model, state.example)
+        return module.spending(state, run, (draft, draft), (file, file), (timing, timing))
+
+    return told
+
+
+def test_no_seconds_no_predictions(alone, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.0)
-    result = penjing.run(TinyNet(), None, [prune(criterion="l1")], "macs=0.5x", example=EXAMPLE)
-    halves = [half for one in result.results["spending"]["layers"] for half in (one["before"], one["after"])]
-    assert all(half["predicted_ms"] is None and half["measured_ms"] > 0 for half in halves)
+    halves = [half for one in alone(Twice())["layers"] for half in (one["before"], one["after"])]
+    assert halves and all(half["predicted_ms"] is None and half["measured_ms"] > 0 for half in halves)
 
 
 def test_a_model_tells_each_layer_and_what_bounds_it():
@@ -59,48 +88,23 @@ def test_a_model_tells_each_layer_and_what_bounds_it():
     assert all(half["measured_ms"] is None and half["energy_mj"] > 0 and half["bound"] for half in halves)
 
 
-def test_a_missed_budget_is_explained_as_well(tmp_path, monkeypatch):
-    from penjing.steps.price import Pricer
-
-    monkeypatch.setattr(Pricer, "measure", lambda self, model: {"size": 1.0})
-    monkeypatch.setattr(Pricer, "__call__", lambda self, plan: {"size": 1.0})
-    steps = [prune(criterion="l1"), "export", "check"]
-    with pytest.raises(Missed):
-        penjing.run(TinyNet(32), None, steps, "size=0.3x", example=EXAMPLE, folder=tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["spending"]["layers"]
-
-
-def test_a_runtime_without_a_profile_is_told_whole(monkeypatch):
+def test_a_runtime_without_a_profile_is_told_whole(alone, monkeypatch):
     def refuse(subject, **how):
         raise PlanError("it tells no times of single layers.")
 
     monkeypatch.setattr(module, "profile", refuse)
-    result = penjing.run(TinyNet(), None, [prune(criterion="l1")], "macs=0.5x", example=EXAMPLE)
-    found = result.results["spending"]
+    found = alone(Twice())
     assert found["how"] == "whole" and found["layers"] == [] and "no times of single layers" in found["note"]
-    assert found["before_ms"] == result.results["rows"][0]["latency"]["median_ms"]
+    assert found["before_ms"] > 0
 
 
-class Twice(nn.Module):
-    """One layer that runs twice, the second time on a quarter of the positions."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.conv, self.head = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1), nn.Linear(16, 3)
-
-    def forward(self, x):
-        x = torch.relu(self.conv(torch.relu(self.stem(x))))
-        x = torch.relu(self.conv(nn.functional.max_pool2d(x, 2)))
-        return self.head(x.mean((2, 3)))
-
-
-def test_a_layer_that_runs_twice_has_two_rows():
-    result = penjing.run(Twice(), None, [prune(criterion="l1")], "macs=0.6x", example=EXAMPLE)
-    found = result.results["spending"]
+def test_a_layer_that_runs_twice_has_two_rows(alone):
+    found = alone(Twice())
     rows = {one["name"]: one for one in found["layers"]}
     assert set(rows) == {"stem", "conv", "conv #2", "head"}
     assert rows["conv"]["after"]["macs"] == 4 * rows["conv #2"]["after"]["macs"]
     assert total(found, "after") == pytest.approx(found["after_ms"])
+    assert found["uncut"] == list(rows)
 
 
 def test_what_is_known_is_not_measured_again(monkeypatch):

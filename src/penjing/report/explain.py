@@ -81,7 +81,7 @@ def grouped(spending: Spending) -> list[Group]:
 def brings(group: Group, spending: Spending) -> str:
     """Say what a remedy is predicted to bring.
 
-    >>> nothing = Spending("x", "measured", 2, 1, 1, 1, [], [], [], [])
+    >>> nothing = Spending("x", "measured", 2, 1, 1, 1, [], [], [], [], 0.1)
     >>> brings(Group(("a",), "odd width", "", "", 0.25), nothing).replace(units.GAP, " ")
     '0.250 ms (25 %)'
     """

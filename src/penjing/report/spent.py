@@ -12,9 +12,9 @@ class Half:
     in_channels: int
     out_channels: int
     macs: float
+    measured_ms: float | None
+    predicted_ms: float | None
     density: float = 1.0
-    measured_ms: float | None = None
-    predicted_ms: float | None = None
     energy_mj: float | None = None
     bound: str = ""
     utilisation: float | None = None
@@ -36,9 +36,9 @@ class Layer:
 
     name: str
     kind: str
-    before: Half | None = None
-    after: Half | None = None
-    lost_ms: float = 0.0
+    before: Half | None
+    after: Half | None
+    lost_ms: float
 
     @property
     def before_ms(self) -> float:
@@ -77,7 +77,7 @@ class Other:
     operator: str
     before_ms: float
     after_ms: float
-    kind: str = ""
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Finding:
     cause: str
     detail: str
     remedy: str
-    brings: float | None = None
+    brings: float | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Spending:
     others: list[Other]
     findings: list[Finding]
     uncut: list[str]
-    noise: float = 0.0
+    noise: float
     note: str = ""
 
     @property
