@@ -25,6 +25,7 @@ from penjing import api, targets, zoo
 from penjing.data import Data, load
 from penjing.exporting.measure import ratio
 from penjing.exporting.onnx import export_onnx
+from penjing.exporting.runtimes.subject import Subject
 from penjing.steps.original import original_of
 from penjing.steps.prune import prune
 from penjing.steps.recalibrate import recalibrate
@@ -130,7 +131,7 @@ def as_fast(network: Network, budget: str, seed: int, where: argparse.Namespace)
             run = Run(Path(folder), {"macs": f"{share}x"}, seed)
             cut, _ = prune(images=CALIBRATION, allocator="greedy").decide(state, run)
             file = export_onnx(cut.model, *state.example, run.scratch / "cut.onnx", quick=True)
-            files = {"original": original_of(state, run).file, "cut": file}
+            files = {"original": original_of(state, run).subject, "cut": Subject(file, cut.model, state.example)}
             timings = run.measure("the cut", files)
             faster = ratio(timings["cut"], timings["original"]).median
             low, high = (share, high) if faster <= wanted else (low, share)

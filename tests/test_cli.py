@@ -162,7 +162,7 @@ def test_a_flag_overrides_the_file(given, tmp_path, name, text, value):
     (tmp_path / "r.yaml").write_text(RECIPE)
     said = given("run", "r.yaml", f"--{name}", text)
     assert said[name] == value and type(said[name]) is type(value)
-    rest = {"model": "tiny:failing", "data": "pictures", "seed": 9, "threads": 7, "batch": 1}
+    rest = {"model": "tiny:failing", "data": "pictures", "seed": 9, "threads": 7, "batch": None}
     assert all(said[key] == rest[key] for key in rest if key != name)
 
 

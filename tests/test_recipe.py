@@ -37,7 +37,7 @@ def test_keys_are_set_by_their_path(tmp_path):
     asked = changes(["steps.1.train.epochs=7", "steps.2.export.images=9", "seed=4", "target.batch=3"])
     recipe = read(written(tmp_path, GOOD), asked)
     assert (recipe.steps[1].epochs, recipe.steps[2].images, recipe.seed) == (7, 9, 4)
-    assert (recipe.target.threads, recipe.target.batch) == (1, 3)
+    assert (recipe.target.threads, recipe.target.batch) == (None, 3)
 
 
 def test_a_step_is_called_by_its_name_where_there_is_one_of_it(tmp_path):

@@ -33,6 +33,7 @@ from penjing.data.load import as_data
 from penjing.dry_run import Preview, previewed
 from penjing.exporting import bundle
 from penjing.exporting.measure import check_target
+from penjing.exporting.runtimes.subject import check_precision
 from penjing.graph.blocks import lost
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
@@ -123,8 +124,8 @@ def run(
     example: Any = None,
     target: Any = None,
     seed: int = 0,
-    threads: int = 1,
-    batch: int = 1,
+    threads: int | None = None,
+    batch: int | None = None,
     references: Sequence[str] = (),
     command: str = "",
     recipe: str = "",
@@ -143,7 +144,7 @@ def run(
     there, to the same result. ``example`` is an input batch of two, taken from the data by default. ``target`` is
     what the network is made for: a preset's name, a YAML file, or what ``penjing.targets.find`` returns, by default
     ONNX Runtime on this machine; it tells what the budget may bound. ``threads`` and ``batch`` say how latency is
-    measured, and of how many samples a model of the hardware tells the costs.
+    measured, and of how many samples a model of the hardware tells the costs, by default as the target does.
     ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
     and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train). ``command``
     and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
@@ -158,10 +159,9 @@ def run(
     Raises: Missed when the exported file misses the budget; ResumeError when the folder holds another unfinished run,
     or another process works in it; PenjingError for everything a user can mend.
     """
-    check_target(threads, batch)
+    made_for, threads, batch = _target(target, threads, batch)
     crew = Workers.of(workers, timeout)
     refuse_tracker(track, folder)
-    made_for = _target(target, batch)
     todo, wanted, start = _begin(model, data, steps, budget, made_for, example, seed, references)
     original, data = start.original, start.data
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
@@ -212,8 +212,8 @@ def preview(
     example: Any = None,
     target: Any = None,
     seed: int = 0,
-    threads: int = 1,
-    batch: int = 1,
+    threads: int | None = None,
+    batch: int | None = None,
     references: Sequence[str] = (),
     workers: int | str = 0,
     timeout: float = 600.0,
@@ -226,10 +226,9 @@ def preview(
 
     Raises: Infeasible when the budget cannot be met; PenjingError for everything a user can mend.
     """
-    check_target(threads, batch)
+    made_for, threads, batch = _target(target, threads, batch)
     steps = usual_steps() if steps is None else steps
     crew = Workers.of(workers, timeout)
-    made_for = _target(target, batch)
     todo, wanted, start = _begin(model, data, steps, budget, made_for, example, seed, references)
     with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
         return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch, workers=crew, target=made_for))
@@ -249,8 +248,8 @@ def frontier(
     example: Any = None,
     target: Any = None,
     seed: int = 0,
-    threads: int = 1,
-    batch: int = 1,
+    threads: int | None = None,
+    batch: int | None = None,
     workers: int | str = 0,
     timeout: float = 600.0,
 ) -> Frontier:
@@ -263,8 +262,8 @@ def frontier(
 
     Raises: Infeasible when no share can be reached; PenjingError for everything a user can mend.
     """
-    check_target(threads, batch)
-    made_for, crew = _target(target, batch), Workers.of(workers, timeout)
+    made_for, threads, batch = _target(target, threads, batch)
+    crew = Workers.of(workers, timeout)
     asked_for = shares_of(cost, shares)
     cut, *recover = ordered(usual_steps(epochs, lr, criterion, allocator)[:-2])
     todo, wanted, start = _begin(model, data, [cut, *recover], {cost: asked_for[0]}, made_for, example, seed)
@@ -286,16 +285,23 @@ def frontier(
     return found
 
 
-def _target(given: Any, batch: int) -> Target:
-    """Return what the network is made for, for batches of this size.
+def _target(given: Any, threads: int | None, batch: int | None) -> tuple[Target, int, int]:
+    """Return what the network is made for, and on how many threads and in what batches latency is measured.
 
-    Raises: PlanError for what is no target.
+    Raises: PlanError for what is no target, or cannot be on this machine; MissingExtra for a runtime that is not there.
     """
-    found = targets.find("onnxruntime" if given is None else given) if isinstance(given, str | Path | None) else given
+    found: Any = given
+    if given is None or isinstance(given, str | Path):
+        found = targets.default() if given is None else targets.find(given)
     if not hasattr(found, "estimate"):
         raise PlanError(f"{given!r} is no target; give a name that penjing target list shows, or a YAML file.")
-    at: Target = found.at(batch=batch)
-    return at
+    threads = getattr(found, "threads", 1) if threads is None else threads
+    batch = found.batch if batch is None else batch
+    check_target(threads, batch)
+    if found.runtime:
+        check_precision(found.runtime, found.precision, build("runtime", found.runtime).precisions())
+        return found.at(threads=threads, batch=batch), threads, batch
+    return found.at(batch=batch), threads, batch
 
 
 def _begin(

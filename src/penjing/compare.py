@@ -60,7 +60,7 @@ def bench(
     rounds: int = 40,
     split: Any = None,
     runtime: str = "onnxruntime",
-    precision: str = "f32",
+    precision: str = "fp32",
     layers: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure ONNX files side by side; return a row a file, with the ratio of the first one's latency to its own.

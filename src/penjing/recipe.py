@@ -45,8 +45,8 @@ class Target:
     ] = "onnxruntime"
     precision: Annotated[str | None, Key("Numbers the target computes in, such as int8; by default its own.")] = None
     frame_rate: Annotated[float | None, Key("Frames a second, for the average power on the target.")] = None
-    threads: Annotated[int, Key("Threads of the runtime when latency is measured.", least=1)] = 1
-    batch: Annotated[int, Key("Batch size when latency is measured.", least=1)] = 1
+    threads: Annotated[int | None, Key("Threads of the runtime when latency is measured.", least=1)] = None
+    batch: Annotated[int | None, Key("Batch size when latency is measured.", least=1)] = None
 
 
 @dataclass(frozen=True)

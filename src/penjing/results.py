@@ -17,6 +17,7 @@ import penjing
 from penjing.data.data import Data
 from penjing.exporting.measure import Timing, cpu_name, ratio
 from penjing.exporting.onnx import export_onnx
+from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.steps.original import counted, drafted, estimated, original_of
@@ -48,7 +49,8 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     for i, (name, model, _) in enumerate(networks[1:]):
         ready = next(reversed(list(state.files.values())), None) if name == "penjing" else None
         files[name] = ready or export_onnx(model, *state.example, run.scratch / f"reference{i}.onnx")
-    timings = run.measure("all files", files)
+    subjects = {name: Subject(files[name], model, state.example) for name, model, _ in networks}
+    timings = run.measure("all files", subjects)
     drafts = {name: drafted(model, state.example) for name, model, _ in networks}
     rows = [
         row(name, model, drafts[name], state, run, timings, note) | {"size": file_bytes(files[name])}

@@ -1,19 +1,18 @@
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from penjing.costs.probe import Shape
 from penjing.costs.staircase import learn_step
-from penjing.costs.table import LayerTable
+from penjing.costs.table import LayerTable, Timer
 
 
-def machine(block: int, crooked: float = 1.0, noise: float = 0.0) -> Callable[[Shape, int, int], float]:
+def machine(block: int, crooked: float = 1.0, noise: float = 0.0) -> Timer:
     """Return a timer that computes in blocks of channels, and takes longer where a count is no multiple of 4."""
     random = np.random.default_rng(0)
 
-    def timer(shape: Shape, threads: int, batch: int) -> float:
+    def timer(shape: Shape, *conditions: object) -> float:
         assert shape.in_channels == shape.out_channels
         padded = math.ceil(shape.in_channels / block) * block
         slow = crooked if shape.in_channels % 4 else 1.0

@@ -19,8 +19,9 @@ class FakeTimer:
     def __init__(self) -> None:
         self.asked: list[tuple[Shape, int, int]] = []
 
-    def __call__(self, shape: Shape, threads: int, batch: int) -> float:
+    def __call__(self, shape: Shape, threads: int, batch: int, runtime: str, precision: str) -> float:
         self.asked.append((shape, threads, batch))
+        self.on = runtime, precision
         return shape.macs / 1e6
 
 
@@ -33,6 +34,13 @@ def test_each_shape_is_timed_once() -> None:
     assert table.predict(layers) == pytest.approx(expected)
     assert [(shape.in_channels, shape.out_channels) for shape, _, _ in timer.asked] == [(16, 16), (16, 32), (32, 10)]
     assert {(threads, batch) for _, threads, batch in timer.asked} == {(2, 4)}
+    assert timer.on == ("onnxruntime", "fp32")
+
+
+def test_the_runtime_asked_for_is_timed() -> None:
+    timer = FakeTimer()
+    LayerTable(timer=timer, runtime="openvino", precision="bf16").predict([conv(16, 16)])
+    assert timer.on == ("openvino", "bf16")
 
 
 def test_a_table_is_a_cheap_cost() -> None:
@@ -107,7 +115,7 @@ def test_times_of_another_machine_are_left_alone(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "cpu_name", lambda: "another")
     assert LayerTable().load(tmp_path / "t.json") == 0
     monkeypatch.undo()
-    monkeypatch.setattr(module, "runtime_name", lambda: "onnxruntime 0.1")
+    monkeypatch.setattr(module, "runtime_name", lambda *_: "onnxruntime 0.1")
     assert LayerTable().load(tmp_path / "t.json") == 0
 
 

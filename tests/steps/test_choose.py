@@ -50,7 +50,7 @@ def test_two_cuts_of_one_run_know_the_same_times(tmp_path, monkeypatch):
     """Or the second, gone on with, would choose by other times than those that it searched by."""
     timed = []
 
-    def time_shape(shape, threads, batch):
+    def time_shape(shape, *conditions):
         timed.append(shape)
         return 0.01 * len(timed)
 

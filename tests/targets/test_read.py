@@ -32,7 +32,7 @@ BOX = """
 kind: runtime
 runtime: onnxruntime
 threads: 2
-precision: f32
+precision: fp32
 cpu: some processor
 layers: [{kind: conv, ms: 0.5}]
 """
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_one_sentence(name: str, tmp_path: Path) -> None:
     [
         ("runtime: onnxruntime", "", "runtime is missing"),
         ("threads: 2", "threads: 0", "threads = 0 must be more than 0"),
-        ("precision: f32", "precision: f31", "precision = 'f31' is none of fp32"),
+        ("precision: fp32", "precision: f32", "precision = 'f32' is none of fp32"),
         ("cpu:", "cpus:", "there is no key 'cpus'. Did you mean 'cpu'?"),
         ("threads: 2", "rows: 2", "there is no key 'rows'"),
     ],

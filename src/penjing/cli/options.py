@@ -37,6 +37,7 @@ class Spelling(NamedTuple):
 
 SPELLINGS: Mapping[Any, Spelling] = {
     int: Spelling(int),
+    int | None: Spelling(int),
     Path | None: Spelling(Path),
     int | float: Spelling(str, "NUMBER", _number),
     float | None: Spelling(float),
@@ -64,7 +65,7 @@ Runtime = Annotated[
     typer.Option(help="Where to measure: see penjing list runtimes.", autocompletion=completion.registered("runtime")),
 ]
 Precision = Annotated[
-    str, typer.Option(help="What 32-bit floats are computed in: f32, or bf16 where the runtime and the CPU do.")
+    str, typer.Option(help="What 32-bit floats are computed in: fp32, or bf16 where the runtime and the CPU do.")
 ]
 Numbers = Annotated[str | None, _of("mean")]
 Set = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from penjing.cli import completion, options
 from penjing.cli.manners import manners
+from penjing.cli.measure import EPILOG, measure
 
 app = typer.Typer(
     name="target", help="Show the hardware that networks are made for, and check a file of your own.",
@@ -67,3 +68,6 @@ def check(
             return
         typer.echo(describe.described(target))
         typer.echo("\n".join(["", f"{file} can be used.", *describe.notes(target)]))
+
+
+app.command(epilog=EPILOG)(measure)

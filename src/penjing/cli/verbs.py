@@ -286,7 +286,7 @@ def bench(
     threads: options.Threads = 1,
     batch: options.Batch = 1,
     runtime: options.Runtime = "onnxruntime",
-    precision: options.Precision = "f32",
+    precision: options.Precision = "fp32",
     layers: Annotated[bool, typer.Option("--layers", help="Also tell each operator's time, by its layer.")] = False,
     rounds: Annotated[int, typer.Option(help="How many times the files take turns.", min=5)] = 40,
     data: Annotated[

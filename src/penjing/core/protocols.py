@@ -107,6 +107,9 @@ class Runtime(Protocol):
     def version(self) -> str:
         """Return the version of the library."""
 
+    def precisions(self) -> Sequence[str]:
+        """Return what it computes 32-bit floats in on this machine, of ``fp32`` and ``bf16``."""
+
     def open(self, subject: Any, threads: int, batch: int | None, precision: str) -> Callable[[], Sequence[Any]]:
         """Return what runs the subject once, on inputs of its own, and returns the outputs."""
 

@@ -73,7 +73,7 @@ class Shape:
 
 
 def time_shape(
-    shape: Shape, threads: int = 1, batch: int = 1, runtime: str = "onnxruntime", precision: str = "f32"
+    shape: Shape, threads: int = 1, batch: int = 1, runtime: str = "onnxruntime", precision: str = "fp32"
 ) -> float:
     """Time a layer of this shape with random weights, on a runtime that reads ONNX.
 
@@ -142,7 +142,7 @@ def _layer(shape: Shape, source: str, weight: Any, i: int) -> list[Any]:
         "pads": _pads(shape),
     }  # fmt: skip
     if shape.transposed:
-        options["output_padding"] = [max(need, 0) for need in _lacking(shape)]
+        options["output_padding"] = [max(need, 0) for need in lacking(shape)]
         dims = (shape.in_channels, out // shape.groups, *shape.kernel)
         conv = helper.make_node("ConvTranspose", [source, weight(name, *dims), bias], [f"c{i}"], **options)
     else:
@@ -167,12 +167,12 @@ def _end(shape: Shape, i: int) -> list[Any]:
 
 def _pads(shape: Shape) -> list[int]:
     """Return the padding, begins then ends, that gives the output the size it has."""
-    lacking = _lacking(shape)
-    total = [max(-need, 0) for need in lacking] if shape.transposed else [max(need, 0) for need in lacking]
+    needs = lacking(shape)
+    total = [max(-need, 0) for need in needs] if shape.transposed else [max(need, 0) for need in needs]
     return [t // 2 for t in total] + [t - t // 2 for t in total]
 
 
-def _lacking(shape: Shape) -> list[int]:
+def lacking(shape: Shape) -> list[int]:
     """Return how many elements the unpadded layer lacks along each dimension: of input, or of output if transposed."""
     rows = zip(shape.in_size, shape.out_size, shape.kernel, shape.stride, shape.dilation, strict=True)
     if shape.transposed:

@@ -24,13 +24,13 @@ KNOTS = (0.0, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 EVEN = 4
 """A width that is no multiple of this leaves the runtime's fast path, and is timed itself."""
 
-Timer = Callable[[Shape, int, int], float]
-"""Returns the milliseconds of a layer's shape on so many threads for so many samples."""
+Timer = Callable[[Shape, int, int, str, str], float]
+"""Returns the milliseconds of a layer's shape on so many threads, for so many samples, on a runtime, in a precision."""
 
 
 @dataclass
 class LayerTable:
-    """The latency of networks on ONNX Runtime, added up from layers that are timed when they are first asked for.
+    """The latency of networks on a runtime that reads ONNX, added up from layers timed when they are first asked for.
 
     A cost that is cheap once its shapes are known: each new one takes about 50 ms, a large one 0.3 s. Of a layer whose
     widest form ``calibrate`` has seen, a few widths are timed, and what lies between is read off the stair of ``step``
@@ -45,6 +45,8 @@ class LayerTable:
     batch: int = 1
     timer: Timer = time_shape
     times: dict[Shape, float] = field(default_factory=dict)
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
     scale: float = 1.0
     rest: float = 0.0
     step: int = 1
@@ -69,7 +71,7 @@ class LayerTable:
     def timed(self, shape: Shape) -> float:
         """Return the time of a shape that is timed itself, now or before."""
         if shape not in self.times:
-            self.times[shape] = self.timer(shape, self.threads, self.batch)
+            self.times[shape] = self.timer(shape, self.threads, self.batch, self.runtime, self.precision)
         return self.times[shape]
 
     def _between(self, shape: Shape, widest: tuple[int, int]) -> float:
@@ -147,7 +149,8 @@ class LayerTable:
 
     @property
     def _target(self) -> str:
-        return f"{runtime_name()}, {cpu_name()}, {self.threads} threads, batch {self.batch}"
+        name = runtime_name(self.runtime, self.precision)
+        return f"{name}, {cpu_name()}, {self.threads} threads, batch {self.batch}"
 
 
 def _family(shape: Shape) -> Shape:

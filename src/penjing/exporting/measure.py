@@ -68,7 +68,7 @@ def measure(
     threads: int = 1,
     batch: int = 1,
     runtime: str = "onnxruntime",
-    precision: str = "f32",
+    precision: str = "fp32",
     rounds: int = 40,
     warmup: int = 3,
     budget_seconds: float = 20.0,
@@ -102,7 +102,7 @@ def profile(
     threads: int = 1,
     batch: int = 1,
     runtime: str = "onnxruntime",
-    precision: str = "f32",
+    precision: str = "fp32",
 ) -> list[LayerTime]:
     """Return the time of each operator of a network, changes of layout among them, in the order of execution.
 
@@ -202,7 +202,7 @@ def clock_for(threads: int, own_threads: bool = False) -> tuple[Clock, str]:
     return (time.process_time, "process cpu") if own_threads else (time.thread_time, "cpu")
 
 
-def runtime_name(runtime: str = "onnxruntime", precision: str = "f32") -> str:
+def runtime_name(runtime: str = "onnxruntime", precision: str = "fp32") -> str:
     """Return the runtime, its version, and what it computes 32-bit floats in."""
     chosen: Runtime = build("runtime", runtime)
     return f"{runtime} {chosen.version()} {precision}"

@@ -9,6 +9,7 @@ from penjing.core.errors import Missed, PlanError
 from penjing.core.registry import register
 from penjing.costs.units import resolve, show
 from penjing.exporting.measure import ratio
+from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
 from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.price import asked, units
@@ -33,7 +34,8 @@ class check:  # noqa: N801  (registered under its own name)
             file = self._file(state)
             original = original_of(state, run)
             draft = drafted(state.model, state.example)
-            timings = run.measure(f"the file of {run.at}", {"original": original.file, "model": file})
+            subjects = {"original": original.subject, "model": Subject(file, state.model, state.example)}
+            timings = run.measure(f"the file of {run.at}", subjects)
             faster = ratio(timings["original"], timings["model"])
             here = {"latency": original.timing.median_ms / faster.median}
             costs = counted(draft) | {"size": float(file_bytes(file))} | here | estimated(draft, run.target)

@@ -15,6 +15,7 @@ from penjing.core.types import Plan
 from penjing.costs.units import show
 from penjing.exporting.measure import Timing
 from penjing.exporting.onnx import export_onnx
+from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.trace import trace
@@ -56,12 +57,17 @@ class Original:
         with self._stage("export the original"):
             return export_onnx(self._state.original, *self._state.example, self._run.scratch / "original.onnx")
 
+    @property
+    def subject(self) -> Subject:
+        """The original as runtimes take it."""
+        return Subject(self.file, self._state.original, self._state.example)
+
     @cached_property
     def timing(self) -> Timing:
         """The original's first measurement, which later ones are scaled to."""
-        file = self.file
+        subject = self.subject
         with self._stage("time the original") as said:
-            timing = self._run.measure("the original", {"original": file})["original"]
+            timing = self._run.measure("the original", {"original": subject})["original"]
             said.append(show(timing.median_ms, "ms"))
         return timing
 

@@ -18,6 +18,7 @@ from penjing.costs.table import LayerTable
 from penjing.costs.units import Asked, parse_budget, resolve, show
 from penjing.exporting.measure import ratio
 from penjing.exporting.onnx import export_onnx
+from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
@@ -100,8 +101,8 @@ class Pricer:
             kept = (f"{b.cost}={b.asked} with {show(costs[b.cost], units()[b.cost])}" for b in self.bounds)
             raise BudgetError(f"The budget asks for nothing: the original meets {', '.join(kept)}.")
 
-    def _timed(self, shape: Shape, threads: int, batch: int) -> float:
-        return timed(self.run, shape, threads, batch)
+    def _timed(self, shape: Shape, threads: int, batch: int, runtime: str, precision: str) -> float:
+        return timed(self.run, shape, batch)
 
     def wants(self, cost: str) -> bool:
         """Tell whether the budget bounds this cost."""
@@ -142,7 +143,7 @@ class Pricer:
         if self.wants("size"):
             found["size"] = float(file_bytes(file))
         if self.is_timed:
-            files = {"original": self.original.file, "candidate": file}
+            files = {"original": self.original.subject, "candidate": Subject(file, model, self.state.example)}
             timings = self.run.measure(f"a candidate of {self.run.at}", files)
             found["latency"] = ratio(timings["candidate"], timings["original"]).median * self.original.cost("latency")
         return found
@@ -179,10 +180,16 @@ class Predicting(Pricer):
         return {}
 
 
-def timed(run: Run, shape: Shape, threads: int, batch: int) -> float:
-    """Time a layer's shape, once a run."""
+def timed(run: Run, shape: Shape, batch: int) -> float:
+    """Time a layer's shape as this run measures latency, once a run; on ONNX Runtime where its runtime reads no files.
+
+    What is predicted on another runtime is a first guess that measurements correct.
+    """
+    runtime, precision = run.runtime
+    if not build("runtime", runtime).reads_files:
+        runtime, precision = "onnxruntime", "fp32"
     name = f"time of {shape}" if batch == run.batch else f"time of {shape} in batches of {batch}"
-    ms: float = run.journal.once(name, lambda: time_shape(shape, threads, batch))
+    ms: float = run.journal.once(name, lambda: time_shape(shape, run.threads, batch, runtime, precision))
     return ms
 
 

@@ -144,7 +144,7 @@ class Timed:
         if (shape, batch) not in self.known:
             if time.monotonic() >= self.until:
                 return None
-            self.known[shape, batch] = timed(self.run, shape, self.run.threads, batch)
+            self.known[shape, batch] = timed(self.run, shape, batch)
         return self.known[shape, batch]
 
 

@@ -21,6 +21,7 @@ from penjing.core.protocols import Target
 from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.exporting.measure import Timing, measure
+from penjing.exporting.runtimes.subject import Subject
 from penjing.training.checkpoint import Checkpoint
 from penjing.workers import Workers
 
@@ -128,11 +129,19 @@ class Run:
         console.emit("stage", **told)
         console.say(f"{name}: {told['detail'] or 'done'} ({seconds:.1f} s)")
 
-    def measure(self, what: str, files: Mapping[str, Path]) -> dict[str, Timing]:
-        """Measure files side by side, as this run measures latency, once; ``what`` says which they are."""
+    @property
+    def runtime(self) -> tuple[str, str]:
+        """What latency is measured on and in which precision: the target's, or ONNX Runtime where a model decides."""
+        target: Any = self.target
+        return (target.runtime, target.precision) if target.runtime else ("onnxruntime", "fp32")
+
+    def measure(self, what: str, subjects: Mapping[str, Subject]) -> dict[str, Timing]:
+        """Measure networks side by side, as this run measures latency, once; ``what`` says which they are."""
 
         def taken() -> dict[str, Any]:
-            timings = measure(files, threads=self.threads, batch=self.batch)
+            runtime, precision = self.runtime
+            how: dict[str, Any] = {"threads": self.threads, "batch": self.batch}
+            timings = measure(subjects, **how, runtime=runtime, precision=precision)
             return {name: asdict(timing) for name, timing in timings.items()}
 
         found = self.journal.recall(f"latency of {what}", taken)

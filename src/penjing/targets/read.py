@@ -174,8 +174,6 @@ def _runtime(file: _File, name: str) -> Runtime:
     runtime = file.text("runtime")
     if not runtime:
         raise file.error("runtime is missing; write for example runtime: onnxruntime.")
-    if "precision" in file.data:  # as some runtimes say it
-        file.data["precision"] = {"f32": "fp32", "f16": "fp16"}.get(str(file.data["precision"]), file.data["precision"])
     numbers = {key: file.number(key, what) for key, what in RUNTIME.items()}
     table = {key: file.data[key] for key in MEASURED if key in file.data}
     return Runtime(

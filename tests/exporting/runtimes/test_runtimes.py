@@ -19,7 +19,7 @@ from penjing.exporting.runtimes.torch_compile import torch_compile
 from ..nets import Plain, images
 
 
-def outputs(runtime: Runtime, subject: Subject, batch: int | None, precision: str = "f32") -> list[Any]:
+def outputs(runtime: Runtime, subject: Subject, batch: int | None, precision: str = "fp32") -> list[Any]:
     return [np.asarray(value) for value in runtime.open(subject, 1, batch, precision)()]
 
 
@@ -59,7 +59,7 @@ def test_torch_runs_the_module(plain: tuple[Plain, Path]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_torch_compiles_the_module(plain: tuple[Plain, Path], precision: str) -> None:
     subject = Subject(None, plain[0].eval(), ((images(1),), {}))
     timing = measure({"one": subject}, runtime="torch_compile", precision=precision, rounds=5)["one"]
@@ -72,7 +72,7 @@ def test_a_files_own_batch_is_kept_to(name: str, fixed: tuple[nn.Module, Path, l
     subject, runtime = Subject(fixed[1]), build("runtime", name)
     assert outputs(runtime, subject, None)[0].shape == (3, 3)
     with pytest.raises(PenjingError, match="batches of 3, not 2"):
-        runtime.open(subject, 1, 2, "f32")
+        runtime.open(subject, 1, 2, "fp32")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -81,14 +81,14 @@ def test_what_is_no_model_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     for file in ("broken.onnx", "missing.onnx"):
         with pytest.raises(PenjingError, match=rf"{file} is not a model O"):
-            build("runtime", name).open(Subject(tmp_path / file), 1, 1, "f32")
+            build("runtime", name).open(Subject(tmp_path / file), 1, 1, "fp32")
 
 
 def test_refusals_say_what_to_do(plain: tuple[Plain, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"a": plain[1]}
     with pytest.raises(RecipeError, match=r"no runtime 'openvin'\. Did you mean 'openvino'"):
         measure(files, runtime="openvin")
-    with pytest.raises(PlanError, match="onnxruntime does not compute in bf16 on this machine; take f32"):
+    with pytest.raises(PlanError, match="onnxruntime does not compute in bf16 on this machine; take fp32"):
         measure(files, precision="bf16")
     with pytest.raises(PlanError, match=r"no precision 'bf15' to measure in\. Did you mean 'bf16'"):
         measure(files, precision="bf15")
@@ -105,7 +105,7 @@ def test_refusals_say_what_to_do(plain: tuple[Plain, Path], monkeypatch: pytest.
 def test_a_runtime_names_itself(name: str) -> None:
     if name == "openvino":
         pytest.importorskip(name)
-    assert runtime_name(name, "f32").startswith(f"{name} {build('runtime', name).version()} f32")
+    assert runtime_name(name, "fp32").startswith(f"{name} {build('runtime', name).version()} fp32")
 
 
 def test_the_typical_time_forgets_the_disturbed_ones() -> None:

@@ -19,7 +19,7 @@ from penjing.exporting.session import fixed_batch, random_feeds, run, session
 @register("runtime")
 @dataclass(frozen=True)
 class onnxruntime:  # noqa: N801 - the name a target writes
-    """Run ONNX files on ONNX Runtime's processor kernels, as they are: f32 files in f32, quantised ones in int8."""
+    """Run ONNX files on ONNX Runtime's processor kernels, as they are: fp32 files in fp32, quantised ones in int8."""
 
     reads_files = True
     own_threads = False
@@ -30,13 +30,17 @@ class onnxruntime:  # noqa: N801 - the name a target writes
 
         return str(onnxruntime.__version__)
 
+    def precisions(self) -> list[str]:
+        """Return the one that files are written in."""
+        return ["fp32"]
+
     def open(self, subject: Subject, threads: int, batch: int | None, precision: str) -> Callable[[], Sequence[Any]]:
         """Return what runs the file once.
 
         Raises: PlanError for another precision than the file's; PenjingError for what is no model, or does not take
         this batch.
         """
-        check_precision("onnxruntime", precision, ["f32"])
+        check_precision("onnxruntime", precision, self.precisions())
         running = session(subject.file, threads)
         feeds = random_feeds(running, batch or fixed_batch(running) or 1)
         run(running, feeds)
@@ -47,7 +51,7 @@ class onnxruntime:  # noqa: N801 - the name a target writes
 
         Raises: as ``open`` does.
         """
-        check_precision("onnxruntime", precision, ["f32"])
+        check_precision("onnxruntime", precision, self.precisions())
         with tempfile.TemporaryDirectory(prefix="penjing-") as folder:
             running = session(subject.file, threads, profile=str(Path(folder) / "profile"))
             feeds = random_feeds(running, batch or fixed_batch(running) or 1)

@@ -13,11 +13,14 @@ from penjing.exporting.runtimes.operators import Executed, layers_in, named
 from penjing.exporting.runtimes.subject import RUNS, WARMUP, LayerTime, Subject, check_precision, typical
 from penjing.exporting.session import KINDS, fixed_batch, random_feeds
 
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls the precisions."""
+
 
 @register("runtime")
 @dataclass(frozen=True)
 class openvino:  # noqa: N801 - the name a target writes
-    """Run ONNX files on OpenVINO's processor kernels: one stream, set for latency, in f32 or bf16 as asked.
+    """Run ONNX files on OpenVINO's processor kernels: one stream, set for latency, in fp32 or bf16 as asked.
 
     Quantised layers run in int8 whatever is asked. bf16 needs a processor that multiplies in it.
     """
@@ -32,12 +35,21 @@ class openvino:  # noqa: N801 - the name a target writes
         """
         return str(_library().__version__).partition("-")[0]
 
+    def precisions(self) -> list[str]:
+        """Return fp32, and bf16 where the processor multiplies in it.
+
+        Raises: MissingExtra.
+        """
+        able = _library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ["fp32", *(["bf16"] if "BF16" in able else [])]
+
     def open(self, subject: Subject, threads: int, batch: int | None, precision: str) -> Callable[[], Sequence[Any]]:
         """Return what runs the file once.
 
         Raises: MissingExtra without the library; PlanError for a precision that the processor does not have;
         PenjingError for what is no model, or does not take this batch.
         """
+        check_precision("openvino", precision, self.precisions())
         request = _request(subject, threads, batch, precision, False)
 
         def once() -> list[Any]:
@@ -50,6 +62,7 @@ class openvino:  # noqa: N801 - the name a target writes
 
         Raises: as ``open`` does.
         """
+        check_precision("openvino", precision, self.precisions())
         request = _request(subject, threads, batch, precision, True)
         times: dict[tuple[str, str, str], list[float]] = {}
         for _ in range(WARMUP + RUNS):
@@ -85,8 +98,6 @@ def _request(subject: Subject, threads: int, batch: int | None, precision: str, 
     """Return an inference request with its inputs set."""
     library = _library()
     core = library.Core()
-    able = ["f32", *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
-    check_precision("openvino", precision, able)
     source = subject.file
     try:
         model = core.read_model(source if isinstance(source, bytes) else os.fspath(source))
@@ -98,7 +109,7 @@ def _request(subject: Subject, threads: int, batch: int | None, precision: str, 
     try:
         model.reshape({name: list(array.shape) for name, array in feeds.items()})
         options = {
-            "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": counted,
         }  # fmt: skip
         request = core.compile_model(model, "CPU", options).create_infer_request()

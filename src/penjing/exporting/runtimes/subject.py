@@ -14,7 +14,7 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.exporting.inputs import Example
 from penjing.exporting.session import Source
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("fp32", "bf16")
 """What 32-bit floats of a network may be computed in; whole numbers of a quantised file stay what they are."""
 
 RUNS = 24

@@ -34,12 +34,16 @@ class torch_compile:  # noqa: N801 - the name a target writes
         """Return the version of torch."""
         return str(torch.__version__)
 
+    def precisions(self) -> list[str]:
+        """Return both: where the processor has no bf16, torch computes it by other means, slowly."""
+        return ["fp32", "bf16"]
+
     def open(self, subject: Subject, threads: int, batch: int | None, precision: str) -> Callable[[], Sequence[Any]]:
         """Return what runs the module once; torch's number of threads is set meanwhile.
 
         Raises: PlanError where there is only a file; PenjingError where torch cannot compile or run the module.
         """
-        check_precision("torch_compile", precision, ["f32", "bf16"])
+        check_precision("torch_compile", precision, self.precisions())
         model = subject.model
         if model is None:
             raise PlanError(

@@ -1,0 +1,221 @@
+"""The time of any layer from the times of some: a staircase in the channels, fitted kind by kind.
+
+A layer's time is a sum of terms that are never negative: the arithmetic on channels padded to the runtime's blocks,
+with and without what falls on the border's zeros; the weights, once for every row of the output, and once more where
+they are too many for a cache; the activations read and written, in the same
+blocks; and a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penjing.core.errors import PenjingError, PlanError
+from penjing.costs.design import kind_of
+from penjing.costs.notation import read_shape, written
+from penjing.costs.probe import Shape, lacking
+
+STEPS = (1, 4, 8, 16, 32)
+"""Blocks of channels that a runtime may pad to."""
+
+CACHES = (2**14, 2**16, 2**18, 2**20)
+"""Weights above which they may cost more: what caches hold, 64 KiB to 4 MiB of 32-bit floats."""
+
+FEATURES = ("macs", "all_macs", "rows", "reads", "writes", "weights", *(f"weights_over_{n}" for n in CACHES), "layers")
+"""What times are made of; each is counted in millions, but for the layer itself."""
+
+SHARP = 0.1
+"""Relative errors above this count by their size and not by their square: a disturbed sample shall not rule."""
+
+SURE_MS = 0.002
+"""Times far below this are the clock's noise and are fitted on it."""
+
+CERTAIN = 1e-9
+"""A squared relative error below this is rounding, and decides nothing between steps."""
+
+FEWEST = 6
+"""Layers of one kind that a fit needs."""
+
+
+@dataclass(frozen=True)
+class Stairs:
+    """The fit of one kind of layer: the blocks of channels read and written, and milliseconds a million of each term.
+
+    Units: ms.
+    """
+
+    read_step: int
+    write_step: int
+    ms: Mapping[str, float]
+
+    def predict(self, shape: Shape, batch: int) -> float:
+        """Return the time of a layer."""
+        found = _features(shape, self.read_step, self.write_step, batch)
+        return sum(self.ms.get(name, 0.0) * value for name, value in zip(FEATURES, found, strict=True))
+
+
+@dataclass(frozen=True)
+class StaircaseModel:
+    """The times of layers on one runtime, thread count and batch: those that were measured, and a fit for all others.
+
+    Units: ms.
+    """
+
+    batch: int
+    stairs: Mapping[str, Stairs]
+    times: Mapping[Shape, float] = field(default_factory=dict)
+
+    def predict(self, shape: Shape) -> float:
+        """Return the time of a layer; one without channels takes none.
+
+        Raises: PlanError for a kind of layer that was not fitted.
+        """
+        if not (shape.in_channels and shape.out_channels):
+            return 0.0
+        return self.times[shape] if shape in self.times else self.fitted(shape)
+
+    def fitted(self, shape: Shape) -> float:
+        """Return the time of a layer by the fit, whether it was measured or not.
+
+        Raises: PlanError for a kind of layer that was not fitted.
+        """
+        kind = kind_of(shape)
+        if kind not in self.stairs:
+            raise PlanError(
+                f"{kind} layers were not measured on this target, only {', '.join(self.stairs)}; time one on it."
+            )
+        return self.stairs[kind].predict(shape, self.batch)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fit and the times as plain data, under ``fit`` and ``layers``."""
+        fits = {
+            kind: {"read_step": one.read_step, "write_step": one.write_step, "ms": dict(one.ms)}
+            for kind, one in self.stairs.items()
+        }
+        return {"fit": fits, "layers": {written(shape): ms for shape, ms in self.times.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], batch: int) -> StaircaseModel:
+        """Return what ``to_dict`` made data of.
+
+        Raises: PenjingError naming what is wrong with it.
+        """
+        try:
+            stairs = {str(kind): _stairs(one) for kind, one in data["fit"].items()}
+            times = {read_shape(str(text)): _number(ms) for text, ms in data["layers"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PenjingError(f"The measured layers cannot be read: {error}; measure the target anew.") from None
+        return cls(batch, stairs, times)
+
+
+def _stairs(data: Mapping[str, Any]) -> Stairs:
+    if unknown := set(data["ms"]) - set(FEATURES):
+        raise ValueError(f"there is no term {min(unknown)}")
+    steps = int(data["read_step"]), int(data["write_step"])
+    if min(steps) < 1:
+        raise ValueError(f"a step is {min(steps)}")
+    return Stairs(*steps, {name: _number(ms) for name, ms in data["ms"].items()})
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no time in ms")
+    return float(value)
+
+
+def fit(times: Mapping[Shape, float], batch: int = 1) -> StaircaseModel:
+    """Fit the times of layers, and keep them beside the fit.
+
+    Each kind for itself: the relative errors' squares are made least over terms that are not negative, for each pair of
+    steps, and the steps that leave least are taken, the smaller of two that do not differ.
+
+    Raises: PenjingError where a kind has too few layers.
+    """
+    kinds: dict[str, list[Shape]] = {}
+    for shape in times:
+        kinds.setdefault(kind_of(shape), []).append(shape)
+    for kind, shapes in kinds.items():
+        if len(shapes) < FEWEST:
+            raise PenjingError(f"{len(shapes)} layers of the kind {kind} are too few to fit; {FEWEST} are needed.")
+    return StaircaseModel(batch, {kind: _fitted(own, times, batch) for kind, own in sorted(kinds.items())}, times)
+
+
+def _fitted(shapes: Sequence[Shape], times: Mapping[Shape, float], batch: int) -> Stairs:
+    y = np.array([times[shape] for shape in shapes])
+    best, least = None, math.inf
+    for read_step, write_step in product(STEPS, STEPS):
+        rows = np.array([_features(shape, read_step, write_step, batch) for shape in shapes])
+        ms, left = _solved(rows, y)
+        if left < 0.98 * least - CERTAIN * len(shapes):
+            named = {name: float(f"{value:.5g}") for name, value in zip(FEATURES, ms, strict=True) if value > 0}
+            best, least = Stairs(read_step, write_step, named), left
+    assert best is not None
+    return best
+
+
+def _solved(rows: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the terms' weights, not negative, and the loss that they leave (Huber's, on relative errors)."""
+    from scipy.optimize import nnls
+
+    scale = 1 / np.hypot(y, SURE_MS)
+    weight, ms, errors = scale, np.zeros(rows.shape[1]), y * scale
+    for _ in range(6):
+        ms = nnls(rows * weight[:, None], y * weight)[0]
+        errors = np.abs(rows @ ms - y) * scale
+        weight = scale * np.sqrt(1 / np.maximum(1.0, errors / SHARP))
+    return ms, float(np.where(errors < SHARP, errors**2, 2 * SHARP * errors - SHARP**2).sum())
+
+
+def _features(shape: Shape, read_step: int, write_step: int, batch: int) -> list[float]:
+    """Return what a layer's time is made of, in the order of ``FEATURES``."""
+    taps, used = _taps(shape)
+    positions, kernel = math.prod(shape.out_size), math.prod(shape.kernel)
+    read, made, groups = shape.in_channels // shape.groups, shape.out_channels // shape.groups, shape.groups
+    if kind_of(shape) == "depthwise":  # blocks go across its groups
+        padded = _up(shape.out_channels, write_step)
+    else:
+        padded = groups * _up(read, read_step) * _up(made, write_step)
+    lines = shape.out_size[0] if shape.out_size else 1
+    weights = shape.weights * used / kernel
+    return [
+        padded * taps * batch / 1e6,
+        padded * kernel * positions * batch / 1e6,
+        padded * used * lines * batch / 1e6,
+        _up(shape.in_channels, read_step) * math.prod(shape.in_size) * batch / 1e6,
+        _up(shape.out_channels, write_step) * positions * batch / 1e6,
+        weights / 1e6,
+        *(max(0.0, weights - cache) / 1e6 for cache in CACHES),
+        1.0,
+    ]
+
+
+def _up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def _taps(shape: Shape) -> tuple[int, int]:
+    """Return how often a kernel meets the input, over all positions, and how many of its elements ever do.
+
+    What falls on the border's zeros alone is not computed by kernels that know the border.
+    """
+    if not shape.kernel:
+        return math.prod(shape.out_size), 1
+    sides = zip(shape.in_size, shape.out_size, shape.kernel, shape.stride, shape.dilation, lacking(shape), strict=True)
+    found = [_side(*side) for side in sides]
+    return math.prod(taps for taps, _ in found), math.prod(used for _, used in found)
+
+
+@lru_cache(maxsize=4096)
+def _side(size: int, out: int, kernel: int, stride: int, dilation: int, lack: int) -> tuple[int, int]:
+    """Return the same along one dimension."""
+    place = np.arange(out)[:, None] * stride - max(lack, 0) // 2 + np.arange(kernel) * dilation
+    inside = (place >= 0) & (place < size)
+    return int(inside.sum()), int(inside.any(axis=0).sum())

@@ -1,0 +1,131 @@
+"""A fit finds the staircase that the times were made with."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penjing.core.errors import PenjingError, PlanError
+from penjing.costs.design import design, kind_of
+from penjing.costs.fit import FEWEST, StaircaseModel, Stairs, fit
+from penjing.costs.notation import read_shape, written
+from penjing.costs.probe import Shape
+
+LAYERS = list(islice(design(seed=0, batch=1), 360))
+
+
+def side(size: int, width: int, kernel: int = 3) -> Shape:
+    return Shape(width, width, 1, (kernel,) * 2, (1, 1), (1, 1), False, (size, size), (size, size))
+
+
+def stairs(shape: Shape) -> float:
+    """16 channels a block, both ways, 50 GMAC/s, a microsecond a layer; depthwise: 3 ns a value written."""
+    positions = float(np.prod(shape.out_size))
+    if kind_of(shape) == "depthwise":
+        return 1e-3 + 3e-6 * (-(-shape.out_channels // 16) * 16) * positions
+    read, made = (-(-n // shape.groups // 16) * 16 for n in (shape.in_channels, shape.out_channels))
+    return 1e-3 + shape.groups * read * made * positions * float(np.prod(shape.kernel)) / 50e6
+
+
+def noisy(shape: Shape) -> float:
+    """Every tenth layer was disturbed by a neighbour, all others by a percent or so."""
+    random = np.random.default_rng(abs(hash(shape)))
+    return stairs(shape) * (random.uniform(1.5, 3.0) if random.random() < 0.1 else random.uniform(0.99, 1.02))
+
+
+@pytest.mark.parametrize(("time", "within"), [(stairs, 1e-3), (noisy, 0.05)])
+def test_the_stairs_are_found_again_on_layers_not_seen(time, within) -> None:
+    model = fit({shape: time(shape) for shape in LAYERS[:300]})
+    for kind in ("conv", "pointwise"):
+        assert (model.stairs[kind].read_step, model.stairs[kind].write_step) == (16, 16)
+    assert model.stairs["depthwise"].write_step == 16
+    errors = [abs(model.fitted(shape) / stairs(shape) - 1) for shape in LAYERS[300:]]
+    assert float(np.median(errors)) < within
+    assert model.fitted(side(14, 100)) == pytest.approx(model.fitted(side(14, 112)), rel=0.02)
+    assert model.fitted(side(14, 112)) < 0.85 * model.fitted(side(14, 116))
+
+
+def test_what_was_measured_wins_over_the_fit() -> None:
+    times = {shape: stairs(shape) for shape in LAYERS} | {LAYERS[0]: 123.0}
+    model = fit(times)
+    assert model.predict(LAYERS[0]) == 123.0 and model.fitted(LAYERS[0]) < 100
+    assert model.predict(side(14, 0)) == 0.0
+
+
+@pytest.fixture(scope="module")
+def model() -> StaircaseModel:
+    return fit({shape: stairs(shape) for shape in LAYERS})
+
+
+def test_a_model_is_plain_data_and_back(model: StaircaseModel) -> None:
+    again = StaircaseModel.from_dict(model.to_dict(), 1)
+    assert again == model
+    assert all(again.predict(shape) == model.predict(shape) for shape in [*LAYERS[:20], side(9, 36)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fit": {"conv": {"read_step": 0, "write_step": 1, "ms": {}}}}, "a step is 0"),
+        ({"fit": {"conv": {"read_step": 1, "write_step": 1, "ms": {"luck": 1.0}}}}, "no term luck"),
+        ({"fit": {"conv": {"read_step": 1, "write_step": 1, "ms": {"macs": -1.0}}}}, "-1.0 is no time"),
+        ({"fit": {"conv": {"ms": {}}}}, "read_step"),
+        ({"fit": 3}, "cannot be read"),
+        ({"layers": {"8>8 k3": 1.0}}, "'8>8 k3' is no layer"),
+        ({"layers": {"8>8": "fast"}}, "'fast' is no time in ms"),
+        ({"layers": {"8>8": True}}, "True is no time in ms"),
+        ({"layers": None}, "cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_said(change: dict[str, object], message: str, model: StaircaseModel) -> None:
+    with pytest.raises(PenjingError, match=message):
+        StaircaseModel.from_dict({**model.to_dict(), **change}, 1)
+
+
+def test_a_kind_that_was_not_measured_is_named(model: StaircaseModel) -> None:
+    shape = Shape(8, 8, 1, (2, 2), (2, 2), (1, 1), True, (4, 4), (8, 8))
+    with pytest.raises(PlanError, match="transposed layers were not measured on this target, only conv, "):
+        model.predict(shape)
+    few = dict.fromkeys(LAYERS[:FEWEST], 1.0)
+    with pytest.raises(PenjingError, match=f"are too few to fit; {FEWEST} are needed"):
+        fit(few)
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(2, 300), size=st.sampled_from([4, 7, 14, 28]), batch=st.sampled_from([1, 8]))
+def test_a_channel_less_is_never_dearer(width: int, size: int, batch: int) -> None:
+    terms = {"macs": 0.02, "all_macs": 0.001, "rows": 0.02, "reads": 0.1, "writes": 0.1, "weights": 0.01,
+             "weights_over_262144": 0.4, "layers": 0.002}  # fmt: skip
+    made = StaircaseModel(batch, {"conv": Stairs(8, 16, terms)})
+    assert made.predict(side(size, width + 5)) <= made.predict(side(size, width + 6))
+
+
+def test_the_border_is_known() -> None:
+    only = Stairs(1, 1, {"macs": 1.0})
+    # 2x2 positions of a padded 3x3 kernel: each meets four pixels.
+    assert only.predict(side(2, 8), 1) == pytest.approx(8 * 8 * 16 / 1e6)
+    assert only.predict(side(2, 8), 3) == pytest.approx(3 * 8 * 8 * 16 / 1e6)
+
+
+def test_the_design_is_the_same_for_the_same_seed_and_has_every_kind() -> None:
+    assert list(islice(design(0, 1), 40)) == LAYERS[:40] != list(islice(design(1, 1), 40))
+    assert len(set(LAYERS)) == len(LAYERS)
+    kinds = [kind_of(shape) for shape in LAYERS]
+    assert kinds[:12] == kinds[12:24] and set(kinds) == {
+        "conv", "pointwise", "depthwise", "grouped", "linear", "image"
+    }  # fmt: skip
+    assert all(shape.macs * 32 <= 120_000_000 for shape in islice(design(0, 32), 60))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    rank=st.integers(0, 3), channels=st.tuples(st.integers(1, 4096), st.integers(1, 4096)), transposed=st.booleans(),
+    sides=st.tuples(*[st.integers(1, 300)] * 3), groups=st.integers(1, 64), dilation=st.integers(1, 3),
+)  # fmt: skip
+def test_a_shape_is_text_and_back(rank, channels, transposed, sides, groups, dilation) -> None:
+    some = tuple(sides[:rank])
+    shape = Shape(*channels, groups, some, some, (dilation,) * rank, transposed and rank > 0, some, some)
+    assert read_shape(written(shape)) == shape
+    assert read_shape(written(Shape(16, 8, in_size=(5,), out_size=(5,)))) == Shape(16, 8, in_size=(5,), out_size=(5,))
