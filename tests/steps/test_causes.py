@@ -134,7 +134,7 @@ def test_depthwise_on_an_array() -> None:
 
     one = pair(conv(64, 64, groups=64), conv(48, 48, groups=48), time, utilisation=0.002)
     found = find(one, setting(time, modelled=True, array_depthwise=True))
-    assert found.cause == "depthwise on a systolic array" and "0.2% of the multipliers work" in found.detail
+    assert found.cause == "depthwise on a systolic array" and "0.2 % of the multipliers work" in found.detail
     assert found.brings == pytest.approx(0.24)
 
 
@@ -145,7 +145,7 @@ def test_zeros_on_a_dense_engine() -> None:
     one = pair(conv(64, 64), conv(64, 64, density=0.25), time)
     found = find(one, setting(time))
     assert found.cause == "unstructured zeros on a dense engine" and found.detail.startswith(
-        "75% of its weights are zero"
+        "75 % of its weights are zero"
     )
     assert found.brings == pytest.approx(0.75 * time(conv(64, 64), 1))
     assert find(one, setting(time, skips=True)).cause != "unstructured zeros on a dense engine"

@@ -23,6 +23,8 @@ _NAMED = 5
 _NOTHING = 0.0005
 """A smaller share of the time is nothing."""
 
+_UNKNOWN, _NONE = "not known", "nothing"
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -86,9 +88,9 @@ def brings(group: Group, spending: Spending) -> str:
     '0.250 ms (25 %)'
     """
     if group.brings is None:
-        return "not known"
+        return _UNKNOWN
     if group.brings <= _NOTHING * spending.after_ms:
-        return "nothing"
+        return _NONE
     return f"{units.quantity(group.brings, 'ms')} ({_share(group.brings, spending)})"
 
 
@@ -183,10 +185,11 @@ def text(results: Mapping[str, Any]) -> str:
 
 
 def _said(group: Group, spending: Spending) -> str:
-    together = " together" if len(group.where) > 1 and group.brings else ""
+    gain = brings(group, spending)
+    together = " together" if len(group.where) > 1 and gain not in (_UNKNOWN, _NONE) else ""
     return (
         f"{', '.join(group.where)}: {group.cause}. {group.detail[0].upper()}{group.detail[1:]}.\n"
-        f"  Remedy: {group.remedy}.\n  Predicted to bring: {brings(group, spending)}{together}."
+        f"  Remedy: {group.remedy}.\n  Predicted to bring: {gain}{together}."
     )
 
 

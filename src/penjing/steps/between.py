@@ -41,7 +41,7 @@ def find(rows: Sequence[LayerTime], scale: float, runtime: str, odd: Collection[
     found = [*_layouts(rows, scale, runtime, odd)]
     if quantize:
         count = sum(kind(row.operator) == "quantize" for row in rows)
-        says = f"{count} of them between layers take {quantize / total:.0%} of the time"
+        says = f"{count} of them between layers take {100 * quantize / total:.2g} % of the time"
         remedy = "quantise layers that follow one another, or leave those alone whose neighbours stay in floats"
         found.append(Finding("quantize nodes", "quantize nodes", says, remedy, quantize))
     return [one for one in found if (one.brings or 0.0) >= LEAST * total]

@@ -53,14 +53,17 @@ def _zeros(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     denser = pair.before is not None and layer.density < pair.before.layer.density
     if setting.skips or not denser or without is None or (pair.time_gain or 0) < without / (1 + setting.noise):
         return None
-    fewer = max(round(layer.out_channels * layer.density) // ALIGNED * ALIGNED, ALIGNED)
+    # What a linear layer writes is often the answer, and no count of its own.
+    width = layer.out_channels if layer.kernel else layer.in_channels
+    fewer = max(round(width * layer.density) // ALIGNED * ALIGNED, ALIGNED)
+    dense = replace(layer, density=1.0)
     return Finding(
         pair.name,
         "unstructured zeros on a dense engine",
-        f"{1 - layer.density:.0%} of its weights are zero, and {setting.name} multiplies by them all the same",
-        f"remove whole channels instead (prune: {{rewrite: channels}}): {fewer} of {layer.out_channels} hold as many "
+        f"{_percent(1 - layer.density)} of its weights are zero, and {setting.name} multiplies by them all the same",
+        f"remove whole channels instead (prune: {{rewrite: channels}}): {fewer} of {width} hold as many "
         "weights as are not zero",
-        setting.brings(side, widened(replace(layer, density=1.0), outs=fewer)),
+        setting.brings(side, widened(dense, outs=fewer) if layer.kernel else widened(dense, ins=fewer)),
     )
 
 
@@ -108,11 +111,15 @@ def _depthwise(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     if not setting.array_depthwise or layer.groups < 2 or layer.groups != layer.in_channels:
         return None
     half = max(layer.out_channels // 2, 1)
-    busy = f"{side.utilisation:.1%} of the multipliers work" if side.utilisation is not None else "most of it is idle"
+    busy = (
+        f"{_percent(side.utilisation)} of the multipliers work"
+        if side.utilisation is not None
+        else "most of it is idle"
+    )
     return Finding(
         pair.name,
         "depthwise on a systolic array",
-        f"{setting.name} computes its {layer.groups} groups one by one, and {busy}",
+        f"its {layer.groups} groups are computed one by one, and {busy}",
         f"remove more of its channels, each of which takes a pass of its own ({half} in place of "
         f"{layer.out_channels}), or let a vector unit compute it (depthwise: vector) where the hardware has one",
         setting.brings(side, widened(layer, outs=half)),
@@ -129,7 +136,7 @@ def _launch(pair: Pair, side: Side, setting: Setting) -> Finding | None:
         least, now = setting.predict(tiny(side.layer), setting.batch), setting.predict(side.layer, setting.batch)
         if not least or not now or least < LAUNCH * now:
             return None
-        says = f"the same layer with {ALIGNED} channels on one position takes {min(least / now, 1):.0%} as long"
+        says = f"the same layer with {ALIGNED} channels on one position takes {_percent(min(least / now, 1))} as long"
     whole = ", or remove whole blocks rather than more channels (prune: {rewrite: layers})" if side.layer.kernel else ""
     return Finding(
         pair.name,
@@ -252,6 +259,10 @@ def _unknown(pair: Pair, side: Side, setting: Setting) -> Finding:
     else:
         says = f"it takes {show(side.ms, 'ms')}, much for its MACs"
     return Finding(pair.name, "no cause found", says, "spend the cut elsewhere, where time follows", None)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
 
 
 def _down(count: int) -> int:

@@ -14,6 +14,9 @@ ALIGNED = 4
 SMALL = 0.005
 """A layer with less of the time is not looked into."""
 
+CUT = 1.02
+"""A layer with less of a gain in work counts as left alone."""
+
 DEAR, DEAR_SHARE = 3.0, 0.02
 """A layer that takes so many times the network's time for a MAC, and this much of the time, is looked into as well."""
 
@@ -60,9 +63,9 @@ class Pair:
     @property
     def lost(self) -> float:
         """How much longer it takes than if time had followed the work, in ms; never less than nothing."""
-        if self.before is None or self.after is None or not self.work_gain:
+        if self.before is None or self.after is None or (self.work_gain or 0.0) < CUT:
             return 0.0
-        return max(self.after.ms - self.before.ms / self.work_gain, 0.0)
+        return max(self.after.ms - self.before.ms / (self.work_gain or 1.0), 0.0)
 
 
 def gain(before: Side | None, after: Side | None, of: Callable[[Side], float | None]) -> float | None:
@@ -114,9 +117,9 @@ def slow(pairs: Sequence[Pair], setting: Setting) -> list[Pair]:
 
     def lags(pair: Pair) -> bool:
         work_gain, time_gain = pair.work_gain, pair.time_gain
-        if work_gain is None or time_gain is None or work_gain < 1 + setting.noise:
+        if work_gain is None or time_gain is None:
             return False
-        return time_gain < work_gain / (1 + setting.noise)
+        return work_gain >= CUT and time_gain < work_gain / (1 + setting.noise)
 
     def dear(side: Side) -> bool:
         return side.ms >= DEAR_SHARE * setting.total and side.ms >= DEAR * average * side.work

@@ -34,8 +34,8 @@ SECONDS = 4.0
 MOST = 24
 """Slow layers that are looked into."""
 
-NOISE = 0.1
-"""Two measured times that differ by less count as equal, whatever the spread."""
+NOISE, MOST_NOISE = 0.1, 0.2
+"""Two measured times that differ by less count as equal, and more is not put down to the spread."""
 
 MODELLED_NOISE = 0.02
 
@@ -84,7 +84,7 @@ def _measured(
         predict=predictor,
         total=after.median_ms,
         batch=run.batch,
-        noise=max(NOISE, min((after.high_ms - after.low_ms) / after.median_ms, 0.5)),
+        noise=min(max(NOISE, (after.high_ms - after.low_ms) / after.median_ms), MOST_NOISE),
     )
     pairs = _pairs(*([Side(layer, ms, kernel=kernel) for layer, ms, kernel in one] for one in times))
     totals = [timing.median_ms for timing in timings]
