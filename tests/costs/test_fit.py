@@ -47,6 +47,14 @@ def test_the_stairs_are_found_again_on_layers_not_seen(time, within) -> None:
     assert model.fitted(side(14, 112)) < 0.85 * model.fitted(side(14, 116))
 
 
+def test_one_disturbed_layer_does_not_decide_on_larger_ones() -> None:
+    largest = Shape(1024, 1200, 1, (1, 1), (1, 1), (1, 1), False, (2, 2), (2, 2))
+    small = [shape for shape in LAYERS if kind_of(shape) == "pointwise" and shape.weights < 2**20]
+    model = fit({shape: stairs(shape) for shape in small} | {largest: 20 * stairs(largest)})
+    larger = Shape(2048, 2048, 1, (1, 1), (1, 1), (1, 1), False, (2, 2), (2, 2))
+    assert model.predict(larger) < 1.5 * stairs(larger)
+
+
 def test_what_was_measured_wins_over_the_fit() -> None:
     times = {shape: stairs(shape) for shape in LAYERS} | {LAYERS[0]: 123.0}
     model = fit(times)
@@ -86,6 +94,7 @@ def test_what_is_wrong_with_the_data_is_said(change: dict[str, object], message:
 
 def test_a_kind_that_was_not_measured_is_named(model: StaircaseModel) -> None:
     shape = Shape(8, 8, 1, (2, 2), (2, 2), (1, 1), True, (4, 4), (8, 8))
+    assert not model.knows(shape) and model.knows(LAYERS[0]) and model.knows(side(9, 36))
     with pytest.raises(PlanError, match="transposed layers were not measured on this target, only conv, "):
         model.predict(shape)
     few = dict.fromkeys(LAYERS[:FEWEST], 1.0)

@@ -22,6 +22,9 @@ SIDES = (2, 4, 7, 8, 14, 16, 28, 32, 56, 64, 112)
 RATIOS = (0.25, 0.5, 1.0, 1.0, 1.0, 1.0, 2.0, 4.0)
 """How many times as many channels a layer writes as it reads."""
 
+WIDEST = {"pointwise": 2048}
+"""Channels that a layer reads at most; bottlenecks are wider than all else."""
+
 MULTIPLES = (16, 16, 16, 8, 8, 4)
 """Of what the channel counts are multiples; those that are not of four are a runtime's slow path, and nobody's aim."""
 
@@ -64,7 +67,7 @@ def _drawn(kind: str, random: np.random.Generator) -> Shape | None:
     if kind == "linear":
         return Shape(_width(random, 16, 4608), _width(random, 8, 4096))
     multiple = int(random.choice(MULTIPLES))
-    read = _width(random, multiple, 768, multiple)
+    read = _width(random, multiple, WIDEST.get(kind, 768), multiple)
     written = max(multiple, round(read * random.choice(RATIOS) / multiple) * multiple)
     side, stride = int(random.choice(SIDES)), int(random.choice(STRIDES))
     kernel, groups = 1 if kind == "pointwise" else int(random.choice(KERNELS)), 1

@@ -42,7 +42,7 @@ CERTAIN = 1e-9
 """A squared relative error below this is rounding, and decides nothing between steps."""
 
 FEWEST = 6
-"""Layers of one kind that a fit needs."""
+"""Layers of one kind that a fit needs, and layers that a term needs."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class StaircaseModel:
         if not (shape.in_channels and shape.out_channels):
             return 0.0
         return self.times[shape] if shape in self.times else self.fitted(shape)
+
+    def knows(self, shape: Shape) -> bool:
+        """Tell whether there is a time for such a layer."""
+        return shape in self.times or kind_of(shape) in self.stairs
 
     def fitted(self, shape: Shape) -> float:
         """Return the time of a layer by the fit, whether it was measured or not.
@@ -153,6 +157,7 @@ def _fitted(shapes: Sequence[Shape], times: Mapping[Shape, float], batch: int) -
     best, least = None, math.inf
     for read_step, write_step in product(STEPS, STEPS):
         rows = np.array([_features(shape, read_step, write_step, batch) for shape in shapes])
+        rows[:, (rows > 0).sum(axis=0) < FEWEST] = 0  # one disturbed layer would else decide on all larger ones
         ms, left = _solved(rows, y)
         if left < 0.98 * least - CERTAIN * len(shapes):
             named = {name: float(f"{value:.5g}") for name, value in zip(FEATURES, ms, strict=True) if value > 0}

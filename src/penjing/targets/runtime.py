@@ -50,6 +50,8 @@ class Runtime:
     ) -> Runtime:
         """Return the same runtime computing in another precision, with another batch, or on so many threads.
 
+        What was measured before holds for its own conditions alone, and does not come along to others.
+
         Raises: RecipeError for an unknown precision, a number below 1, or a frame rate, which is for power alone.
         """
         if precision is not None and precision not in PRECISIONS:
@@ -61,7 +63,8 @@ class Runtime:
         for name in ("threads", "batch"):
             if changes.get(name, 1) < 1:
                 raise RecipeError(f"{name} of {self.name} must be 1 or more; got {changes[name]}.")
-        return replace(self, **changes)
+        other = any(getattr(self, name) != value for name, value in changes.items())
+        return replace(self, **changes, table=None if other else self.table)
 
     def estimate(self, draft: Draft) -> Estimate:
         """Refuse: only running the exported file tells.
