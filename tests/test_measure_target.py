@@ -12,7 +12,7 @@ from penjing import measure_target as module
 from penjing.cli import app
 from penjing.core.errors import MissingExtra, PlanError, RecipeError
 from penjing.costs.fit import StaircaseModel
-from penjing.measure_target import FEWEST_LAYERS, Asked, measure_target
+from penjing.measure_target import FEWEST_LAYERS, Asked, measure_target, told
 from penjing.targets import find
 
 
@@ -40,8 +40,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine()
     monkeypatch.setattr(module, "time_shape", found)
     monkeypatch.setattr(module, "time", found)
-    told = {"net": {"predicted": 1.1, "measured": 1.0, "median": 1.05, "error": 0.1}}
-    monkeypatch.setattr(module, "networks", lambda model, asked: told)
+    far = {"net": {"predicted": 1.1, "measured": 1.0, "median": 1.05, "error": 0.1}}
+    monkeypatch.setattr(module, "networks", lambda model, asked: far)
     return found
 
 
@@ -118,6 +118,7 @@ def shell(*words):
 def test_the_shell_measures(machine, tmp_path) -> None:
     said = shell("onnxruntime", "--out", tmp_path / "box.yaml", "--seconds", 1)
     assert said.exit_code == 0 and "+10.0%" in said.stdout and "channels in steps of 16" in said.stdout, said.output
+    assert "Beware" not in said.stdout
     said = shell("onnxruntime", "--out", tmp_path / "box.yaml", "--seconds", 1, "--json")
     assert json.loads(said.stdout)["error"]["networks"]["net"]["error"] == 0.1
     machine.stop = len(machine.asked) + 5
@@ -129,3 +130,10 @@ def test_the_shell_measures(machine, tmp_path) -> None:
 def test_a_real_machine_is_measured(tmp_path) -> None:
     facts = measure_target(Asked("onnxruntime"), tmp_path / "box.yaml", seconds=20.0)
     assert set(facts["error"]["networks"]) == {f"{name} at {side}x{side}" for name, side in module.NETWORKS}
+
+
+def test_a_network_that_is_far_off_is_pointed_at(machine, tmp_path) -> None:
+    facts = measure_target(Asked("onnxruntime"), tmp_path / "box.yaml", seconds=0.0)
+    assert "Beware" not in told(facts, tmp_path)
+    facts["error"]["networks"]["net"]["error"] = -0.4
+    assert told(facts, tmp_path).endswith("when nothing else runs on this machine.")

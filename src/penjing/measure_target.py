@@ -49,6 +49,9 @@ MOST_LAYERS = 4000
 CLOCK_MS = 0.0007
 """Layers that take less are no measure of a fit: the clock does not resolve them."""
 
+FAR = 0.25
+"""An error of a whole network above which something disturbed the measurement, or it was too short."""
+
 Timer = Callable[[Shape], float]
 
 
@@ -226,10 +229,13 @@ def told(facts: Mapping[str, Any], out: Path) -> str:
         [name, show(one["predicted"], "ms"), show(one["measured"], "ms"), f"{one['error']:+.1%}"]
         for name, one in error["networks"].items()
     ]
+    worst = max((abs(one["error"]) for one in error["networks"].values()), default=0.0)
+    beware = ["Beware: far off. Measure for longer, or when nothing else runs on this machine."] if worst > FAR else []
     return "\n\n".join(
         [
             console.table("How far the fit is off on layers held out", ["kind", "median", "90 %"], kinds),
             console.table("Whole networks, by their layers alone", ["network", "predicted", "measured", "off"], rows),
             f"{facts['about']}, channels in steps of {facts['step']}: {out}",
+            *beware,
         ]
     )
