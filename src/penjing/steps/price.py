@@ -11,7 +11,9 @@ from penjing.core.errors import BudgetError
 from penjing.core.protocols import Cost, Target, Targeted
 from penjing.core.registry import build, entries
 from penjing.core.types import Bound, Plan
+from penjing.costs.fit import StaircaseModel
 from penjing.costs.hardware import untold
+from penjing.costs.measured import measured
 from penjing.costs.probe import Shape, time_shape
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
@@ -25,6 +27,7 @@ from penjing.graph.graph import Graph
 from penjing.steps.heaviest import heaviest
 from penjing.steps.original import original_of
 from penjing.steps.state import Run, State
+from penjing.targets.runtime import Runtime
 
 ARITHMETIC_STEP = 4
 """Widths that are no multiple of four leave the fast path of common CPU runtimes and are slower than uncut ones."""
@@ -181,11 +184,16 @@ class Predicting(Pricer):
 
 
 def timed(run: Run, shape: Shape, batch: int) -> float:
-    """Time a layer's shape as this run measures latency, once a run; on ONNX Runtime where its runtime reads no files.
+    """Return the time of a layer's shape: what the target's file says, or else what it takes here, timed once a run.
 
-    What is predicted on another runtime is a first guess that measurements correct.
+    Where the runtime reads no files it is timed on ONNX Runtime: a first guess, which measurements correct.
     """
     runtime, precision = run.runtime
+    if "times" not in run.made:
+        run.made["times"] = measured(run.target) if isinstance(run.target, Runtime) else None
+    known: StaircaseModel | None = run.made["times"]
+    if known is not None and batch == run.batch:
+        return known.predict(shape)
     if not build("runtime", runtime).reads_files:
         runtime, precision = "onnxruntime", "fp32"
     name = f"time of {shape}" if batch == run.batch else f"time of {shape} in batches of {batch}"
