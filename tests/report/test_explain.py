@@ -32,6 +32,15 @@ def test_time_that_followed_is_not_blamed(results: dict[str, Any]) -> None:
     assert lines[0].endswith("time followed the work.") and lines[-1] == "No layer lags behind its work."
 
 
+def test_multiplications_by_zero_count_as_work_that_went(results: dict[str, Any]) -> None:
+    spent = results["spending"]
+    spent.update(after_macs=41_000_000, after_ms=2.4)
+    for layer in spent["layers"]:
+        layer["after"].update(macs=layer["before"]["macs"], density=0.25)
+    first = explain.summary(read(results))[0]
+    assert first.startswith("1.00× fewer MACs, 4.0× without those by zero, 1.04× as fast") and "lags" in first
+
+
 def test_pinned_layers_are_named_with_the_reason(results: dict[str, Any]) -> None:
     results["pinned"] = [{"where": "fc", "units": 10, "why": "it gives the answer"}]
     assert "Not cut, by their time: fc (pinned: it gives the answer)." in explain.summary(read(results))

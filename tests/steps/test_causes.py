@@ -79,6 +79,41 @@ def test_below_the_lowest_step_there_is_nothing_to_gain() -> None:
     assert found.remedy == "take 16 back for nothing; fewer bring no time" and found.brings == 0
 
 
+def test_no_more_is_taken_back_than_there_was() -> None:
+    found = find(pair(conv(64, 104), conv(64, 100), blocked), setting(blocked))
+    assert "112 cost a runtime the same" in found.detail and found.remedy.endswith("or take 104 back for nothing")
+    uncut = find(pair(conv(64, 100), conv(64, 100), blocked), setting(blocked))
+    assert uncut.remedy == "go down to 96 channels"
+    deep = pair(conv(64, 16), conv(64, 3), blocked, bound="compute")
+    found = find(deep, setting(lambda layer, batch: math.ceil(layer.out_channels / 16) * 1.0, modelled=True))
+    assert found.remedy == "take 16 back for nothing; fewer bring no time"
+
+
+def test_what_has_to_stay_is_left_alone() -> None:
+    """Of a head: its classes are as odd as they are, and what it reads may become less."""
+    head = pair(conv(128, 21), conv(100, 21), blocked, writes_fixed=True)
+    found = find(head, setting(blocked))
+    assert found.cause == "below the step" and found.detail.startswith("reads 100 channels")
+
+    def moved(layer: Layer, batch: int) -> float:
+        return 1e-6 * batch * (layer.in_channels + layer.out_channels) * math.prod(layer.out_size)
+
+    image = find(pair(conv(6, 4, kernel=1), conv(6, 2, kernel=1), moved, reads_fixed=True), setting(moved))
+    assert image.cause == "memory bound" and "let it write fewer channels (1 in place of 2)" in image.remedy
+    stuck = pair(conv(6, 4, kernel=1), conv(6, 2, kernel=1), moved, reads_fixed=True, writes_fixed=True)
+    assert find(stuck, setting(moved)).brings is None
+
+    def dense(layer: Layer, batch: int) -> float:
+        return 1e-6 * layer.macs
+
+    head = pair(linear(64, 10), replace(linear(64, 10), density=0.25), dense, writes_fixed=True)
+    found = find(head, setting(dense))
+    assert "16 of the 64 that it reads" in found.remedy
+    assert found.brings == pytest.approx(0.75 * dense(linear(64, 10), 1))
+    head = pair(linear(64, 10), replace(linear(64, 10), density=0.25), dense, reads_fixed=True, writes_fixed=True)
+    assert find(head, setting(dense)).brings is None
+
+
 @given(st.integers(1, 60), st.integers(4, 40), st.integers(3, 20))
 def test_a_modelled_step_is_found_wherever_it_lies(tread: int, width: int, passes: int) -> None:
     def time(layer: Layer, batch: int) -> float:
@@ -167,6 +202,8 @@ def test_what_nothing_explains_is_said_to_be_so() -> None:
     before, after = alone.before, alone.after
     assert before and after
     alone = replace(alone, before=replace(before, alone=1.0), after=replace(after, alone=0.25))
+    idle = replace(alone, before=replace(before, utilisation=0.5), after=replace(after, utilisation=0.2))
+    assert "20 % of the multipliers work, before 50 %" in find(idle, setting(rate, modelled=True)).detail
     assert "alone it gains 4x, among its neighbours 2x" in find(alone, setting(rate)).detail
 
 
@@ -187,6 +224,8 @@ def test_slow_are_those_that_lag_and_those_that_are_dear() -> None:
     new = Pair("new", None, Side(conv(32, 32), 0.25))
     found = slow([good, little, dear, lags, gone, new], setting(blocked, total=1.2))
     assert [one.name for one in found] == ["lags", "dear"]
+    slight = at(0.014, conv(32, 32), "slight", 0.04, conv(64, 64))
+    assert slow([slight], setting(blocked, total=1.0)) == [], "what it lost is not worth a word"
     assert lags.lost == pytest.approx(0.35) and dear.lost == gone.lost == new.lost == 0
 
 

@@ -74,6 +74,15 @@ def test_no_seconds_no_predictions(alone, monkeypatch):
     assert halves and all(half["predicted_ms"] is None and half["measured_ms"] > 0 for half in halves)
 
 
+def test_of_uncut_layers_nothing_is_predicted_and_what_has_to_stay_is_known(alone, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "slow", lambda pairs, setting: seen.extend(pairs) or [])
+    assert all(one["after"]["predicted_ms"] is None for one in alone(Twice())["layers"])
+    fixed = {one.name: (one.after.reads_fixed, one.after.writes_fixed) for one in seen}
+    free = (False, False)
+    assert fixed == {"stem": (True, False), "conv": free, "conv #2": free, "head": (False, True)}
+
+
 def test_a_model_tells_each_layer_and_what_bounds_it():
     result = penjing.run(
         TinyNet(32), None, [prune(criterion="l1"), "export", "check"], "latency=0.8x", example=EXAMPLE,

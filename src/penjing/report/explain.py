@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from penjing.core.console import table
 from penjing.core.errors import RecipeError
 from penjing.report import units
 from penjing.report.results import Results, read
-from penjing.report.spent import Finding, Layer, Spending
+from penjing.report.spent import Finding, Half, Layer, Spending
 from penjing.report.table import plain
 
 _SHOWN = 40
@@ -24,6 +24,9 @@ _NOTHING = 0.0005
 """A smaller share of the time is nothing."""
 
 _UNKNOWN, _NONE = "not known", "nothing"
+
+_ZEROS = 1.01
+"""So many times fewer multiplications, by weights that are zero, are worth a word."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,22 @@ def _gain(spending: Spending) -> str:
     work, time = _times(spending.before_macs, spending.after_macs), _times(spending.before_ms, spending.after_ms)
     if work is None or time is None:
         return f"The time went from {first} to {second}, {spending.source}."
-    verdict = "time followed the work" if time >= work / (1 + spending.noise) else "time lags behind the work"
+    real = (
+        work * _nonzero(layer.before for layer in spending.layers) / _nonzero(layer.after for layer in spending.layers)
+    )
+    zeros = f", {units.times(real)} without those by zero" if real > work * _ZEROS else ""
+    verdict = "time followed the work" if time >= real / (1 + spending.noise) else "time lags behind the work"
     return (
-        f"{units.times(work)} fewer MACs, {units.times(time)} as fast: {first} before, {second} after, "
+        f"{units.times(work)} fewer MACs{zeros}, {units.times(time)} as fast: {first} before, {second} after, "
         f"{spending.source}; {verdict}."
     )
+
+
+def _nonzero(halves: Iterable[Half | None]) -> float:
+    """Return the share of the MACs that are not by zero; all where nothing is known of any, or all are by zero."""
+    known = [half for half in halves if half is not None]
+    work, macs = sum(half.work for half in known), sum(half.macs for half in known)
+    return work / macs if work and macs else 1.0
 
 
 def _times(before: float, after: float) -> float | None:

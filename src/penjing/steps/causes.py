@@ -53,17 +53,20 @@ def _zeros(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     denser = pair.before is not None and layer.density < pair.before.layer.density
     if setting.skips or not denser or without is None or (pair.time_gain or 0) < without / (1 + setting.noise):
         return None
-    # What a linear layer writes is often the answer, and no count of its own.
-    width = layer.out_channels if layer.kernel else layer.in_channels
+    says = f"{_percent(1 - layer.density)} of its weights are zero, and {setting.name} multiplies by them all the same"
+    cause = "unstructured zeros on a dense engine"
+    if side.reads_fixed and side.writes_fixed:
+        return Finding(pair.name, cause, says, "use a target that skips zeros: no channel of it may go", None)
+    width = layer.in_channels if side.writes_fixed else layer.out_channels
     fewer = max(round(width * layer.density) // ALIGNED * ALIGNED, ALIGNED)
     dense = replace(layer, density=1.0)
     return Finding(
         pair.name,
-        "unstructured zeros on a dense engine",
-        f"{_percent(1 - layer.density)} of its weights are zero, and {setting.name} multiplies by them all the same",
-        f"remove whole channels instead (prune: {{rewrite: channels}}): {fewer} of {width} hold as many "
-        "weights as are not zero",
-        setting.brings(side, widened(dense, outs=fewer) if layer.kernel else widened(dense, ins=fewer)),
+        cause,
+        says,
+        f"remove whole channels instead (prune: {{rewrite: channels}}): {fewer} of the {width} that it "
+        f"{'reads' if side.writes_fixed else 'writes'} hold as many weights as are not zero",
+        setting.brings(side, widened(dense, ins=fewer) if side.writes_fixed else widened(dense, outs=fewer)),
     )
 
 
@@ -71,7 +74,8 @@ def _odd_width(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     """Tell counts of channels that a runtime has no fast path for."""
     layer = side.layer
     ins, outs = layer.in_channels, layer.out_channels
-    odd_in, odd_out = ins > IMAGE_CHANNELS and ins % ALIGNED > 0, outs % ALIGNED > 0
+    odd_in = ins > IMAGE_CHANNELS and ins % ALIGNED > 0 and not side.reads_fixed
+    odd_out = outs % ALIGNED > 0 and not side.writes_fixed
     if setting.modelled or not layer.kernel or not (odd_in or odd_out):
         return None
     down = widened(layer, _down(ins) if odd_in else ins, _down(outs) if odd_out else outs)
@@ -108,7 +112,7 @@ def _reference(pair: Pair, side: Side, setting: Setting) -> Finding | None:
 def _depthwise(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     """Tell a convolution of one channel a group on an array that computes group by group."""
     layer = side.layer
-    if not setting.array_depthwise or layer.groups < 2 or layer.groups != layer.in_channels:
+    if not setting.array_depthwise or layer.groups < 2 or layer.groups != layer.in_channels or side.writes_fixed:
         return None
     half = max(layer.out_channels // 2, 1)
     busy = (
@@ -119,7 +123,7 @@ def _depthwise(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     return Finding(
         pair.name,
         "depthwise on a systolic array",
-        f"its {layer.groups} groups are computed one by one, and {busy}",
+        f"its {layer.groups} groups run one by one on {setting.name}, and {busy}",
         f"remove more of its channels, each of which takes a pass of its own ({half} in place of "
         f"{layer.out_channels}), or let a vector unit compute it (depthwise: vector) where the hardware has one",
         setting.brings(side, widened(layer, outs=half)),
@@ -149,19 +153,25 @@ def _launch(pair: Pair, side: Side, setting: Setting) -> Finding | None:
 
 def _step(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     """Tell a width between two treads of the staircase."""
-    found = [one for which in ("writes", "reads") if (one := _tread(pair, side, setting, which))]
+    open_to = [("writes", side.writes_fixed), ("reads", side.reads_fixed)]
+    found = [one for which, fixed in open_to if not fixed and (one := _tread(pair, side, setting, which))]
     return max(found, key=lambda one: one.brings or 0.0, default=None)
 
 
 def _tread(pair: Pair, side: Side, setting: Setting, which: str) -> Finding | None:
     layer, out = side.layer, which == "writes"
-    width = layer.out_channels if out else layer.in_channels
+
+    def width_of(one: Side) -> int:
+        return one.layer.out_channels if out else one.layer.in_channels
+
+    width = width_of(side)
+    whole = width_of(pair.before) if pair.before else width
 
     def time(count: int) -> float | None:
         other = widened(layer, outs=count) if out else widened(layer, ins=count)
         return None if other is None else setting.predict(other, setting.batch)
 
-    ends = _modelled_tread(time, width) if setting.modelled else _measured_tread(time, width)
+    ends = _modelled_tread(time, width, whole) if setting.modelled else _measured_tread(time, width)
     if ends is None:
         return None
     below, above = ends
@@ -169,14 +179,15 @@ def _tread(pair: Pair, side: Side, setting: Setting, which: str) -> Finding | No
     if below:
         other = widened(layer, outs=below) if out else widened(layer, ins=below)
         saved = setting.brings(side, other) or 0.0
-    said = f"go down to {below} channels, or take {above} back for nothing" if below else (
-        f"take {above} back for nothing; fewer bring no time"
-    )  # fmt: skip
+    back = min(above, whole)
+    said = [f"go down to {below} channels"] if below else []
+    said += [f"take {back} back for nothing"] if back > width else []
+    also = "" if below else f"{'; ' * bool(said)}fewer bring no time"
     return Finding(
         pair.name,
         "below the step",
         f"{which} {width} channels, and {above} cost {setting.name} the same time",
-        said,
+        ", or ".join(said) + also,
         max(saved, 0.0),
     )
 
@@ -192,8 +203,11 @@ def _measured_tread(time: Callable[[int], float | None], width: int) -> tuple[in
     return None
 
 
-def _modelled_tread(time: Callable[[int], float | None], width: int) -> tuple[int, int] | None:
-    """Return the widest count that costs less, and the widest that costs the same, by bisection: time never falls."""
+def _modelled_tread(time: Callable[[int], float | None], width: int, whole: int) -> tuple[int, int] | None:
+    """Return the widest count that costs less, and the widest that costs the same, by bisection: time never falls.
+
+    Looked at are counts up to the ``whole`` of the original, or to twice as many.
+    """
     now = time(width)
     if not now:
         return None
@@ -205,7 +219,7 @@ def _modelled_tread(time: Callable[[int], float | None], width: int) -> tuple[in
             low, high = (middle, high) if taken is not None and taken <= limit else (low, middle - 1)
         return low
 
-    above = last(width, 2 * width, now * (1 + FLAT_MODELLED))
+    above = last(width, max(2 * width, whole), now * (1 + FLAT_MODELLED))
     if above <= width * 1.02:
         return None
     return last(0, width - 1, now * (1 - FLAT_MODELLED)), above
@@ -234,7 +248,10 @@ def _memory(pair: Pair, side: Side, setting: Setting) -> Finding | None:
             "bits of them",
             setting.brings(side, layer, BATCHES),
         )
-    reads = layer.in_channels * math.prod(layer.in_size) > layer.out_channels * math.prod(layer.out_size)
+    if side.reads_fixed and side.writes_fixed:
+        return Finding(pair.name, "memory bound", f"{says}, mostly activations", "compute in a lower precision", None)
+    more = layer.in_channels * math.prod(layer.in_size) > layer.out_channels * math.prod(layer.out_size)
+    reads = side.writes_fixed or (more and not side.reads_fixed)
     width = layer.in_channels if reads else layer.out_channels
     half = max(width // 2, 1)
     return Finding(
@@ -256,6 +273,9 @@ def _unknown(pair: Pair, side: Side, setting: Setting) -> Finding:
         )
     elif pair.work_gain is not None and pair.time_gain is not None:
         says = f"{pair.work_gain:.2g}x less to compute, {pair.time_gain:.2g}x as fast; it uses the arithmetic less well"
+        busy = [one.utilisation for one in (pair.before, side) if one is not None and one.utilisation is not None]
+        if len(busy) == 2:
+            says += f" ({_percent(busy[1])} of the multipliers work, before {_percent(busy[0])})"
     else:
         says = f"it takes {show(side.ms, 'ms')}, much for its MACs"
     return Finding(pair.name, "no cause found", says, "spend the cut elsewhere, where time follows", None)

@@ -25,7 +25,8 @@ DEAR, DEAR_SHARE = 3.0, 0.02
 class Side:
     """One layer before or after. ``ms`` is what it takes, ``alone`` what it is predicted to take, where known.
 
-    ``bound`` and ``utilisation`` are a model's words, ``kernel`` a runtime's.
+    ``bound`` and ``utilisation`` are a model's words, ``kernel`` a runtime's. ``reads_fixed`` and ``writes_fixed`` say
+    that nothing may be removed of what it reads or writes: the network's input, its classes, what is pinned.
     """
 
     layer: Layer
@@ -35,6 +36,8 @@ class Side:
     bound: str = ""
     utilisation: float | None = None
     kernel: str = ""
+    reads_fixed: bool = False
+    writes_fixed: bool = False
 
     @property
     def work(self) -> float:
@@ -119,7 +122,7 @@ def slow(pairs: Sequence[Pair], setting: Setting) -> list[Pair]:
         work_gain, time_gain = pair.work_gain, pair.time_gain
         if work_gain is None or time_gain is None:
             return False
-        return work_gain >= CUT and time_gain < work_gain / (1 + setting.noise)
+        return time_gain < work_gain / (1 + setting.noise) and pair.lost >= SMALL * setting.total
 
     def dear(side: Side) -> bool:
         return side.ms >= DEAR_SHARE * setting.total and side.ms >= DEAR * average * side.work

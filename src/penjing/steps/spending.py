@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from penjing.core.errors import PenjingError
-from penjing.core.types import Layer
+from penjing.core.types import Ints, Layer
 from penjing.costs.probe import IMAGE_CHANNELS, Shape
 from penjing.exporting.measure import Timing, profile
 from penjing.exporting.runtimes.subject import LayerTime, Subject
@@ -29,7 +29,7 @@ from penjing.steps.sides import ALIGNED, SMALL, Pair, Setting, Side, slow
 from penjing.steps.state import Run, State
 
 SECONDS = 4.0
-"""How long single layers are timed for predictions; what lost most time comes first."""
+"""How long single layers are timed for predictions, and then again for remedies; what lost most time comes first."""
 
 MOST = 24
 """Slow layers that are looked into."""
@@ -86,9 +86,10 @@ def _measured(
         batch=run.batch,
         noise=min(max(NOISE, (after.high_ms - after.low_ms) / after.median_ms), MOST_NOISE),
     )
-    pairs = _pairs(*([Side(layer, ms, kernel=kernel) for layer, ms, kernel in one] for one in times))
+    pairs = _pairs(drafts, *([Side(layer, ms, kernel=kernel) for layer, ms, kernel in one] for one in times))
     totals = [timing.median_ms for timing in timings]
     pairs = _with_predictions(pairs, predictor, run.batch, totals)
+    predictor.until = time.monotonic() + SECONDS
     others: dict[str, list[float]] = {}
     for i, (draft, rows, scale) in enumerate(zip(drafts, profiles, scales, strict=True)):
         names = {layer.name for layer in draft.layers}
@@ -149,14 +150,14 @@ class Timed:
 
 
 def _with_predictions(pairs: list[Pair], predict: Timed, batch: int, totals: Sequence[float]) -> list[Pair]:
-    """Add what each layer is predicted to take, the slowest first; in sum the original takes what it took."""
+    """Add what each cut layer is predicted to take, the slowest first; in sum the original takes what it took."""
 
     def alone(side: Side | None, total: float) -> float | None:
         return predict(side.layer, batch) if side is not None and side.ms >= SMALL * total else None
 
-    order = sorted(range(len(pairs)), key=lambda i: -pairs[i].lost)
+    order = sorted((i for i, pair in enumerate(pairs) if not _uncut(pair)), key=lambda i: -pairs[i].lost)
     times = {i: (alone(pairs[i].before, totals[0]), alone(pairs[i].after, totals[1])) for i in order}
-    known = [(pair.before.ms, times[i][0]) for i, pair in enumerate(pairs) if pair.before and times[i][0]]
+    known = [(before.ms, times[i][0]) for i in order if (before := pairs[i].before) and times[i][0]]
     predicted = sum(ms or 0.0 for _, ms in known)
     scale = sum(ms for ms, _ in known) / predicted if predicted else 1.0
 
@@ -165,8 +166,14 @@ def _with_predictions(pairs: list[Pair], predict: Timed, batch: int, totals: Seq
 
     return [
         replace(pair, before=scaled(pair.before, times[i][0]), after=scaled(pair.after, times[i][1]))
+        if i in times
+        else pair
         for i, pair in enumerate(pairs)
     ]
+
+
+def _uncut(pair: Pair) -> bool:
+    return pair.before is not None and pair.after is not None and pair.before.work == pair.after.work
 
 
 # ------------------------------------------------------------------------------------------------------ by a model
@@ -207,26 +214,32 @@ def _modelled(run: Run, drafts: tuple[Draft, Draft]) -> dict[str, Any]:
         skips=target.zeros == "skipped",
         array_depthwise=target.depthwise == "array",
     )
-    return _facts(drafts, target.name, _pairs(*sides), others, totals, setting) | {"how": "modelled"}
+    return _facts(drafts, target.name, _pairs(drafts, *sides), others, totals, setting) | {"how": "modelled"}
 
 
 # ----------------------------------------------------------------------------------------------------- what is told
 
 
-def _pairs(before: Iterable[Side], after: Iterable[Side]) -> list[Pair]:
+def _pairs(drafts: tuple[Draft, Draft], before: Iterable[Side], after: Iterable[Side]) -> list[Pair]:
     """Return the layers in the order of execution, each with the one of its name on the other side."""
-    first, second = _by_name(before), _by_name(after)
+    first, second = _by_name(drafts[0], before), _by_name(drafts[1], after)
     return [Pair(name, first.get(name), second.get(name)) for name in {**first, **second}]
 
 
-def _by_name(sides: Iterable[Side]) -> dict[str, Side]:
-    """Return layers by name; the second time that one runs bears a number."""
+def _by_name(draft: Draft, sides: Iterable[Side]) -> dict[str, Side]:
+    """Return layers by name, with what of each has to stay; the second time that one runs bears a number."""
     seen: Counter[str] = Counter()
     found = {}
+
+    def fixed(units: Ints) -> bool:
+        return not draft.graph.sites_with([units])
+
     for side in sides:
         name = side.layer.name
         seen[name] += 1
-        found[name if seen[name] == 1 else f"{name} #{seen[name]}"] = side
+        reads, writes = fixed(side.layer.in_units), fixed(side.layer.out_units)
+        held = replace(side, reads_fixed=reads, writes_fixed=writes)
+        found[name if seen[name] == 1 else f"{name} #{seen[name]}"] = held
     return found
 
 
@@ -239,11 +252,10 @@ def _facts(
     setting: Setting,
 ) -> dict[str, Any]:
     found = slow(pairs, setting)
-    uncut = [p for p in pairs if p.before and p.after and p.before.work == p.after.work]
     return _head(drafts, name, totals) | {
         "noise": setting.noise,
         "note": "" if len(found) <= MOST else f"{len(found)} layers lag; those {MOST} that lose most were looked into.",
-        "uncut": [p.name for p in uncut],
+        "uncut": [pair.name for pair in pairs if _uncut(pair)],
         "layers": [_row(pair, setting) for pair in pairs],
         "others": [
             {"operator": operator, "kind": between.kind(operator), "before_ms": before, "after_ms": after}
