@@ -55,6 +55,19 @@ def test_odd_width() -> None:
     assert found.brings == pytest.approx(blocked(conv(128, 113), 1) - blocked(conv(128, 112), 1))
 
 
+def test_an_odd_width_is_not_rounded_up_where_that_brings_nothing() -> None:
+    """In blocks of 16 alone, 20 channels take two of them as 19 do, and 16 take one."""
+
+    def blocks(layer: Layer, batch: int) -> float:
+        return 1e-3 * math.ceil(layer.out_channels / 16) * math.ceil(layer.in_channels / 16)
+
+    found = find(pair(conv(32, 32), conv(32, 19), blocks), setting(blocks))
+    assert found.remedy == "keep 16 in place of 19 (prune: {step: 16}); 20 would bring nothing"
+    assert found.brings == pytest.approx(blocks(conv(32, 16), 1))
+    few = find(pair(conv(32, 32), conv(32, 3), blocked), setting(blocked))
+    assert "keep 4 in place of 3" in few.remedy
+
+
 def test_a_width_that_is_odd_for_others_alone_is_none() -> None:
     """Of images and linear layers, and on hardware that knows no such path."""
     image = pair(conv(3, 64), conv(3, 48), blocked)

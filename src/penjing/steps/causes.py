@@ -85,13 +85,20 @@ def _odd_width(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     if known and max(known) <= FLAT * side.ms:
         return None
     says = [f"writes {outs} channels"] * odd_out + [f"reads {ins} channels"] * odd_in
-    counts = [f"{_down(n)} or {_up(n)} in place of {n}" for n in dict.fromkeys([outs] * odd_out + [ins] * odd_in)]
-    also = f"; {show(more, 'ms')} with the larger" if more is not None and more > FLAT * side.ms else ""
+    widths = list(dict.fromkeys([outs] * odd_out + [ins] * odd_in))
+    if more is not None and more <= FLAT * side.ms:
+        step = next(size for size in (*BLOCKS, ALIGNED) if all(_down(n) % size == 0 for n in widths))
+        counts = [f"{_down(n)} in place of {n}" for n in widths]
+        how, also = f"{{step: {step}}}", f"; {' and '.join(str(_up(n)) for n in widths)} would bring nothing"
+    else:
+        counts = [f"{' or '.join(dict.fromkeys([str(_down(n)), str(_up(n))]))} in place of {n}" for n in widths]
+        how = f"{{step: {BLOCKS[0]}}} or {{step: {ALIGNED}}}"
+        also = f"; {show(more, 'ms')} with the larger" if more is not None else ""
     return Finding(
         pair.name,
         "odd width",
         f"{' and '.join(says)}, no multiple of {ALIGNED}: {setting.name} leaves its blocked path",
-        f"keep {', '.join(counts)} (prune: {{step: {BLOCKS[0]}}} or {{step: {ALIGNED}}}){also}",
+        f"keep {', '.join(counts)} (prune: {how}){also}",
         max(known, default=None),
     )
 
