@@ -17,11 +17,15 @@ EXIT_CODES = (
 )
 
 
+RESUME = "penjing resume FOLDER goes on with a run that had begun"
+
+
 @contextlib.contextmanager
-def manners(*, quiet: bool = False, lines: bool = False) -> Iterator[None]:
+def manners(*, quiet: bool = False, lines: bool = False, onward: str = RESUME) -> Iterator[None]:
     """Turn what users can mend into one sentence and an exit code.
 
-    ``quiet`` silences progress; with ``lines`` events go to stdout as JSON lines, an error among them.
+    ``quiet`` silences progress; with ``lines`` events go to stdout as JSON lines, an error among them. ``onward`` says
+    how to go on after Ctrl-C.
     """
     from penjing.core import console
     from penjing.core.errors import Infeasible, PenjingError
@@ -40,7 +44,7 @@ def manners(*, quiet: bool = False, lines: bool = False) -> Iterator[None]:
         except PenjingError as error:
             _end(str(error), 2)
         except KeyboardInterrupt:
-            _end("interrupted; penjing resume FOLDER goes on with a run that had begun.", 130)
+            _end(f"interrupted; {onward}.", 130)
         except OSError as error:
             console.drop_stdout()
             _end(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}.", 2)

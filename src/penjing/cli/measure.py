@@ -35,7 +35,7 @@ def measure(
 
     For example: penjing target measure onnxruntime --out my_box.yaml
     """  # fmt: skip
-    with manners(quiet=quiet):
+    with manners(quiet=quiet, onward="the same command goes on with what was timed"):
         from penjing.core.plain import json_text
         from penjing.measure_target import Asked, measure_target, told
 
