@@ -192,7 +192,7 @@ def timed(run: Run, shape: Shape, batch: int) -> float:
     if "times" not in run.made:
         run.made["times"] = measured(run.target) if isinstance(run.target, Runtime) else None
     known: StaircaseModel | None = run.made["times"]
-    if known is not None and batch == run.batch:
+    if known is not None and batch == run.batch and known.knows(shape):
         return known.predict(shape)
     if not build("runtime", runtime).reads_files:
         runtime, precision = "onnxruntime", "fp32"
@@ -217,6 +217,6 @@ def step_of(asked_step: int | None, rewrites: Sequence[str], pricer: Pricer) -> 
     if "channels" not in rewrites:
         return 1
     if pricer.is_timed:
-        pricer.table.step = learn_step(pricer.table)
+        pricer.table.step = pricer.target.step or learn_step(pricer.table)
         return pricer.table.step
     return pricer.target.step or ARITHMETIC_STEP
