@@ -180,8 +180,8 @@ def test_a_site_that_fails_its_proof_stays_whole_and_the_rest_goes_on(trained, f
 
     honest = module.prove
 
-    def suspicious(graph, model, cut, kept):
-        certificate = honest(graph, model, cut, kept)
+    def suspicious(graph, model, cut, kept, without):
+        certificate = honest(graph, model, cut, kept, without)
         return certificate if "conv1" not in kept else type(certificate)("cut equals zeroed", 1.0, 1e-5)
 
     monkeypatch.setattr(module, "prove", suspicious)
