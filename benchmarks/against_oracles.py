@@ -83,7 +83,11 @@ def walked(dataflow: str) -> dict[str, float]:
 
 
 def held(target: Accelerator, theirs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return how energy and latency of each layer compare; ``macs`` is what counting them would reach."""
+    """Return how energy and latency of each layer compare; ``macs`` is what counting them would reach.
+
+    Theirs come from DRAM and go there, one by one, so ours do.
+    """
+    target = replace(target, resident=False)
     names = ("name", "in_channels", "out_channels", "groups", "kernel", "stride", "out")
     layers = [square(*(row[name] for name in names)) for row in theirs]
     ours = [target.estimate(Alone([layer])) for layer in layers]

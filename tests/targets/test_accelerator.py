@@ -190,14 +190,17 @@ def traced() -> Graph:
 @given(
     st.sampled_from(DATAFLOWS), st.sampled_from(ZEROS), st.booleans(), st.integers(1, 16), st.integers(1, 16),
     st.sampled_from([2e3, 1e4, 1e6]), st.integers(2, 70), st.integers(2, 70), st.integers(1, 12),
-    st.sampled_from([1, 3]), st.integers(1, 2), st.integers(0, 1000), st.booleans(),
+    st.sampled_from([1, 3]), st.integers(1, 2), st.integers(0, 1000), st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_no_layer_costs_more_when_a_channel_goes(
     flow: str, zeros: str, overlap: bool, rows: int, columns: int, sram: float, ins: int, outs: int, out: int,
-    kernel: int, stride: int, left: int, of_ins: bool,
+    kernel: int, stride: int, left: int, of_ins: bool, resident: bool,
 ) -> None:  # fmt: skip
     """Also where the channel that goes held nothing but zeros."""
-    chip = replace(CHIP, dataflow=flow, zeros=zeros, overlap_load=overlap, rows=rows, columns=columns, sram_bytes=sram)
+    chip = replace(
+        CHIP, dataflow=flow, zeros=zeros, overlap_load=overlap, resident=resident, rows=rows, columns=columns,
+        sram_bytes=sram,
+    )  # fmt: skip
     weights, small = ins * outs * kernel**2, (ins - of_ins, outs - (not of_ins))
     rest = small[0] * small[1] * kernel**2
     nonzero = min(weights * left // 1000, rest)
@@ -213,3 +216,27 @@ def test_the_step_reaches_counts_that_just_fit() -> None:
     grid = {"dataflow": "weight_stationary", "rows": 144, "columns": 64}
     assert replace(CHIP, **grid).step == 16 and replace(CHIP, **grid | {"rows": 64}).step == 1
     assert CHIP.step == 1
+
+
+def test_what_fits_a_resident_target_does_not_cross() -> None:
+    """A layer of 8 x 8 pixels, 16 channels to 32: 3,072 bytes of activations, 4,608 of weights."""
+    layer = conv("a", 16, 32, 8, 3)
+    for sram, parameters, crossing in ((1e6, 4608, 0), (1e6, 2_000_000, 4608), (2500, 4608, None)):
+        draft = Fake((layer,), parameters=parameters, peak_elements=3072)
+        apart, kept = (
+            replace(CHIP, sram_bytes=sram, resident=resident).estimate(draft).dram_bytes for resident in (False, True)
+        )
+        assert kept == (apart if crossing is None else crossing) and apart >= 4608 + 3072
+
+
+def test_on_a_resident_array_only_what_fills_its_rows_costs_time() -> None:
+    """64 x 64 multipliers hold 64 output channels at once, whatever their number, and 7 input channels of a 3 x 3."""
+    chip = find("edge_tpu_like")
+    assert isinstance(chip, Accelerator) and chip.resident
+
+    def time(ins: int, outs: int) -> float:
+        draft = Fake((conv("a", ins, outs, 8, 3),), parameters=9 * ins * outs, peak_elements=64 * (ins + outs))
+        return chip.estimate(draft).latency_ms
+
+    assert time(32, 8) == time(32, 64) < time(32, 65)
+    assert time(29, 32) == time(35, 32) < time(36, 32) and time(28, 32) < time(29, 32)

@@ -60,7 +60,9 @@ class Accelerator:
 
     ``mac_pj`` lists the precisions it has; ``speed`` how fast one is, where it is not one multiplication a cycle and
     multiplier. Without ``dram_bandwidth`` activations live in SRAM and weights in flash, and ``sram_bytes`` and
-    ``flash_bytes`` are hard ``limits``; with it SRAM is a buffer that tiles go through. ``vector`` is how many
+    ``flash_bytes`` are hard ``limits``; with it SRAM is a buffer that tiles go through; of a ``resident`` target, activations
+    that fit stay there from layer to layer, and so do all weights from picture to picture where they fit beside.
+    ``vector`` is how many
     operations a cycle pooling and additions have. ``numbers`` says where each number is from.
 
     Units: Hz, bytes, bytes/s, ms, mW, frames/s as named; ``mac_pj`` in pJ, ``sram_pj`` and ``dram_pj`` in pJ a byte.
@@ -83,6 +85,7 @@ class Accelerator:
     efficiency: float = 1.0
     vector: float = 1.0
     overlap_load: bool = False
+    resident: bool = False
     zeros: str = "gated"
     depthwise: str = "array"
     speed: Mapping[str, float] = field(default_factory=dict, hash=False)
@@ -149,7 +152,8 @@ class Accelerator:
 
         Raises: PlanError naming a layer of which no tile fits the memory.
         """
-        priced = [(layer.name, self._layer(layer)) for layer in draft.layers]
+        held = self._held(draft)
+        priced = [(layer.name, self._layer(layer, held)) for layer in draft.layers]
         priced += [(one.name, self._pass(one)) for one in draft.passes]
         rows = [row for _, row in priced]
         latency, energy = math.fsum(r.latency_ms for r in rows), math.fsum(r.energy_mj for r in rows)
@@ -178,17 +182,24 @@ class Accelerator:
     def _known(self) -> dict[Any, _Priced]:
         return {}
 
-    def _layer(self, layer: Layer) -> _Priced:
+    def _held(self, draft: Draft) -> bool:
+        """Tell whether all weights stay on the chip, beside the most that activations take at one time."""
+        if not self.resident or self.dram_bandwidth is None:
+            return False
+        values = draft.parameters + self.batch * draft.peak_elements
+        return VALUE_BYTES[self.precision] * values <= self.sram_bytes
+
+    def _layer(self, layer: Layer, held: bool) -> _Priced:
         if not layer.in_channels or not layer.out_channels:
             return _Priced(layer.kind, *_NOTHING, "compute", 0.0)
-        key = (layer.kind, layer.macs, Shape.of(layer, self.batch))
+        key = (layer.kind, layer.macs, Shape.of(layer, self.batch), held)
         if key not in self._known:
             if len(self._known) >= CACHED:
                 self._known.clear()
             self._known[key] = self._price_layer(layer.name, *key)
         return self._known[key]
 
-    def _price_layer(self, name: str, kind: str, macs: int, shape: Shape) -> _Priced:
+    def _price_layer(self, name: str, kind: str, macs: int, shape: Shape, held: bool) -> _Priced:
         macs *= shape.batch
         per_value = VALUE_BYTES[self.precision]
         vector = self.depthwise == "vector" and shape.groups > 1 and shape.in_channels == 1
@@ -199,7 +210,7 @@ class Accelerator:
             peak = self.efficiency * self.speed.get(self.precision, 1.0)
             cycles, moved = self._cycles(shape) * shape.groups / peak, self._words(shape, per_value)
         sram = shape.groups * moved.bytes(per_value)
-        dram, need = self._crossing(name, shape, per_value)
+        dram, need = self._crossing(name, shape, per_value, held)
         counted = macs if self.zeros == "multiplied" else shape.m * shape.nonzero
         busy = 0.0 if vector or not cycles else macs / (cycles * self.rows * self.columns)
         return self._priced(kind, macs, cycles, busy, sram, dram, need, counted)
@@ -226,7 +237,7 @@ class Accelerator:
         channels = (shape.in_channels, shape.out_channels)
         return systolic.row_stationary_words(conv, channels, held, self.rows, self.columns, registers, per_value)
 
-    def _crossing(self, name: str, shape: Shape, per_value: int) -> tuple[float, float]:
+    def _crossing(self, name: str, shape: Shape, per_value: int, held: bool) -> tuple[float, float]:
         """Return what crosses to DRAM, and the on-chip memory that a layer takes."""
         if self.dram_bandwidth is None:
             return 0.0, per_value * shape.groups * (shape.inputs + shape.outputs)
@@ -236,13 +247,17 @@ class Accelerator:
                 f"{name} does not fit {self.name}: its smallest tile takes {found.least_bytes:,} bytes of on-chip "
                 f"memory, and there are {self.sram_bytes:,.0f}; give the target more sram."
             )
-        return found.dram_bytes, min(found.need_bytes, self.sram_bytes)
+        need = min(found.need_bytes, self.sram_bytes)
+        activations = per_value * shape.groups * (shape.inputs + shape.outputs)
+        if self.resident and activations + found.least_bytes <= self.sram_bytes:
+            return (0.0 if held else float(per_value * shape.groups * shape.weights)), need
+        return found.dram_bytes, need
 
     def _pass(self, one: Traffic) -> _Priced:
         moved = self.batch * (one.in_elements + one.out_elements) * VALUE_BYTES[self.precision]
         if not one.in_elements or not one.out_elements or one.operator in IN_PLACE:
             return _Priced(one.kind, *_NOTHING, "compute", 0.0)
-        on_chip = self.dram_bandwidth is None
+        on_chip = self.dram_bandwidth is None or (self.resident and moved <= self.sram_bytes)
         cycles = self.batch * one.operations / self.vector
         return self._priced(one.kind, 0, cycles, 0.0, moved, 0 if on_chip else moved, moved if on_chip else 0, 0)
 

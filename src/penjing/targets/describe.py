@@ -93,6 +93,7 @@ def _settings(target: Accelerator | Runtime) -> dict[str, Any]:
         "zeros": target.zeros,
         "depthwise": target.depthwise,
         "overlap_load": target.overlap_load,
+        "resident": target.resident,
     }
 
 

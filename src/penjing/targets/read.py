@@ -96,7 +96,7 @@ def read(path: Path) -> Accelerator | Runtime:
 
 
 def _accelerator(file: _File, name: str) -> Accelerator:
-    file.known((*TEXTS, *ACCELERATOR, *GROUPS, *WORDS, "overlap_load"))
+    file.known((*TEXTS, *ACCELERATOR, *GROUPS, *WORDS, "overlap_load", "resident"))
     numbers = {key: file.number(key, what) for key, what in ACCELERATOR.items()}
     groups = {key: file.group(key, what) for key, what in GROUPS.items()}
     dataflow, precision = file.word("dataflow", DATAFLOWS), file.word("precision", WORDS["precision"])
@@ -135,6 +135,7 @@ def _accelerator(file: _File, name: str) -> Accelerator:
         efficiency=numbers["efficiency"],
         vector=numbers["vector"],
         overlap_load=file.switch("overlap_load"),
+        resident=file.switch("resident"),
         zeros=file.word("zeros", ZEROS, "gated"),
         depthwise=file.word("depthwise", DEPTHWISE, "array"),
         speed=groups["speed"],
