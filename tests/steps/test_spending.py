@@ -70,8 +70,10 @@ def alone(tmp_path):
 
 def test_no_seconds_no_predictions(alone, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.0)
-    halves = [half for one in alone(Twice())["layers"] for half in (one["before"], one["after"])]
+    found = alone(Twice())
+    halves = [half for one in found["layers"] for half in (one["before"], one["after"])]
     assert halves and all(half["predicted_ms"] is None and half["measured_ms"] > 0 for half in halves)
+    assert "no cause found" not in [one["cause"] for one in found["findings"]], "what was not timed may have told"
 
 
 def test_of_uncut_layers_nothing_is_predicted_and_what_has_to_stay_is_known(alone, monkeypatch):

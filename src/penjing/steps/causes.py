@@ -35,6 +35,8 @@ BATCHES = 8
 
 FLOAT = 4
 
+UNKNOWN = "no cause found"
+
 
 def find(pair: Pair, setting: Setting) -> Finding:
     """Return the cause of a slow layer: the first that holds, of those that exclude the ones after them."""
@@ -285,7 +287,7 @@ def _unknown(pair: Pair, side: Side, setting: Setting) -> Finding:
             says += f" ({_percent(busy[1])} of the multipliers work, before {_percent(busy[0])})"
     else:
         says = f"it takes {show(side.ms, 'ms')}, much for its MACs"
-    return Finding(pair.name, "no cause found", says, "spend the cut elsewhere, where time follows", None)
+    return Finding(pair.name, UNKNOWN, says, "spend the cut elsewhere, where time follows", None)
 
 
 def _percent(share: float) -> str:

@@ -23,9 +23,9 @@ from penjing.exporting.measure import Timing, profile
 from penjing.exporting.runtimes.subject import LayerTime, Subject
 from penjing.graph.draft import Draft
 from penjing.steps import between
-from penjing.steps.causes import find
+from penjing.steps.causes import UNKNOWN, find
 from penjing.steps.price import timed
-from penjing.steps.sides import ALIGNED, SMALL, Pair, Setting, Side, slow
+from penjing.steps.sides import ALIGNED, SMALL, Finding, Pair, Setting, Side, slow
 from penjing.steps.state import Run, State
 
 SECONDS = 4.0
@@ -88,17 +88,39 @@ def _measured(
     )
     pairs = _pairs(drafts, *([Side(layer, ms, kernel=kernel) for layer, ms, kernel in one] for one in times))
     totals = [timing.median_ms for timing in timings]
-    pairs = _with_predictions(pairs, predictor, run.batch, totals)
+    found = slow(pairs, setting)
+    findings = _looked_into(found, setting, predictor)
     predictor.until = time.monotonic() + SECONDS
+    pairs = _with_predictions(pairs, predictor, run.batch, totals)
     others: dict[str, list[float]] = {}
     for i, (draft, rows, scale) in enumerate(zip(drafts, profiles, scales, strict=True)):
         names = {layer.name for layer in draft.layers}
         for row in rows:
             if row.name not in names:
                 others.setdefault(row.operator, [0.0, 0.0])[i] += scale * row.ms
-    facts = _facts(drafts, runtime, pairs, others, totals, setting)
-    facts["findings"] += [asdict(one) for one in between.find(profiles[1], scales[1], runtime, _odd(pairs))]
-    return facts | {"how": "measured"}
+    said = [*findings, *between.find(profiles[1], scales[1], runtime, _odd(pairs))]
+    facts = _facts(drafts, runtime, pairs, others, totals, setting, said)
+    return facts | {"how": "measured", "note": _left(len(found), len(findings))}
+
+
+def _looked_into(pairs: Sequence[Pair], setting: Setting, predict: Timed) -> list[Finding]:
+    """Return the causes of slow layers, the slowest first, while there are seconds left."""
+    findings: list[Finding] = []
+    for pair in pairs[:MOST]:
+        alone = [None if one is None else predict(one.layer, setting.batch) for one in (pair.before, pair.after)]
+        sides = [one and replace(one, alone=ms) for one, ms in zip((pair.before, pair.after), alone, strict=True)]
+        finding = find(Pair(pair.name, *sides), setting)
+        if finding.cause == UNKNOWN and predict.over:  # what was not timed may have told
+            break
+        findings.append(finding)
+    return findings
+
+
+def _left(slow: int, looked_into: int) -> str:
+    """Say how many slow layers were not looked into."""
+    if slow == looked_into:
+        return ""
+    return f"Of {slow} layers that are slow for their work, the {looked_into} that lose most were looked into."
 
 
 def _odd(pairs: Sequence[Pair]) -> set[str]:
@@ -137,13 +159,18 @@ class Timed:
         self.known: dict[tuple[Shape, int], float] = {}
         self.until = time.monotonic() + SECONDS
 
+    @property
+    def over(self) -> bool:
+        """Whether the seconds are spent."""
+        return time.monotonic() >= self.until
+
     def __call__(self, layer: Layer, batch: int) -> float | None:
         """Return the ms of a layer for so many samples."""
         shape = Shape.of(layer)
         if not (shape.in_channels and shape.out_channels):
             return 0.0
         if (shape, batch) not in self.known:
-            if time.monotonic() >= self.until:
+            if self.over:
                 return None
             self.known[shape, batch] = timed(self.run, shape, batch)
         return self.known[shape, batch]
@@ -214,7 +241,10 @@ def _modelled(run: Run, drafts: tuple[Draft, Draft]) -> dict[str, Any]:
         skips=target.zeros == "skipped",
         array_depthwise=target.depthwise == "array",
     )
-    return _facts(drafts, target.name, _pairs(drafts, *sides), others, totals, setting) | {"how": "modelled"}
+    pairs = _pairs(drafts, *sides)
+    found = slow(pairs, setting)
+    facts = _facts(drafts, target.name, pairs, others, totals, setting, [find(one, setting) for one in found[:MOST]])
+    return facts | {"how": "modelled", "note": _left(len(found), len(found[:MOST]))}
 
 
 # ----------------------------------------------------------------------------------------------------- what is told
@@ -250,18 +280,17 @@ def _facts(
     others: Mapping[str, Sequence[float]],
     totals: Sequence[float],
     setting: Setting,
+    findings: Sequence[Finding],
 ) -> dict[str, Any]:
-    found = slow(pairs, setting)
     return _head(drafts, name, totals) | {
         "noise": setting.noise,
-        "note": "" if len(found) <= MOST else f"{len(found)} layers lag; those {MOST} that lose most were looked into.",
         "uncut": [pair.name for pair in pairs if _uncut(pair)],
         "layers": [_row(pair, setting) for pair in pairs],
         "others": [
             {"operator": operator, "kind": between.kind(operator), "before_ms": before, "after_ms": after}
             for operator, (before, after) in others.items()
         ],
-        "findings": [asdict(find(pair, setting)) for pair in found[:MOST]],
+        "findings": [asdict(one) for one in findings],
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,8 +59,17 @@ class onnxruntime:  # noqa: N801 - the name a target writes
             feeds = random_feeds(running, batch or fixed_batch(running) or 1)
             for _ in range(WARMUP + RUNS):
                 run(running, feeds)
-            events = json.loads(Path(running.end_profiling()).read_text(encoding="utf-8"))
+            events = _events(Path(running.end_profiling()))
         return named(_executed(events), layers_in(subject.file))
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a profile; the runtime says nothing where the disk has no room for all of it."""
+    try:
+        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+    return events
 
 
 def _executed(events: Sequence[dict[str, Any]]) -> Iterator[Executed]:
