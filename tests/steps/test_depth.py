@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 import penjing
 from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
+from penjing.core.registry import entries, options
 from penjing.graph import form
+from penjing.graph.trace import trace
 from penjing.steps.prune import prune
 from penjing.steps.reconstruct import reconstruct
+from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from tiny import pictures
 
@@ -119,6 +123,22 @@ def test_a_run_that_is_killed_goes_on_without_the_block(
     assert broken.results["resumed"][0]["after"] == "02-prune"
     assert form.same(form.tensors(whole.model), form.tensors(broken.model))
     assert whole.results["sites"] == broken.results["sites"]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.2])
+@pytest.mark.parametrize("name", sorted(set(entries("allocator")) - {"threshold"}))
+def test_every_allocator_chooses_among_channels_and_blocks(name: str, share: float, tmp_path: Path) -> None:
+    few = {"trials": 6} if "trials" in options(entries("allocator")[name]) else {}
+    net = deep()
+    state = State(net, net, None, ((torch.randn(2, 3, 8, 8),), {}))
+    with closing(Run(tmp_path, {"macs": f"{share}x"}, 0)) as run:
+        cut, _ = prune(rewrite=BOTH, criterion="random", allocator={name: few}).decide(state, run)
+    assert cut.certificate is not None and cut.certificate.ok
+    gone = {entry.site for entry in cut.plan if entry.rewrite == "layers"}
+    assert gone == {f"blocks.{i}" for i in range(3) if type(cut.model.blocks[i]) is nn.Identity}
+    assert all((len(entry.kept) == 0) == (entry.rewrite == "layers") for entry in cut.plan)
+    whole, small = (sum(x.macs for x in trace(m, *state.example).layers) for m in (net, cut.model))
+    assert 0 < small <= share * whole
 
 
 def test_channels_zeros_and_blocks_make_one_plan(data: Path) -> None:
