@@ -142,7 +142,7 @@ def layer_times(journal: Journal, timer: Timer, asked: Asked, seconds: float) ->
     times: dict[Shape, float] = {}
     spent = 0.0
 
-    def timed(shape: Shape, *_: object) -> float:
+    def timed(shape: Shape) -> float:
         nonlocal spent
 
         def work() -> dict[str, float]:
@@ -157,7 +157,7 @@ def layer_times(journal: Journal, timer: Timer, asked: Asked, seconds: float) ->
         return times[shape]
 
     with console.bar("layers", seconds) as step:
-        learned = learn_step(LayerTable(asked.threads, asked.batch, timed))
+        learned = learn_step(LayerTable(timed))
         for shape in drawn:
             if spent >= seconds and len(times) >= FEWEST_LAYERS:
                 break

@@ -1,11 +1,7 @@
-import json
-from pathlib import Path
-
 import pytest
 
 from penjing.core.errors import PenjingError
 from penjing.core.protocols import Cost
-from penjing.costs import table as module
 from penjing.costs.probe import Shape
 from penjing.costs.table import LayerTable
 from penjing.exporting.measure import summary
@@ -17,30 +13,21 @@ class FakeTimer:
     """One microsecond a thousand MACs, and a record of what was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Shape, int, int]] = []
+        self.asked: list[Shape] = []
 
-    def __call__(self, shape: Shape, threads: int, batch: int, runtime: str, precision: str) -> float:
-        self.asked.append((shape, threads, batch))
-        self.on = runtime, precision
+    def __call__(self, shape: Shape) -> float:
+        self.asked.append(shape)
         return shape.macs / 1e6
 
 
 def test_each_shape_is_timed_once() -> None:
     timer = FakeTimer()
-    table = LayerTable(threads=2, batch=4, timer=timer)
+    table = LayerTable(timer=timer)
     layers = [conv(16, 16), conv(16, 16, name="again"), conv(16, 32), linear(32, 10), linear(32, 10)]
     expected = sum(layer.macs for layer in layers) / 1e6
     assert table.predict(layers) == pytest.approx(expected)
     assert table.predict(layers) == pytest.approx(expected)
-    assert [(shape.in_channels, shape.out_channels) for shape, _, _ in timer.asked] == [(16, 16), (16, 32), (32, 10)]
-    assert {(threads, batch) for _, threads, batch in timer.asked} == {(2, 4)}
-    assert timer.on == ("onnxruntime", "fp32")
-
-
-def test_the_runtime_asked_for_is_timed() -> None:
-    timer = FakeTimer()
-    LayerTable(timer=timer, runtime="openvino", precision="bf16").predict([conv(16, 16)])
-    assert timer.on == ("openvino", "bf16")
+    assert [(shape.in_channels, shape.out_channels) for shape in timer.asked] == [(16, 16), (16, 32), (32, 10)]
 
 
 def test_a_table_is_a_cheap_cost() -> None:
@@ -86,53 +73,6 @@ def test_a_timing_calibrates_with_its_least_and_predicts_its_median() -> None:
     assert table.predict(whole) == pytest.approx(1.1 * explained)
     with pytest.raises(PenjingError, match=r"0\.0 ms cannot calibrate"):
         table.calibrate(whole, 0.0)
-
-
-def test_a_saved_table_is_not_measured_again(tmp_path: Path) -> None:
-    file = tmp_path / "tables" / "t.json"
-    first = LayerTable(timer=FakeTimer())
-    expected = first.predict([conv(16, 16), linear(16, 4)])
-    first.save(file)
-    other = LayerTable(threads=2, timer=FakeTimer())
-    other.time(conv(8, 8))
-    other.save(file)
-    more = LayerTable(timer=FakeTimer())
-    more.time(conv(4, 4))
-    more.save(file)
-
-    timer = FakeTimer()
-    again = LayerTable(timer=timer)
-    assert again.load(file) == 3
-    assert again.predict([conv(16, 16), linear(16, 4)]) == expected and timer.asked == []
-    assert LayerTable(batch=8).load(file) == 0
-    assert [entry.name for entry in file.parent.iterdir()] == ["t.json"]
-
-
-def test_times_of_another_machine_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = LayerTable(timer=FakeTimer())
-    table.time(conv(16, 16))
-    table.save(tmp_path / "t.json")
-    monkeypatch.setattr(module, "cpu_name", lambda: "another")
-    assert LayerTable().load(tmp_path / "t.json") == 0
-    monkeypatch.undo()
-    monkeypatch.setattr(module, "runtime_name", lambda *_: "onnxruntime 0.1")
-    assert LayerTable().load(tmp_path / "t.json") == 0
-
-
-def test_a_file_that_is_no_table_is_refused_and_kept(tmp_path: Path) -> None:
-    file = tmp_path / "t.json"
-    table = LayerTable(timer=FakeTimer())
-    table.time(conv(16, 16))
-    table.save(file)
-    (target,) = json.loads(file.read_text())
-    for text in ("not json", "[]", json.dumps({target: [{"ms": 1}]}), json.dumps({target: [{"ms": -1}]}), '"x"'):
-        file.write_text(text)
-        for use in (table.load, table.save):
-            with pytest.raises(PenjingError, match=r"t\.json is not a layer table"):
-                use(file)
-        assert file.read_text() == text
-    with pytest.raises(PenjingError, match="not a layer table"):
-        table.load(tmp_path / "none.json")
 
 
 def test_between_a_few_timed_widths_the_rest_is_read_off_the_stairs() -> None:

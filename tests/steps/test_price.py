@@ -60,6 +60,15 @@ def test_times_of_a_targets_file_are_believed(state, tmp_path, monkeypatch):
     assert timed(run, wider, 1) == pytest.approx(wider.macs / 1e6, rel=0.3)
 
 
+def test_layers_are_timed_as_the_run_measures_latency(state, tmp_path, monkeypatch):
+    asked_for = []
+    monkeypatch.setattr(price, "time_shape", lambda *given: asked_for.append(given[1:]) or 1.0)
+    box = Runtime("box", "onnxruntime", threads=2, batch=4, precision="bf16")
+    timed(Run(tmp_path, threads=2, batch=4, target=box), next(shapes()), 4)
+    timed(Run(tmp_path, target=Runtime("torch", "torch_compile")), next(shapes()), 1)
+    assert asked_for == [(2, 4, "onnxruntime", "bf16"), (1, 1, "onnxruntime", "fp32")]
+
+
 def test_times_of_another_machine_are_taken_with_a_word(state, tmp_path, capsys):
     timed(Run(tmp_path, target=measured("a far processor")), next(shapes()), 1)
     said = capsys.readouterr().err

@@ -133,10 +133,14 @@ class Layer:
         return math.prod(self.in_size if self.transposed else self.out_size)
 
     @property
+    def weights(self) -> int:
+        """How many weights the layer has; biases are not counted."""
+        return self.in_channels // self.groups * self.out_channels * math.prod(self.kernel)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of one sample; biases are not counted."""
-        per_position = self.in_channels // self.groups * self.out_channels * math.prod(self.kernel)
-        return self.positions * per_position
+        return self.positions * self.weights
 
     def shrunk(self, gone: NDArray[np.bool_]) -> Layer:
         """Return the layer without the units for which ``gone[unit]`` is true."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Self
 
 from penjing.core.errors import BudgetError
 from penjing.core.protocols import Draft, Target
@@ -16,8 +16,12 @@ class OnTarget:
 
     target: Target | None = None
 
-    name: ClassVar[str] = ""
     cheap = True
+
+    @property
+    def name(self) -> str:
+        """What the target calls it."""
+        return type(self).__name__
 
     def upon(self, target: Target) -> Self:
         """Return the cost on this target.
@@ -54,7 +58,6 @@ class energy(OnTarget):  # noqa: N801 - the name a budget writes
     Units: mJ.
     """
 
-    name = "energy"
     unit = "mJ"
 
 
@@ -66,7 +69,6 @@ class power(OnTarget):  # noqa: N801 - the name a budget writes
     Units: mW.
     """
 
-    name = "power"
     unit = "mW"
 
 
@@ -78,7 +80,6 @@ class peak_power(OnTarget):  # noqa: N801 - the name a budget writes
     Units: mW.
     """
 
-    name = "peak_power"
     unit = "mW"
 
 
@@ -93,7 +94,6 @@ class sram(OnTarget):  # noqa: N801 - the name a budget writes
     Units: bytes.
     """
 
-    name = "sram"
     unit = "bytes"
 
 
@@ -105,7 +105,6 @@ class flash(OnTarget):  # noqa: N801 - the name a budget writes
     Units: bytes.
     """
 
-    name = "flash"
     unit = "bytes"
 
 
@@ -117,7 +116,6 @@ class dram_bytes(OnTarget):  # noqa: N801 - the name a budget writes
     Units: bytes.
     """
 
-    name = "dram_bytes"
     unit = "bytes"
 
 

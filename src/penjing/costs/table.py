@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 from penjing.core.errors import PenjingError
-from penjing.core.files import write_whole
 from penjing.core.protocols import Draft
 from penjing.core.types import Layer
 from penjing.costs.probe import Shape, time_shape
-from penjing.exporting.measure import Timing, cpu_name, runtime_name
+from penjing.exporting.measure import Timing
 
 KNOTS = (0.0, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 """Shares of a layer's widest form that are timed beside it; none means one step."""
@@ -24,13 +18,13 @@ KNOTS = (0.0, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 EVEN = 4
 """A width that is no multiple of this leaves the runtime's fast path, and is timed itself."""
 
-Timer = Callable[[Shape, int, int, str, str], float]
-"""Returns the milliseconds of a layer's shape on so many threads, for so many samples, on a runtime, in a precision."""
+Timer = Callable[[Shape], float]
+"""Returns the milliseconds of a layer's shape."""
 
 
 @dataclass
 class LayerTable:
-    """The latency of networks on a runtime that reads ONNX, added up from layers timed when they are first asked for.
+    """The latency of networks, added up from layers that ``timer`` times when they are first asked for.
 
     A cost that is cheap once its shapes are known: each new one takes about 50 ms, a large one 0.3 s. Of a layer whose
     widest form ``calibrate`` has seen, a few widths are timed, and what lies between is read off the stair of ``step``
@@ -41,12 +35,8 @@ class LayerTable:
     Units: ms.
     """
 
-    threads: int = 1
-    batch: int = 1
     timer: Timer = time_shape
     times: dict[Shape, float] = field(default_factory=dict)
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
     scale: float = 1.0
     rest: float = 0.0
     step: int = 1
@@ -71,7 +61,7 @@ class LayerTable:
     def timed(self, shape: Shape) -> float:
         """Return the time of a shape that is timed itself, now or before."""
         if shape not in self.times:
-            self.times[shape] = self.timer(shape, self.threads, self.batch, self.runtime, self.precision)
+            self.times[shape] = self.timer(shape)
         return self.times[shape]
 
     def _between(self, shape: Shape, widest: tuple[int, int]) -> float:
@@ -125,33 +115,6 @@ class LayerTable:
         """Return the predicted latency of a draft."""
         return self.predict(draft.layers)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the times of this target to a JSON file, beside those of other targets already there.
-
-        Raises: PenjingError when the file is something else or cannot be written.
-        """
-        target = Path(path)
-        known = _read(target) if target.exists() else {}
-        own = dict(_entries(target, known.get(self._target, []))) | self.times
-        known[self._target] = [{**dataclasses.asdict(shape), "ms": ms} for shape, ms in own.items()]
-        write_whole(target, json.dumps(known, indent=1).encode())
-
-    def load(self, path: str | os.PathLike[str]) -> int:
-        """Take over the times of this target from a file and return how many there were.
-
-        Times of another runtime, processor, thread count or batch are left alone.
-
-        Raises: PenjingError when the file cannot be read.
-        """
-        own = dict(_entries(Path(path), _read(Path(path)).get(self._target, [])))
-        self.times.update(own)
-        return len(own)
-
-    @property
-    def _target(self) -> str:
-        name = runtime_name(self.runtime, self.precision)
-        return f"{name}, {cpu_name()}, {self.threads} threads, batch {self.batch}"
-
 
 def _family(shape: Shape) -> Shape:
     """Return the shape without its widths."""
@@ -160,29 +123,3 @@ def _family(shape: Shape) -> Shape:
 
 def _activations(layers: Sequence[Layer]) -> int:
     return sum(layer.out_channels * math.prod(layer.out_size) for layer in layers)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise PenjingError(f"{path} is not a layer table: {error}") from error
-    if not isinstance(data, dict):
-        raise PenjingError(f"{path} is not a layer table: it holds a {type(data).__name__}, not targets by name.")
-    return data
-
-
-def _entries(path: Path, rows: Any) -> list[tuple[Shape, float]]:
-    try:
-        entries = []
-        for row in rows:
-            facts: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
-            }
-            ms = float(facts.pop("ms"))
-            if not 0 <= ms < math.inf:
-                raise ValueError(f"{ms} ms")
-            entries.append((Shape(**facts), ms))
-        return entries
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PenjingError(f"{path} is not a layer table: {error}; delete it to measure anew.") from error

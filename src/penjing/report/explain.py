@@ -11,8 +11,9 @@ from penjing.core.console import table
 from penjing.core.errors import RecipeError
 from penjing.report import units
 from penjing.report.results import Results, read
-from penjing.report.spent import Finding, Half, Layer, Spending
+from penjing.report.spent import Half, Layer, Spending
 from penjing.report.table import plain
+from penjing.steps.sides import Finding
 
 _SHOWN = 40
 """Layers in the table of the terminal; the JSON has all."""

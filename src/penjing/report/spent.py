@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penjing.steps.sides import Finding
+
 
 @dataclass(frozen=True)
 class Half:
@@ -78,17 +80,6 @@ class Other:
     before_ms: float
     after_ms: float
     kind: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Why a layer, or what runs between layers, is slow; ``brings`` is what the remedy is predicted to save, in ms."""
-
-    where: str
-    cause: str
-    detail: str
-    remedy: str
-    brings: float | None
 
 
 @dataclass(frozen=True)

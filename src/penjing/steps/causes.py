@@ -237,7 +237,7 @@ def _modelled_tread(time: Callable[[int], float | None], width: int, whole: int)
 def _memory(pair: Pair, side: Side, setting: Setting) -> Finding | None:
     """Tell a layer that waits for its numbers."""
     layer = side.layer
-    weights = layer.in_channels // layer.groups * layer.out_channels * math.prod(layer.kernel)
+    weights = layer.weights
     values = layer.in_channels * math.prod(layer.in_size) + layer.out_channels * math.prod(layer.out_size)
     intensity = setting.batch * layer.macs / (FLOAT * (weights + setting.batch * values))
     if setting.modelled:

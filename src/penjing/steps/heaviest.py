@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from penjing.core.protocols import Target
-from penjing.core.types import Layer
 from penjing.costs.table import LayerTable
 from penjing.graph.draft import Draft
 
@@ -30,9 +28,5 @@ def _parts(cost: str, draft: Draft, target: Target, table: LayerTable) -> Iterab
     if cost == "macs":
         return [(layer.name, float(layer.macs)) for layer in draft.layers]
     if cost == "params":
-        return [(layer.name, float(_weights(layer))) for layer in draft.layers]
+        return [(layer.name, float(layer.weights)) for layer in draft.layers]
     return []
-
-
-def _weights(layer: Layer) -> int:
-    return layer.in_channels // layer.groups * layer.out_channels * math.prod(layer.kernel)

@@ -76,8 +76,9 @@ class Pricer:
         self.bounds = [resolve(a, self.original.cost(name)) for name, a in self.wanted.items() if name != "error"]
         self._refuse_idle()
         self.factors = dict.fromkeys(self.measured, 1.0)
-        self.table = LayerTable(run.threads, run.batch, self._timed)
+        self.table = LayerTable(lambda shape: timed(run, shape, run.batch))
         if self.is_timed:
+            self.table.step = self.target.step or learn_step(self.table)
             self.table.calibrate(graph.layers, self.original.timing)
         self._costs = {b.cost: self._cost(b.cost) for b in self.bounds}
 
@@ -103,9 +104,6 @@ class Pricer:
         if self.bounds and "error" not in self.wanted and all(b.met(costs[b.cost]) for b in self.bounds):
             kept = (f"{b.cost}={b.asked} with {show(costs[b.cost], units()[b.cost])}" for b in self.bounds)
             raise BudgetError(f"The budget asks for nothing: the original meets {', '.join(kept)}.")
-
-    def _timed(self, shape: Shape, threads: int, batch: int, runtime: str, precision: str) -> float:
-        return timed(self.run, shape, batch)
 
     def wants(self, cost: str) -> bool:
         """Tell whether the budget bounds this cost."""
@@ -216,7 +214,4 @@ def step_of(asked_step: int | None, rewrites: Sequence[str], pricer: Pricer) -> 
         return asked_step
     if "channels" not in rewrites:
         return 1
-    if pricer.is_timed:
-        pricer.table.step = pricer.target.step or learn_step(pricer.table)
-        return pricer.table.step
-    return pricer.target.step or ARITHMETIC_STEP
+    return pricer.table.step if pricer.is_timed else pricer.target.step or ARITHMETIC_STEP

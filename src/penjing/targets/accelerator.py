@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.protocols import Draft
@@ -32,26 +32,6 @@ IN_PLACE = ("cat",)
 
 CACHED = 100_000
 """Rows kept; a search prices the same layers again and again."""
-
-
-class _Priced(NamedTuple):
-    """A row of an estimate without its name."""
-
-    kind: str
-    macs: int
-    cycles: float
-    utilisation: float
-    sram_bytes: float
-    dram_bytes: float
-    need_bytes: float
-    latency_ms: float
-    energy_mj: float
-    power_mw: float
-    bound: str
-    dynamic_mj: float
-
-
-_NOTHING = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -153,14 +133,12 @@ class Accelerator:
         Raises: PlanError naming a layer of which no tile fits the memory.
         """
         held = self._held(draft)
-        priced = [(layer.name, self._layer(layer, held)) for layer in draft.layers]
-        priced += [(one.name, self._pass(one)) for one in draft.passes]
-        rows = [row for _, row in priced]
+        rows = [self._layer(layer, held) for layer in draft.layers] + [self._pass(one) for one in draft.passes]
         latency, energy = math.fsum(r.latency_ms for r in rows), math.fsum(r.energy_mj for r in rows)
         in_memory = VALUE_BYTES[self.precision] * self.batch * draft.peak_elements
         need = in_memory if self.dram_bandwidth is None else max((r.need_bytes for r in rows), default=0.0)
         return Estimate(
-            rows=tuple(Row(name, *row[:-1]) for name, row in priced),
+            rows=tuple(rows),
             latency_ms=latency,
             energy_mj=energy,
             power_mw=self._power(math.fsum(r.dynamic_mj for r in rows), energy, latency),
@@ -179,7 +157,7 @@ class Accelerator:
         return energy / latency * 1e3 if latency else 0.0
 
     @cached_property
-    def _known(self) -> dict[Any, _Priced]:
+    def _known(self) -> dict[Any, Row]:
         return {}
 
     def _held(self, draft: Draft) -> bool:
@@ -189,17 +167,17 @@ class Accelerator:
         values = draft.parameters + self.batch * draft.peak_elements
         return VALUE_BYTES[self.precision] * values <= self.sram_bytes
 
-    def _layer(self, layer: Layer, held: bool) -> _Priced:
+    def _layer(self, layer: Layer, held: bool) -> Row:
         if not layer.in_channels or not layer.out_channels:
-            return _Priced(layer.kind, *_NOTHING, "compute", 0.0)
-        key = (layer.kind, layer.macs, Shape.of(layer, self.batch), held)
+            return _nothing(layer.name, layer.kind)
+        key = (layer.name, layer.kind, layer.macs, Shape.of(layer, self.batch), held)
         if key not in self._known:
             if len(self._known) >= CACHED:
                 self._known.clear()
-            self._known[key] = self._price_layer(layer.name, *key)
+            self._known[key] = self._price_layer(*key)
         return self._known[key]
 
-    def _price_layer(self, name: str, kind: str, macs: int, shape: Shape, held: bool) -> _Priced:
+    def _price_layer(self, name: str, kind: str, macs: int, shape: Shape, held: bool) -> Row:
         macs *= shape.batch
         per_value = VALUE_BYTES[self.precision]
         vector = self.depthwise == "vector" and shape.groups > 1 and shape.in_channels == 1
@@ -213,7 +191,7 @@ class Accelerator:
         dram, need = self._crossing(name, shape, per_value, held)
         counted = macs if self.zeros == "multiplied" else shape.m * shape.nonzero
         busy = 0.0 if vector or not cycles else macs / (cycles * self.rows * self.columns)
-        return self._priced(kind, macs, cycles, busy, sram, dram, need, counted)
+        return self._priced(name, kind, macs, cycles, busy, sram, dram, need, counted)
 
     def _cycles(self, shape: Shape) -> int:
         """Return the cycles of one group."""
@@ -253,17 +231,28 @@ class Accelerator:
             return (0.0 if held else float(per_value * shape.groups * shape.weights)), need
         return found.dram_bytes, need
 
-    def _pass(self, one: Traffic) -> _Priced:
+    def _pass(self, one: Traffic) -> Row:
         moved = self.batch * (one.in_elements + one.out_elements) * VALUE_BYTES[self.precision]
         if not one.in_elements or not one.out_elements or one.operator in IN_PLACE:
-            return _Priced(one.kind, *_NOTHING, "compute", 0.0)
+            return _nothing(one.name, one.kind)
         on_chip = self.dram_bandwidth is None or (self.resident and moved <= self.sram_bytes)
         cycles = self.batch * one.operations / self.vector
-        return self._priced(one.kind, 0, cycles, 0.0, moved, 0 if on_chip else moved, moved if on_chip else 0, 0)
+        return self._priced(
+            one.name, one.kind, 0, cycles, 0.0, moved, 0 if on_chip else moved, moved if on_chip else 0, 0
+        )
 
     def _priced(
-        self, kind: str, macs: int, cycles: float, busy: float, sram: float, dram: float, need: float, counted: int
-    ) -> _Priced:
+        self,
+        name: str,
+        kind: str,
+        macs: int,
+        cycles: float,
+        busy: float,
+        sram: float,
+        dram: float,
+        need: float,
+        counted: int,
+    ) -> Row:
         """Return a row from its cycles and traffic; ``counted`` are the multiplications that take energy."""
         times = {
             "compute": cycles / self.clock_hz * 1e3,
@@ -276,7 +265,12 @@ class Accelerator:
         dynamic = (counted * self.mac_pj[self.precision] + sram * self.sram_pj + dram * self.dram_pj) * 1e-9
         energy = dynamic + self.static_mw * latency * 1e-3
         power = energy / latency * 1e3 if latency else 0.0
-        return _Priced(
-            kind, macs, cycles, min(busy, 1.0), float(sram), float(dram), float(need), latency, energy, power, bound,
-            dynamic,
+        return Row(
+            name, kind, macs, cycles, min(busy, 1.0), float(sram), float(dram), float(need), latency, energy, power,
+            bound, dynamic,
         )  # fmt: skip
+
+
+def _nothing(name: str, kind: str) -> Row:
+    """Return the row of what has no channels left, or moves nothing."""
+    return Row(name, kind, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, "compute", 0.0)

@@ -17,7 +17,7 @@ class Row:
     ``CAUSES``; ``utilisation`` is the share of the array's multipliers that work while it runs, 0 to 1.
 
     Units: cycles, bytes, ms, mJ, mW as named; ``sram_bytes`` and ``dram_bytes`` are traffic, ``need_bytes`` is how
-    much on-chip memory the row takes.
+    much on-chip memory the row takes, and ``dynamic_mj`` the energy without what is drawn whatever runs.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Row:
     energy_mj: float
     power_mw: float
     bound: str
+    dynamic_mj: float
 
 
 @dataclass(frozen=True)

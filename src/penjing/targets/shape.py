@@ -30,8 +30,6 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, layer: Layer, batch: int) -> Shape:
         """Return the shape of a layer that has channels."""
-        area = math.prod(layer.kernel)
-        weights = layer.in_channels // layer.groups * layer.out_channels * area
         return cls(
             batch,
             layer.groups,
@@ -43,7 +41,7 @@ class Shape(NamedTuple):
             layer.in_size,
             layer.out_size,
             layer.transposed,
-            round(weights * layer.density),  # whole, so that it never rises by a rounding
+            round(layer.weights * layer.density),  # whole, so that it never rises by a rounding
         )
 
     @property
