@@ -50,6 +50,7 @@ def test_a_curve_has_a_point_a_share_and_reads_no_test_picture(folder, model, co
     assert costs == sorted(costs, reverse=True) and costs[-1] <= 0.3 * costs[0]
     assert all(point.predicted == point.cost and 0 <= point.accuracy <= 100 for point in found.points)
     assert counted == {"scored": 1, "recovered": 3} and data.test_reads == 0
+    assert found.facts["where"] == "counted on the cut network"
 
 
 def test_latency_is_measured_and_energy_is_the_models(folder, model):

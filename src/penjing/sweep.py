@@ -140,10 +140,16 @@ def swept(cut: prune, recover: Sequence[Any], cost: str, shares: Sequence[str], 
             advance(1, f"frontier of {cost}: {asked}")
     if not points:
         raise Infeasible(f"No share that was asked for can be reached. {next(iter(refused.values()))}", {})
-    where = f"measured on {run.target.name}" if run.target.runtime else f"by the model of {run.target.name}"
-    facts = {"where": where, "target": run.target.name, "seed": run.seed, "threads": run.threads, "batch": run.batch,
+    facts = {"where": _where(cost, run), "target": run.target.name, "seed": run.seed, "threads": run.threads, "batch": run.batch,
              "seconds": round(time.perf_counter() - start, 1)}  # fmt: skip
     return Frontier(cost, units()[cost], original, points, refused, facts)
+
+
+def _where(cost: str, run: Run) -> str:
+    """Say what decided about the cost."""
+    if cost in run.target.tells:
+        return f"measured on {run.target.name}" if run.target.runtime else f"by the model of {run.target.name}"
+    return "measured on the exported file" if cost == "size" else "counted on the cut network"
 
 
 def _tried(
