@@ -140,8 +140,8 @@ def swept(cut: prune, recover: Sequence[Any], cost: str, shares: Sequence[str], 
             advance(1, f"frontier of {cost}: {asked}")
     if not points:
         raise Infeasible(f"No share that was asked for can be reached. {next(iter(refused.values()))}", {})
-    facts = {"where": _where(cost, run), "target": run.target.name, "seed": run.seed, "threads": run.threads, "batch": run.batch,
-             "seconds": round(time.perf_counter() - start, 1)}  # fmt: skip
+    facts = {"where": _where(cost, run), "target": run.target.name, "seed": run.seed, "threads": run.threads,
+             "batch": run.batch, "seconds": round(time.perf_counter() - start, 1)}  # fmt: skip
     return Frontier(cost, units()[cost], original, points, refused, facts)
 
 
