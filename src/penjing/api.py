@@ -99,6 +99,7 @@ def compress(
     lr: float = LR,
     criterion: Any = CRITERION,
     allocator: Any = ALLOCATOR,
+    method: Any = None,
     references: Sequence[str] = (),
     **options: Any,
 ) -> Result:
@@ -106,12 +107,14 @@ def compress(
 
     ``budget`` bounds costs, absolute with units or relative to the original: ``{"latency": "0.6x", "params": 3e5}``.
     ``epochs`` of fine-tuning, taught by the original, follow the cut; zero leaves it at closed-form recovery.
+    ``method`` takes the place of all these: a whole published method, such as ``"han"``, with its own training.
     Further options are those of ``run``.
 
     Raises: Infeasible when nothing reaches the budget, Missed when the exported file misses it; PenjingError for
     everything a user can mend.
     """
-    return run(model, data, usual_steps(epochs, lr, criterion, allocator), budget, references=references, **options)
+    steps = usual_steps(epochs, lr, criterion, allocator, method)
+    return run(model, data, steps, budget, references=references, **options)
 
 
 def run(

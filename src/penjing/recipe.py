@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from penjing.core import yaml
 from penjing.core.errors import RecipeError, did_you_mean
-from penjing.core.registry import checked
+from penjing.core.registry import build, checked
 
 VERSION = 1
 
@@ -107,14 +107,28 @@ def keys(of: type = Recipe, prefix: str = "") -> Iterator[Settable]:
 
 
 def usual_steps(
-    epochs: int = EPOCHS, lr: float = LR, criterion: Any = CRITERION, allocator: Any = ALLOCATOR
+    epochs: int = EPOCHS, lr: float = LR, criterion: Any = CRITERION, allocator: Any = ALLOCATOR, method: Any = None
 ) -> list[Any]:
-    """Return the steps of ``compress``; ``epochs`` of zero leave the cut at closed-form recovery."""
+    """Return the steps of ``compress``; ``epochs`` of zero leave the cut at closed-form recovery.
+
+    A ``method`` says itself what is cut and how it is trained.
+
+    Raises: RecipeError for one beside another choice.
+    """
+    end = ["export", "check"]
+    if method is not None:
+        usual = {"epochs": (epochs, EPOCHS), "lr": (lr, LR), "criterion": (criterion, CRITERION),
+                 "allocator": (allocator, ALLOCATOR)}  # fmt: skip
+        for name, (asked, default) in usual.items():
+            if asked != default:
+                raise RecipeError(
+                    f"A method says itself what {name} is; leave {name} out, or set it where the method has such an "
+                    f"option: {{METHOD: {{{name}: {asked}}}}}."
+                )
+        build("method", method)
+        return [method, *end]
     training = [{"train": {"epochs": epochs, "lr": lr}}] if epochs else []
-    return [
-        {"prune": {"criterion": criterion, "allocator": allocator}},
-        "reconstruct", "recalibrate", *training, "export", "check",
-    ]  # fmt: skip
+    return [{"prune": {"criterion": criterion, "allocator": allocator}}, "reconstruct", "recalibrate", *training, *end]
 
 
 class _Loader(yaml.Loader):

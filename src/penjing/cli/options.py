@@ -98,6 +98,15 @@ Allocator = Annotated[
         autocompletion=completion.registered("allocator"),
     ),
 ]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="A whole published method in place of criterion, allocator, epochs and lr: see penjing list methods. "
+        "With options: '{han: {sparsity: 0.8}}'.",
+        autocompletion=completion.registered("method"),
+    ),
+]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for frontier.json and frontier.svg.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx, report.html and results.json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same as one JSON document.")]

@@ -14,6 +14,7 @@ import typer
 from penjing import recipe as recipes
 from penjing.cli import completion, options, target
 from penjing.cli.manners import EXIT_CODES, Verbs, manners
+from penjing.core import yaml
 
 app = typer.Typer(
     name="penjing",
@@ -40,6 +41,7 @@ def compress(
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = recipes.LR,
     criterion: options.Criterion = recipes.CRITERION,
     allocator: options.Allocator = recipes.ALLOCATOR,
+    method: options.Method = None,
     change: options.Set = None,
     out: options.Out = Path("penjing-run"),
     reference: options.References = None,
@@ -57,7 +59,8 @@ def compress(
     """
     with manners(quiet=quiet, lines=as_json and not dry_run):
         asked = options.asked_changes(change, {"model": model, "data": data, "budget": budget, **given})
-        steps = recipes.usual_steps(epochs, lr, criterion, allocator)
+        chosen = None if method is None else yaml.parse(method, "--method", "a method")
+        steps = recipes.usual_steps(epochs, lr, criterion, allocator, chosen)
         recipe = recipes.parse(recipes.changed({"steps": steps}, asked), "compress")
         how = {"references": tuple(reference or ()), "workers": workers, "timeout": trial_timeout}
         _preview(recipe, how, as_json) if dry_run else _run(recipe, {**how, "track": track}, out, as_json)
@@ -326,7 +329,7 @@ def list_(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List what can be chosen by name: criteria, allocators, costs, rewrites, terms, steps, references, runtimes."""
+    """List what can be chosen by name: criteria, allocators, costs, rewrites, terms, steps, methods and the others."""
     with manners():
         from penjing.cli import listing
         from penjing.core.plain import json_text

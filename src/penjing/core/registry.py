@@ -34,6 +34,7 @@ HOMES = {
     "step": "penjing.steps",
     "reference": "penjing.references",
     "runtime": "penjing.exporting.runtimes",
+    "method": "penjing.methods",
 }
 """Where the built-in entries of each kind live; a module, or a package whose modules are all imported on first use."""
 

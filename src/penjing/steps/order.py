@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from penjing.core.errors import PlanError, RecipeError
-from penjing.core.registry import build, checked
+from penjing.core.errors import PlanError, RecipeError, did_you_mean
+from penjing.core.registry import build, checked, entries
 from penjing.steps.check import check
 from penjing.steps.export import export
 from penjing.steps.price import asked
@@ -26,7 +26,7 @@ def ordered(steps: Any) -> list[Any]:
         raise RecipeError(f"Steps are a list, such as [prune, train, export, check]; got {steps!r}.")
     if not steps:
         raise RecipeError("There are no steps; write for example [prune, train, export, check].")
-    todo = [_built(i, step) for i, step in enumerate(steps, 1)]
+    todo = [_built(i, step) for i, step in enumerate(spelled_out(steps), 1)]
     for step in todo:
         if isinstance(step, prune):
             for kind in ("criterion", "allocator"):
@@ -41,6 +41,34 @@ def ordered(steps: Any) -> list[Any]:
                 build("term", term)
     _check_order(todo)
     return todo
+
+
+def spelled_out(steps: Sequence[Any]) -> list[Any]:
+    """Return the steps with every method in its place spelled out as the steps that it stands for.
+
+    Raises: RecipeError for an option of a method that is unknown or wrong.
+    """
+    found: list[Any] = []
+    for step in steps:
+        method = _method(step)
+        found += [step] if method is None else spelled_out(method())
+    return found
+
+
+def _method(step: Any) -> Any:
+    """Return the method that a step is, or None.
+
+    Raises: RecipeError for a name that is neither a step's nor a method's, or an option that is wrong.
+    """
+    if isinstance(step, str) or (isinstance(step, Mapping) and len(step) == 1):
+        name = step if isinstance(step, str) else next(iter(step))
+        if name in entries("method"):
+            return build("method", step)
+        if name not in entries("step"):
+            known = {**entries("step"), **entries("method")}
+            raise RecipeError(f"There is no step {name!r}.{did_you_mean(str(name), known)}")
+        return None
+    return step if isinstance(step, tuple(entries("method").values())) else None
 
 
 def _built(number: int, step: Any) -> Any:
