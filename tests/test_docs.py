@@ -146,7 +146,8 @@ def test_the_pieces_of_the_page_inherit_the_contracts(workplace: Path) -> None:
     ("page", "kind"),
     [
         ("criteria", "criterion"), ("allocators", "allocator"), ("budgets", "cost"),
-        ("recipes", "step"), ("recipes", "rewrite"), ("report", "reference"), ("recipes", "term"), ("methods", "method"),
+        ("recipes", "step"), ("recipes", "rewrite"), ("report", "reference"), ("recipes", "term"),
+        ("methods", "method"),
     ],
 )  # fmt: skip
 def test_the_page_of_a_kind_names_all_of_it(page: str, kind: str) -> None:

@@ -9,6 +9,7 @@ from penjing.core.types import Kept, Layer, Plan, Search, Site, Traffic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 
 class Draft(Protocol):
@@ -229,6 +230,14 @@ class Taught(Protocol):
 
     def teach(self, teacher: nn.Module) -> None:
         """Take this teacher for the coming ``attach``, unless the term's options name one."""
+
+
+@runtime_checkable
+class SelfDriven(Protocol):
+    """A term whose own parameters, or some of them, are updated by an optimiser of its own, at its own rate."""
+
+    def optimizer(self) -> Optimizer:
+        """Return it, once ``attach`` is done and the parameters lie on the device where they are trained."""
 
 
 Progress: TypeAlias = Callable[[int, int, str], None]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from typing import TypeAlias
@@ -27,6 +26,7 @@ from penjing.graph.absence import Absence
 from penjing.graph.graph import Graph
 from penjing.graph.judged import logits_of, loss_of
 from penjing.graph.tap import Tap
+from penjing.graph.views import View, gated, views_of
 
 Batches: TypeAlias = Sequence[tuple[Tensor, Tensor | None]]
 Fold: TypeAlias = Callable[[Tensor], Tensor]
@@ -167,30 +167,7 @@ class Evidence:
     @cached_property
     def _views(self) -> dict[int, list[View]]:
         """For each layer, by position in the graph: the sites it reads, or writes if nothing reads them."""
-        read = self._find_views(self.graph.sites, written=False)
-        seen = {view.site.name for view in read}
-        written = self._find_views([site for site in self.graph.sites if site.name not in seen], written=True)
-        views: dict[int, list[View]] = {}
-        for view in [*read, *written]:
-            views.setdefault(view.layer, []).append(view)
-        return views
-
-    def _find_views(self, sites: Sequence[Site], written: bool) -> list[View]:
-        owner = np.full(max(1, self.graph.units), -1)
-        for k, site in enumerate(sites):
-            owner[site.ids] = k
-        dims = self.graph.writing_dims if written else self.graph.reading_dims
-        views = []
-        for i, layer in enumerate(self.graph.layers):
-            units = layer.out_units if written else layer.in_units
-            whose = np.where(units >= 0, owner[np.maximum(units, 0)], -1)
-            for k in np.unique(whose[whose >= 0]).tolist():
-                index = np.flatnonzero(whose == k)
-                site = sites[k]
-                if len(np.unique(units[index])) == site.size and len(index) % site.size == 0:
-                    order = np.argsort(units[index], kind="stable")
-                    views.append(View(site, i, dims[i], torch.from_numpy(index[order]), layer.follows, written))
-        return views
+        return views_of(self.graph)
 
     def _need_views(self, site: Site) -> None:
         if not any(view.site.name == site.name for views in self._views.values() for view in views):
@@ -271,12 +248,7 @@ class Evidence:
 
     def _all_gate_gradients(self) -> dict[str, Tensor]:
         self._need_batches("gradients")
-        views = [view for views in self._views.values() for view in views]
-        last = {view.site.name for view in views if not view.handed_on}
-        gates: dict[int, list[View]] = {}
-        for view in views:
-            if not view.handed_on or view.site.name not in last:
-                gates.setdefault(view.layer, []).append(view)
+        gates = gated(self._views)
         rows: dict[str, list[Tensor]] = {}
         with self._still(), torch.enable_grad():
             for x, y in console.track(self.batches, "collecting gradients"):
@@ -376,24 +348,3 @@ class Evidence:
             for p, (flag, grad) in wanted.items():
                 p.grad = grad
                 p.requires_grad_(flag)
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """Where the units of a site lie in what a layer reads or writes: ``index`` along ``dim``, unit by unit.
-
-    ``layer`` is a position in the graph; ``handed_on`` says that the layer writes the very units it reads.
-    """
-
-    site: Site
-    layer: int
-    dim: int
-    index: Tensor
-    handed_on: bool
-    written: bool
-
-    def by_unit(self, x: Tensor) -> Tensor:
-        """Arrange an activation by unit: [n, units, repeats, *positions]."""
-        x = (x.unsqueeze(0) if x.dim() == -self.dim else x).movedim(self.dim, 1)
-        chosen = x.index_select(1, self.index.to(x.device))
-        return chosen.reshape(x.shape[0], self.site.size, -1, *x.shape[2:])

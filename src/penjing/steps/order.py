@@ -34,11 +34,11 @@ def ordered(steps: Any) -> list[Any]:
             for name in step.rewrites:
                 build("rewrite", name)
             build("cost", step.measure)
-            asked(step.budget)
         if isinstance(step, train):
             check_values(Options(**{f.name: getattr(step, f.name) for f in fields(Options)}))
-            for term in step.terms or ():
-                build("term", term)
+        asked(getattr(step, "budget", None))
+        for term in getattr(step, "terms", None) or ():
+            build("term", term)
     _check_order(todo)
     return todo
 

@@ -13,16 +13,15 @@ from torch import Tensor
 
 from penjing.allocators.driver import Driver
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Compared, Cost, Measured, Removing, Rewrite
+from penjing.core.protocols import Compared, Cost, Measured, Rewrite
 from penjing.core.registry import build, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
-from penjing.graph.blocks import lost, removed
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
-from penjing.graph.proof import Certificate
 from penjing.graph.trace import trace
 from penjing.steps.choose import Chooser, Cut, Judge
+from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.price import Pricer
 from penjing.steps.state import Run, State
 
@@ -148,7 +147,7 @@ class prune:  # noqa: N801  (registered under its own name)
                 cut = chooser.settle(self.rounds)
                 known.tried.update(chooser.driver.values)
             if cut.certificate is not None:
-                run.note("certificates", _told(cut.certificate))
+                file_certificate(run, cut.certificate)
             self._file(criterion, graph, cut.plan, state, run)
             _file_search(chooser.driver, run)
             told = [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan), chooser.driver.said]
@@ -223,12 +222,7 @@ class prune:  # noqa: N801  (registered under its own name)
 
     def _file(self, criterion: Any, graph: Graph, plan: Plan, state: State, run: Run) -> None:
         """Write down what became of each site; a second cut goes on from the first one's line."""
-        lines = {(line["kind"], line["site"]): line for line in run.noted("sites")}
-        for (kind, name), (before, after) in self._widths(graph, plan).items():
-            if (kind, name) in lines:
-                lines[kind, name]["after"] = after
-            elif kind in self.rewrites:
-                run.note("sites", {"site": name, "kind": kind, "before": before, "after": after})
+        file_widths(run, graph, plan, self.rewrites)
         name = getattr(criterion, "__name__", type(criterion).__name__)
         if name in NORMS:
             for found in diagnose.report(state.model, graph):
@@ -240,33 +234,6 @@ class prune:  # noqa: N801  (registered under its own name)
         notes = ({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in about)
         told = [(line["where"], line["why"]) for line in run.noted("pinned")]
         run.note("pinned", *(note for note in notes if (note["where"], note["why"]) not in told))
-
-    def _widths(self, graph: Graph, plan: Plan) -> dict[tuple[str, str], tuple[int, int]]:
-        """Return the units of each site before and after, by rewrite and name.
-
-        These are the sites of the plan, all blocks, and all channels, which go to zero with the block they lie in.
-        """
-        found = {("channels", site.name): (site.size, site.size) for site in graph.sites}
-        for name in self.rewrites:
-            change: Rewrite = build("rewrite", name)
-            if isinstance(change, Removing):
-                found |= {(name, site.name): (site.size, site.size) for site in change.find(graph)}
-        found |= {(entry.rewrite, entry.site): (entry.size, len(entry.kept)) for entry in plan}
-        gone = lost(graph, removed(graph, plan))
-        for site in graph.sites:
-            if gone.issuperset(slot.tensor for slot in site.slots):
-                found["channels", site.name] = (site.size, 0)
-        return found
-
-
-def _told(certificate: Certificate) -> dict[str, Any]:
-    return {
-        "name": certificate.name,
-        "difference": certificate.difference,
-        "tolerance": certificate.tolerance,
-        "ok": certificate.ok,
-        "detail": certificate.trouble,
-    }
 
 
 def _file_search(driver: Driver, run: Run) -> None:

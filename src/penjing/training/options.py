@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.core.errors import TrainError
 
@@ -98,14 +98,24 @@ def check(recipe: Options, samples: int, validated: bool) -> None:
         )
 
 
-def make_optimizer(recipe: Options, model: nn.Module, extras: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+def parameters_of(*optimizers: torch.optim.Optimizer) -> list[Tensor]:
+    """Return what optimisers update, in their order."""
+    return [parameter for one in optimizers for group in one.param_groups for parameter in group["params"]]
+
+
+def make_optimizer(
+    recipe: Options, model: nn.Module, extras: Sequence[nn.Parameter], driven: Sequence[Tensor] = ()
+) -> torch.optim.Optimizer:
     """Return the optimiser of everything that requires a gradient; the terms' own parameters never decay.
+
+    What is ``driven`` by an optimiser of its own is left to that.
 
     Raises: TrainError when there is nothing to train.
     """
-    foreign = {id(parameter) for parameter in extras}
+    foreign = {id(parameter) for parameter in (*extras, *driven)}
     decayed: list[nn.Parameter] = []
-    free = [parameter for parameter in extras if parameter.requires_grad]
+    elsewhere = {id(parameter) for parameter in driven}
+    free = [parameter for parameter in extras if parameter.requires_grad and id(parameter) not in elsewhere]
     for parameter in model.parameters():
         if parameter.requires_grad and id(parameter) not in foreign:
             (decayed if parameter.ndim >= 2 or recipe.decay_norm else free).append(parameter)

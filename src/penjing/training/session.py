@@ -19,11 +19,11 @@ from penjing.core import console
 from penjing.core.errors import TrainError
 from penjing.core.interrupts import held
 from penjing.core.outputs import first_tensor
-from penjing.core.protocols import Progress, Term
+from penjing.core.protocols import Progress, SelfDriven, Term
 from penjing.training.blend import Blend
 from penjing.training.checkpoint import Checkpoint, optimizer_state, put_back, restore_optimizer
 from penjing.training.evaluate import Metrics, class_count, class_scores, evaluate
-from penjing.training.options import Options, make_optimizer
+from penjing.training.options import Options, make_optimizer, parameters_of
 from penjing.training.recalibrate import batch_norms
 from penjing.training.schedule import learning_rate
 from penjing.training.state import Snapshot, chance, tensors_of
@@ -102,9 +102,11 @@ class Session:
             # A spawned process gets the caller's own memory and would write into it along with all the others.
             if self.world > 1 and tensor.device.type == "cpu" and tensor.is_shared():
                 tensor.data = tensor.data.clone()
-        self.optimizer = make_optimizer(self.recipe, self.model, job.extras)
-        self.trained: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.stepper: Any = fabric.setup_optimizers(self.optimizer)
+        own = [term.optimizer() for term in job.terms if isinstance(term, SelfDriven)]
+        self.optimizer = make_optimizer(self.recipe, self.model, job.extras, driven=parameters_of(*own))
+        self.optimizers = [self.optimizer, *own]
+        self.trained: list[Tensor] = parameters_of(*self.optimizers)
+        self.steppers: list[Any] = [fabric.setup_optimizers(optimizer) for optimizer in self.optimizers]
         self.classes = class_count(job.train)
         self.steps = self.recipe.steps(len(job.train))
         self.good = Snapshot(self.tensors)
@@ -188,6 +190,10 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------ interruptions
 
+    def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        """Return what each optimiser's state is called in a checkpoint: the model's first, then the terms' own."""
+        return [(f"optimizer{i or ''}/", optimizer) for i, optimizer in enumerate(self.optimizers)]
+
     def _keep(self, step: int) -> None:
         """Save a checkpoint where one is due: at the end of an epoch (step 0), and on the way through it."""
         checkpoint = self.job.checkpoint
@@ -201,7 +207,8 @@ class Session:
         if self.rank:
             return
         groups = {"own": self.tensors, "chance": list(everyones)}
-        groups |= {f"optimizer/{kind}": values for kind, values in optimizer_state(self.optimizer).items()}
+        for prefix, optimizer in self._named_optimizers():
+            groups |= {f"{prefix}{kind}": values for kind, values in optimizer_state(optimizer).items()}
         groups |= {"good": self.good.copies} if step else {}
         groups |= {"best": self.best.copies} if self.best else {}
         if self.device.type == "cuda":
@@ -224,10 +231,9 @@ class Session:
         if "best" in groups:
             self.best = Snapshot(self.tensors)
             put_back(self.best.copies, groups["best"], path)
-        prefix = "optimizer/"
-        restore_optimizer(
-            self.optimizer, {k.removeprefix(prefix): v for k, v in groups.items() if k.startswith(prefix)}
-        )
+        for prefix, optimizer in self._named_optimizers():
+            mine = {kind.removeprefix(prefix): values for kind, values in groups.items() if kind.startswith(prefix)}
+            restore_optimizer(optimizer, mine)
         torch.set_rng_state(groups["chance"][self.rank])
         if "device chance" in groups and self.world == 1:
             torch.cuda.set_rng_state(groups["device chance"][0], self.device)
@@ -255,9 +261,12 @@ class Session:
         if self.world > 1:
             self._average_gradients()
         if self.recipe.clip is not None:
-            self.fabric.clip_gradients(self.model, self.stepper, max_norm=self.recipe.clip, error_if_nonfinite=False)
-        self.stepper.step()
-        self.optimizer.zero_grad()
+            self.fabric.clip_gradients(
+                self.model, self.steppers[0], max_norm=self.recipe.clip, error_if_nonfinite=False
+            )
+        for stepper in self.steppers:
+            stepper.step()
+            stepper.zero_grad()
         for term in self.job.terms:
             term.after_step()
         return loss.detach() * len(inputs)

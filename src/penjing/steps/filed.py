@@ -1,0 +1,47 @@
+"""Write down what a cut did to each site, and its proof."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from penjing.core.protocols import Removing, Rewrite
+from penjing.core.registry import build
+from penjing.core.types import Plan
+from penjing.graph.blocks import lost, removed
+from penjing.graph.graph import Graph
+from penjing.graph.proof import Certificate
+from penjing.steps.state import Run
+
+
+def file_widths(run: Run, graph: Graph, plan: Plan, rewrites: Collection[str]) -> None:
+    """Write down the width of each site before and after; a second cut goes on from the first one's line."""
+    lines = {(line["kind"], line["site"]): line for line in run.noted("sites")}
+    for (kind, name), (before, after) in _widths(graph, plan, rewrites).items():
+        if (kind, name) in lines:
+            lines[kind, name]["after"] = after
+        elif kind in rewrites:
+            run.note("sites", {"site": name, "kind": kind, "before": before, "after": after})
+
+
+def file_certificate(run: Run, certificate: Certificate) -> None:
+    """Write down a proof."""
+    facts = {"name": certificate.name, "difference": certificate.difference, "tolerance": certificate.tolerance}
+    run.note("certificates", {**facts, "ok": certificate.ok, "detail": certificate.trouble})
+
+
+def _widths(graph: Graph, plan: Plan, rewrites: Collection[str]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return the units of each site before and after, by rewrite and name.
+
+    These are the sites of the plan, all blocks, and all channels, which go to zero with the block they lie in.
+    """
+    found = {("channels", site.name): (site.size, site.size) for site in graph.sites}
+    for name in rewrites:
+        change: Rewrite = build("rewrite", name)
+        if isinstance(change, Removing):
+            found |= {(name, site.name): (site.size, site.size) for site in change.find(graph)}
+    found |= {(entry.rewrite, entry.site): (entry.size, len(entry.kept)) for entry in plan}
+    gone = lost(graph, removed(graph, plan))
+    for site in graph.sites:
+        if gone.issuperset(slot.tensor for slot in site.slots):
+            found["channels", site.name] = (site.size, 0)
+    return found

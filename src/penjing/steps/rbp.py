@@ -1,0 +1,255 @@
+"""Recursive Bayesian pruning: learn which channels are noise, site by site, each given what is left of those before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penjing.allocators.problem import Problem
+from penjing.core.errors import PlanError
+from penjing.core.random import derive
+from penjing.core.registry import build, register
+from penjing.core.types import Floats, Plan, Site
+from penjing.data.data import Data
+from penjing.graph.evidence import Evidence
+from penjing.graph.gates import fold
+from penjing.graph.graph import Graph
+from penjing.graph.trace import trace
+from penjing.steps.choose import at_step
+from penjing.steps.learned import cut_channels, gated_sites, some_epochs
+from penjing.steps.price import Pricer, step_of
+from penjing.steps.state import Run, State
+from penjing.terms.noise import Noise, Start
+from penjing.terms.priors import PRIORS, Prior
+from penjing.training.loop import fit
+from penjing.training.options import Options
+from penjing.training.recalibrate import recalibrate as recalibrate_norms
+
+FEWEST_UNITS, FEWEST_SHARE = 8, 0.02
+"""A site keeps at least so many units, and this share of them."""
+
+COLD = -9.0
+"""The log variance of a gate that was not warmed up."""
+
+TINY_MEAN = 1e-2
+"""A gate whose mean is no larger than this is closed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What is inferred together, ``now``, and what comes ``later``; ``fisher`` of each unit and KL's weight by site."""
+
+    graph: Graph
+    now: Sequence[Site]
+    later: Sequence[Site]
+    fisher: Mapping[str, Floats]
+    positions: Mapping[str, int]
+    problem: Problem
+
+
+@register("step")
+@dataclass(frozen=True)
+class rbp:  # noqa: N801  (registered under its own name)
+    """Prune channels by the noise that they bear: recursive Bayesian pruning.
+
+    From input to output, one site after the other: its units are multiplied by Gaussian noise θ ~ N(μ, σ²), learned
+    for ``epochs`` epochs (a fraction takes that share of the pictures) together with the weights, with β KL added to
+    the loss. Units with ln(σ²/μ²) at or above ``threshold`` are noise and go, physically; the means of the others are
+    folded into the weights that read them, and batch norm is recalibrated. The next site is inferred given what is
+    left. ``recursive=False`` infers all sites at once, for ``epochs`` times their number: the ablation.
+
+    The weight of KL at a site is β0 times the positions of its map. Without a budget ``beta`` is β0; under a budget β0
+    is solved anew before each site, so that closed-form survivors of all the sites that are left keep every bound:
+    a unit whose gate has the Fisher information a is expected to go where a ≤ β (1 + exp(-threshold)). What
+    learning then keeps beyond the budget goes too, the noisiest first. With ``warm`` gates start at the closed form's
+    optimum, μ = 1 - β/a and σ² = β/a (1 - β/a), measured on ``images`` calibration pictures, instead of at μ = 1 and
+    ln σ² = -9. ``lr`` is that of the weights, which do not decay meanwhile: decay on the next layer fights the
+    shrinking of μ. Further ``terms`` may join the loss, such as soft_targets; pictures without classes need one.
+
+    Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
+    Paper: Zhou, Zhang, Wang, Tian, Accelerate CNN via Recursive Bayesian Pruning, ICCV 2019.
+    Reconstruction: the prior's density, thresholds, rates and the budget are ours; only the abstract, the introduction
+    and a figure were at hand. ``prior`` is a name of ``penjing.terms.priors.PRIORS`` or an object of such a form.
+    """
+
+    epochs: float = 10.0
+    prior: Any = "ard"
+    recursive: bool = True
+    warm: bool = True
+    beta: float = 1.4e-5
+    threshold: float = 0.0
+    lr: float = 1e-3
+    gate_lr: float = 1e-2
+    batch: int = 128
+    images: int = 1024
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    budget: Mapping[str, Any] | str | None = None
+    terms: tuple[Any, ...] = ()
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        for name in ("epochs", "beta", "lr", "gate_lr"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise PlanError(f"rbp: {name} must be a number above 0; got {value}.")
+        if isinstance(self.prior, str) and self.prior not in PRIORS:
+            raise PlanError(f"rbp: prior is one of {', '.join(PRIORS)}; got {self.prior!r}.")
+        if not math.isfinite(self.threshold):
+            raise PlanError(f"rbp: threshold is that of ln(σ²/μ²), a number; got {self.threshold}.")
+        for name in ("images", "batch"):
+            if getattr(self, name) < 1:
+                raise PlanError(f"rbp: {name} must be 1 or more; got {getattr(self, name)}.")
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with the pruned network.
+
+        Raises: Infeasible when the budget cannot be met; PlanError when nothing may be cut.
+        """
+        data = state.data_for("rbp")
+        with run.stage("rbp") as said:
+            names = [
+                site.name for site in gated_sites("rbp", trace(state.model, *state.example), self.include, self.exclude)
+            ]
+            groups = [[name] for name in names] if self.recursive else [names]
+            epochs = self.epochs * (1 if self.recursive else len(names))
+            before = after = 0
+            for i, group in enumerate(groups):
+                state, (had, kept) = self._pruned(state, run, data, group, names[names.index(group[-1]) + 1 :], epochs)
+                before, after = before + had, after + kept
+                run.note("rbp", {"sites": group, "number": i + 1, "of": len(groups), "units": had, "kept": kept})
+            said.append(f"{after} of {before} channels of {len(names)} sites left")
+        return state
+
+    # ---------------------------------------------------------------------------------------------------- one part
+
+    def _pruned(
+        self, state: State, run: Run, data: Data, group: Sequence[str], later: Sequence[str], epochs: float
+    ) -> tuple[State, tuple[int, int]]:
+        """Infer the gates of a group of sites, cut it, and return the state and its units before and after."""
+        part = self._part(state, run, data, group, later)
+        beta = self._beta(part)
+        start = {site.name: self._start(part, site, beta) for site in part.now}
+        prior: Prior = PRIORS[self.prior]() if isinstance(self.prior, str) else self.prior
+        split, times = some_epochs(data, epochs, derive(run.seed, f"rbp/{group[0]}"))
+        recipe = Options(epochs=times, lr=self.lr, batch=self.batch, weight_decay=0.0, precision=self.precision)
+        noise = Noise(part.graph, start, prior, self.gate_lr, recipe.steps(len(split)) * times)
+        model = state.copy_model()
+        fit(
+            model, split, None, recipe, terms=[noise, *(build("term", term) for term in self.terms)],
+            seed=derive(run.seed, f"rbp/{group[0]}/train"), teacher=state.original, checkpoint=run.checkpoint(),
+        )  # fmt: skip
+        learned = noise.learned()
+        fold(model, part.graph, {name: mu.float() for name, (mu, _) in learned.items()})
+        plan = self._plan(part, learned)
+        smaller = cut_channels(model, part.graph, plan, run)
+        recalibrate_norms(smaller, data.calibration(self.images, run.seed, size=128))
+        kept = {site.name: site.size for site in part.now} | {entry.site: len(entry.kept) for entry in plan}
+        units = sum(site.size for site in part.now), sum(kept.values())
+        return state.with_model(smaller, *([plan] if len(plan) else [])), units
+
+    def _part(self, state: State, run: Run, data: Data, group: Sequence[str], later: Sequence[str]) -> Part:
+        """Return what is known of the sites that are left, given what became of those before."""
+        graph = trace(state.model, *state.example)
+        pricer = Pricer(graph, state, run, self.budget)
+        found = gated_sites("rbp", graph, self.include, self.exclude)
+        sites = {site.name: _floored(site) for site in at_step(found, step_of(None, ["channels"], pricer))}
+        now, rest = ([sites[name] for name in names if name in sites] for names in (group, later))
+        evidence = Evidence(state.model, graph, data.calibration_labelled(self.images, run.seed), seed=run.seed)
+        fisher = {site.name: _fisher(evidence, site) for site in (*now, *rest)}
+        positions = {site.name: _positions(graph, site) for site in (*now, *rest)}
+        scores = {name: a / positions[name] for name, a in fisher.items()}
+        problem = Problem("channels", [*now, *rest], scores, pricer.bounds, pricer, run.seed, shown=pricer.shown,
+                          held_back=pricer.held_back)  # fmt: skip
+        return Part(graph, now, rest, fisher, positions, problem)
+
+    def _beta(self, part: Part) -> float:
+        """Return β0: as given or, under a budget, the smallest whose closed-form survivors keep every bound.
+
+        Raises: Infeasible when none does.
+        """
+        problem = part.problem
+        if not problem.bounds:
+            return self.beta
+        ranked = np.sort(np.concatenate([problem.scores[site.name] for site in problem.sites]))
+
+        def counts(share: float) -> dict[str, int]:
+            edge = _edge(ranked, share)
+            return {s.name: s.allowed(int((problem.scores[s.name] > edge).sum()) + s.step / 2) for s in problem.sites}
+
+        low, high = 0.0, 1.0
+        if problem.fits(problem.keep(counts(1.0))):
+            return max(_edge(ranked, 1.0), 1e-30) / (1 + math.exp(-self.threshold))
+        if not problem.fits(problem.keep(counts(0.0))):
+            problem.refuse(problem.keep(counts(0.0)))
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if problem.fits(problem.keep(counts(middle))) else (low, middle)
+        return max(_edge(ranked, low), 1e-30) / (1 + math.exp(-self.threshold))
+
+    def _start(self, part: Part, site: Site, beta0: float) -> Start:
+        """Return where the gates of a site begin, and what their KL weighs."""
+        beta = beta0 * part.positions[site.name]
+        if not self.warm:
+            return Start(torch.ones(site.size), torch.full((site.size,), COLD), beta)
+        share = torch.from_numpy(np.clip(beta / np.maximum(part.fisher[site.name], 1e-30), 1e-3, 0.99))
+        return Start(1 - share, (share * (1 - share)).log(), beta)
+
+    def _plan(self, part: Part, learned: Mapping[str, tuple[Tensor, Tensor]]) -> Plan:
+        """Return what stays: what is no noise, as far as the budget allows with later sites at their fewest."""
+        scores, counts = {}, {}
+        for site in part.now:
+            mu, variance = (x.numpy() for x in learned[site.name])
+            scores[site.name] = np.log(np.maximum(mu**2, 1e-30)) - np.log(np.maximum(variance, 1e-30))
+            alive = (-scores[site.name] < self.threshold) & (np.abs(mu) > TINY_MEAN)
+            counts[site.name] = site.allowed(int(alive.sum()) + site.step / 2)
+        rest = {site.name: site.fewest for site in part.later}
+        later = {site.name: part.problem.scores[site.name] for site in part.later}
+        problem = Problem("channels", part.problem.sites, scores | later, part.problem.bounds, part.problem.price,
+                          shown=part.problem.shown, held_back=part.problem.held_back)  # fmt: skip
+        # The noisiest unit of all the sites goes first.
+        order = sorted(
+            (float(np.sort(scores[s.name])[::-1][n - 1]), s.name)
+            for s in part.now
+            for n in range(1, counts[s.name] + 1)
+        )
+        for _, name in order:
+            if problem.fits(problem.keep({**counts, **rest})):
+                break
+            site = next(site for site in part.now if site.name == name)
+            counts[name] = site.below(counts[name]) if counts[name] > site.fewest else counts[name]
+        kept = {site.name: problem.order(site)[: counts[site.name]] for site in part.now}
+        return Plan.of("channels", kept, part.now)
+
+
+def _floored(site: Site) -> Site:
+    """Return the site with the floor of this method."""
+    floor = max(FEWEST_UNITS, math.ceil(FEWEST_SHARE * site.size))
+    return replace(site, least=min(max(site.least, floor), site.size))
+
+
+def _fisher(evidence: Evidence, site: Site) -> Floats:
+    """Return the Fisher information of a gate on each unit: the mean squared derivative of the loss, [units]."""
+    found: Floats = evidence.gate_gradients(site).double().square().mean(0).numpy()
+    return found
+
+
+def _positions(graph: Graph, site: Site) -> int:
+    """Return the positions of the map that the site's units fill; of several, the largest."""
+    writers = [layer for layer in graph.layers if np.isin(layer.out_units, site.ids).any()]
+    return max((math.prod(layer.out_size) for layer in writers), default=1)
+
+
+def _edge(ranked: Floats, share: float) -> float:
+    """Return the score above which this share of all units lies."""
+    return float(ranked[min(int((1 - share) * len(ranked)), len(ranked) - 1)]) if share < 1 else float(ranked[0]) / 2
