@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import penjing
 from penjing.cli import app
 from penjing.core.errors import RecipeError
 from penjing.report import explain
 from penjing.report.build import render
 from penjing.report.results import read
+from penjing.report.table import plain
 
 
 def summary(results: dict[str, Any]) -> list[str]:
@@ -86,6 +88,13 @@ def test_a_wrong_key_is_named(results: dict[str, Any]) -> None:
         str(explain.explained(results))
 
 
+def test_an_explanation_can_be_read(results: dict[str, Any]) -> None:
+    found = explain.explained(results)
+    assert [cause.name for cause in found.causes] == ["odd width", "no cause found"]
+    assert [(group.where, group.brings) for group in found.remedies] == [(("conv1",), 0.2), (("fc",), None)]
+    assert found.spending.layers[0].lost_ms == 0.3 and plain(found.summary[0]) in str(found)
+
+
 def test_facts_are_plain_data(results: dict[str, Any]) -> None:
     facts = json.loads(json.dumps(explain.explained(results).to_json()))
     assert facts["causes"][0] == {"name": "odd width", "where": ["conv1"], "brings": 0.2}
@@ -105,6 +114,7 @@ def test_the_verb_prints_it_and_says_in_one_sentence_what_is_wrong(results: dict
         return done.exit_code, done.stdout, done.stderr
 
     (tmp_path / "results.json").write_text(json.dumps(results))
+    assert str(penjing.explain(tmp_path)) == str(explain.explained(results))
     assert said(str(tmp_path)) == (0, f"{explain.explained(results)!s}\n", "")
     code, told, _ = said(str(tmp_path), "--json")
     assert code == 0 and json.loads(told) == json.loads(json.dumps(explain.explained(results).to_json()))

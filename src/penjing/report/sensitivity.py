@@ -122,7 +122,7 @@ def _line(cut: Sensitivity, i: int, lost: Sequence[float], by: Sequence[float]) 
         expected="–" if site.expected is None else _amount(max(site.expected, 0.0), cut.unit),
         part=_percent(lost[i] / total) if total else "–",
         saves=_percent(site.saves),
-        ratio="nothing saved" if math.isinf(by[i]) else units.significant(by[i], 2),
+        ratio="nothing saved" if math.isinf(by[i]) else f"{by[i]:.2f}" if by[i] < 10 else units.significant(by[i]),
         dear=by[i] >= _DEAR,
     )
 
@@ -132,7 +132,9 @@ def _percent(share: float) -> str:
 
 
 def _amount(value: float, unit: str) -> str:
-    return units.quantity(value, "points" if unit == "%" else unit, 2) if value else "none"
+    if not value:
+        return "none"
+    return f"{units.significant(value, 2)}{units.GAP}points" if unit == "%" else units.quantity(value, unit, 2)
 
 
 def _sentences(cut: Sensitivity, order: Sequence[int], by: Sequence[float]) -> list[str]:
@@ -161,7 +163,7 @@ def _foretold(cut: Sensitivity, results: Results) -> list[str]:
     search = next((one for one in reversed(results.searches) if one.step == cut.step and one.losses), None)
     if search is None:
         return [f"{cut.said[0].upper()}{cut.said[1:].rstrip('.')}."] if cut.said else []
-    ranks = ", ".join(f"{one.rank:.2f} by {_means(one)}" for one in search.losses)
+    ranks = ", ".join(f"{_rank(one)} by {_means(one)}" for one in search.losses)
     over = f"{search.foretold} whole plans were" if search.foretold else "Whole plans were"
     found = f"{over} measured and their losses foretold; the rank correlation is {ranks}."
     taken = [one for one in search.losses if one.taken]
@@ -169,6 +171,10 @@ def _foretold(cut: Sensitivity, results: Results) -> list[str]:
         best = f"The best plan was found by {_means(taken[0])}" if taken else "The best of those plans was taken itself"
         found += f" {best}."
     return [found]
+
+
+def _rank(one: Foretold) -> str:
+    return f"{one.rank:.2f}".replace("-", "−")
 
 
 def _means(one: Foretold) -> str:
