@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from penjing.core.journal import Journal
 from penjing.core.registry import build
 from penjing.core.types import Entry, Plan, Trial
 from penjing.data import load
 from penjing.graph.trace import trace
+from penjing.resume import go_on, keep
 from penjing.rewrites.perform import perform
 from penjing.steps.original import counted, drafted
 from penjing.steps.prune import prune
@@ -20,21 +22,39 @@ from tiny import pictures, tiny
 EXAMPLE = ((torch.zeros(2, 3, 8, 8),), {})
 
 
-def cut(folder, budget, data=None, **options):
+SEARCH = {
+    "allocator": {"knapsack": {"loss": "measured"}},
+    "measure": {"divergence": {"images": 24, "recalibrate": 0}},
+}
+
+
+def begun(folder, budget, data=None):
+    """Return what a step is given, in a run that may go on."""
+    run = Run(folder, budget, at="02-prune", journal=Journal(folder / "journal.jsonl"), resumable=True)
+    return State(tiny(), tiny(), data, EXAMPLE), run
+
+
+def cut(folder, budget, **options):
     """Take the step alone; return the state after it, and the book."""
-    state = State(tiny(), tiny(), data, EXAMPLE)
-    run = Run(folder, budget, at="02-prune")
+    state, run = begun(folder, budget)
     return prune(criterion="l1", **options)(state, run), run.book
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    data = load(pictures(folder), seed=0)
-    return cut(
-        folder, {"macs": "0.6x"}, data, allocator={"knapsack": {"loss": "measured"}},
-        measure={"divergence": {"images": 24, "recalibrate": 0}},
-    )[1]  # fmt: skip
+def data(tmp_path_factory):
+    return load(pictures(tmp_path_factory.mktemp("pictures")), seed=0)
+
+
+@pytest.fixture(scope="module")
+def search(data, tmp_path_factory):
+    """The state and the run after a cut that measured sites alone."""
+    state, run = begun(tmp_path_factory.mktemp("run"), {"macs": "0.6x"}, data)
+    return prune(criterion="l1", **SEARCH)(state, run), run
+
+
+@pytest.fixture
+def searched(search):
+    return search[1].book
 
 
 def test_every_site_of_a_cut_tells_what_it_loses_and_saves(tmp_path):
@@ -93,6 +113,39 @@ def test_how_well_losses_foretold_is_filed_with_the_search(searched):
 def test_what_is_filed_is_plain(searched):
     for name in ("sensitivity", "searches"):
         assert json.loads(json.dumps(searched[name])) == searched[name]
+
+
+def test_a_search_that_was_killed_tells_the_same(data, searched, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    honest, trials = Journal.found, []
+
+    def found(self, name, value):
+        trials.append(name)
+        if len(trials) == 5:
+            raise Killed
+        return honest(self, name, value)
+
+    state, run = begun(tmp_path, {"macs": "0.6x"}, data)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "found", found)
+        with pytest.raises(Killed):
+            prune(criterion="l1", **SEARCH)(state, run)
+    assert "sensitivity" not in run.book
+    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 4
+    state, run = begun(tmp_path, {"macs": "0.6x"}, data)
+    prune(criterion="l1", **SEARCH)(state, run)
+    assert run.book["sensitivity"] == searched["sensitivity"]
+    assert run.book["searches"][0]["losses"] == searched["searches"][0]["losses"]
+
+
+def test_a_run_that_goes_on_behind_the_cut_has_it(data, search, tmp_path):
+    state, run = search
+    keep(state, run)
+    _, later = begun(run.folder, {"macs": "0.6x"}, data)
+    _, done = go_on(State(tiny(), tiny(), data, EXAMPLE), later, ["02-prune"])
+    assert done == 1 and later.book["sensitivity"] == run.book["sensitivity"]
 
 
 def test_without_a_bound_a_saving_is_in_macs(tmp_path):
