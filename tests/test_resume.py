@@ -34,7 +34,7 @@ def run(data, folder, steps=STEPS, budget="macs=0.6x", **options):
     return penjing.run(tiny(), data, steps, budget, folder=folder, **options)
 
 
-SAME = ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks", "trials")
+SAME = ("sites", "pinned", "budget", "test_reads", "validation", "trained", "remarks", "trials", "sensitivity")
 
 
 def test_results_say_where_a_run_went_on(data, tmp_path, monkeypatch, whole):

@@ -37,10 +37,11 @@ from penjing.exporting.runtimes.subject import check_precision
 from penjing.graph.blocks import lost
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
-from penjing.publish import REPORT, RESULTS, publish, unfinished
+from penjing.publish import REPORT, RESULTS, publish, read_results, unfinished
 from penjing.recipe import ALLOCATOR, CRITERION, EPOCHS, LR, usual_steps
 from penjing.references import make, refuse_impossible
 from penjing.report.build import write_report
+from penjing.report.explain import Explanation, explained
 from penjing.results import BEGUN, READ, gather
 from penjing.resume import go_on, identity, keep
 from penjing.steps.order import ordered
@@ -286,6 +287,16 @@ def frontier(
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
     return found
+
+
+def explain(folder: str | Path) -> Explanation:
+    """Say why the network of a run is not faster: where its time goes, what holds each layer, and what would help.
+
+    ``folder`` is a run's. Print what is returned, or read its ``summary``, ``spending``, ``causes`` and ``remedies``.
+
+    Raises: RecipeError when the folder holds no results, or such as do not tell.
+    """
+    return explained(read_results(Path(folder)))
 
 
 def _target(given: Any, threads: int | None, batch: int | None) -> tuple[Target, int, int]:

@@ -32,7 +32,7 @@ READ, BEGUN = "the test set is read", "a process begins"
 
 FIELDS = (
     "steps", "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "trials", "searches",
-    "stages", "rounds", "diagnostics", "remarks", "final",
+    "sensitivity", "stages", "rounds", "diagnostics", "remarks", "final",
 )  # fmt: skip
 """What of the run's book goes into the results as it stands."""
 

@@ -47,6 +47,15 @@ def test_page_fits_a_phone_and_prints(results: dict[str, Any], tmp_path: Path) -
         for i in range(1, 40)
     ]
     results["searches"] = [{"step": "02-prune", "allocator": "evolution", "minimise": "error", "unit": "%"}]
+    points = [{"kept": 4, "loss": 31.5}, {"kept": 16, "loss": -0.25}]
+    sensed = [
+        {"site": f"features.denseblock3.denselayer{i}.conv1", "kind": "channels", "size": 64, "kept": 32, "score": 64.0,
+         "lost": 4.0, "saves": 0.1, "measured": points, "expected": 0.125}
+        for i in range(9)
+    ]  # fmt: skip
+    results["sensitivity"] = [
+        {"step": "02-prune", "cost": "latency", "sites": sensed, "minimise": "error", "unit": "%", "whole": 2.5}
+    ]
     # The probe needs a script where the page allows none.
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(results))
 

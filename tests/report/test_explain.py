@@ -7,15 +7,21 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import penjing
 from penjing.cli import app
 from penjing.core.errors import RecipeError
 from penjing.report import explain
 from penjing.report.build import render
 from penjing.report.results import read
+from penjing.report.table import plain
+
+
+def summary(results: dict[str, Any]) -> list[str]:
+    return list(explain.explained(results).summary)
 
 
 def test_the_summary_says_what_holds_the_time(results: dict[str, Any]) -> None:
-    lines = [line.replace("\u00a0", " ") for line in explain.summary(read(results))]
+    lines = [line.replace("\u00a0", " ") for line in summary(results)]
     assert lines[0].startswith("4.1× fewer MACs, 2.3× as fast: 2.50 ms before, 1.10 ms after, measured on onnxruntime")
     assert lines[0].endswith("time lags behind the work.")
     assert lines[1] == (
@@ -28,7 +34,7 @@ def test_the_summary_says_what_holds_the_time(results: dict[str, Any]) -> None:
 
 def test_time_that_followed_is_not_blamed(results: dict[str, Any]) -> None:
     results["spending"].update(after_ms=0.6, findings=[])
-    lines = explain.summary(read(results))
+    lines = summary(results)
     assert lines[0].endswith("time followed the work.") and lines[-1] == "No layer lags behind its work."
 
 
@@ -37,20 +43,20 @@ def test_multiplications_by_zero_count_as_work_that_went(results: dict[str, Any]
     spent.update(after_macs=41_000_000, after_ms=2.4)
     for layer in spent["layers"]:
         layer["after"].update(macs=layer["before"]["macs"], density=0.25)
-    first = explain.summary(read(results))[0]
+    first = summary(results)[0]
     assert first.startswith("1.00× fewer MACs, 4.0× without those by zero, 1.04× as fast") and "lags" in first
 
 
 def test_pinned_layers_are_named_with_the_reason(results: dict[str, Any]) -> None:
     results["pinned"] = [{"where": "fc", "units": 10, "why": "it gives the answer"}]
-    assert "Not cut, by their time: fc (pinned: it gives the answer)." in explain.summary(read(results))
+    assert "Not cut, by their time: fc (pinned: it gives the answer)." in summary(results)
 
 
 def test_the_text_has_layers_by_the_time_lost_and_remedies_by_what_they_bring(results: dict[str, Any]) -> None:
     results["spending"]["findings"].insert(
         0, {**results["spending"]["findings"][0], "where": "layer1.0.conv1", "brings": 0.1}
     )
-    text = explain.text(results)
+    text = str(explain.explained(results))
     lines = text.splitlines()
     table = lines[lines.index("Layers, by the time lost") :]
     assert " ".join(table[3].split()) == "conv1 4.0x 0.800 ms 0.500 ms 2.7x 1.6x odd width"
@@ -66,24 +72,31 @@ def test_a_layer_that_is_gone_is_said_to_be_removed(results: dict[str, Any]) -> 
 
 def test_a_runtime_that_tells_no_layers_is_told_in_one_sentence(results: dict[str, Any]) -> None:
     results["spending"].update(how="whole", note="x tells no times of layers.", layers=[], others=[], findings=[])
-    assert explain.text(results).splitlines()[1:] == ["x tells no times of layers."]
+    assert str(explain.explained(results)).splitlines()[1:] == ["x tells no times of layers."]
 
 
 def test_older_results_are_told_apart(results: dict[str, Any]) -> None:
     del results["spending"]
     with pytest.raises(RecipeError, match=r"older penjing. Run it again"):
-        explain.text(results)
+        str(explain.explained(results))
     assert "Where the time goes" not in render(results)
 
 
 def test_a_wrong_key_is_named(results: dict[str, Any]) -> None:
     results["spending"]["layers"][0]["before"]["macs"] = "many"
     with pytest.raises(RecipeError, match=r"spending.layers\[0\].before.macs = 'many'"):
-        explain.text(results)
+        str(explain.explained(results))
+
+
+def test_an_explanation_can_be_read(results: dict[str, Any]) -> None:
+    found = explain.explained(results)
+    assert [cause.name for cause in found.causes] == ["odd width", "no cause found"]
+    assert [(group.where, group.brings) for group in found.remedies] == [(("conv1",), 0.2), (("fc",), None)]
+    assert found.spending.layers[0].lost_ms == 0.3 and plain(found.summary[0]) in str(found)
 
 
 def test_facts_are_plain_data(results: dict[str, Any]) -> None:
-    facts = json.loads(json.dumps(explain.facts(results)))
+    facts = json.loads(json.dumps(explain.explained(results).to_json()))
     assert facts["causes"][0] == {"name": "odd width", "where": ["conv1"], "brings": 0.2}
     assert facts["layers"][0]["after"]["out_channels"] == 13 and facts["summary"]
 
@@ -101,9 +114,10 @@ def test_the_verb_prints_it_and_says_in_one_sentence_what_is_wrong(results: dict
         return done.exit_code, done.stdout, done.stderr
 
     (tmp_path / "results.json").write_text(json.dumps(results))
-    assert said(str(tmp_path)) == (0, f"{explain.text(results)}\n", "")
+    assert str(penjing.explain(tmp_path)) == str(explain.explained(results))
+    assert said(str(tmp_path)) == (0, f"{explain.explained(results)!s}\n", "")
     code, told, _ = said(str(tmp_path), "--json")
-    assert code == 0 and json.loads(told) == json.loads(json.dumps(explain.facts(results)))
+    assert code == 0 and json.loads(told) == json.loads(json.dumps(explain.explained(results).to_json()))
     for text, words in (("{", "cannot be read"), ("[]", "key: value pairs"), ('{"penjing": "0.1.0"}', "have no name")):
         (tmp_path / "results.json").write_text(text)
         code, told, wrong = said(str(tmp_path))

@@ -218,6 +218,8 @@ def test_what_nothing_explains_is_said_to_be_so() -> None:
     idle = replace(alone, before=replace(before, utilisation=0.5), after=replace(after, utilisation=0.2))
     assert "20 % of the multipliers work, before 50 %" in find(idle, setting(rate, modelled=True)).detail
     assert "alone it gains 4x, among its neighbours 2x" in find(alone, setting(rate)).detail
+    same = replace(alone, before=before, after=replace(before, utilisation=0.2))  # which was not cut, and is dear
+    assert find(same, setting(rate, modelled=True)).detail.endswith("much for its MACs (20 % of the multipliers work)")
 
 
 def test_without_predictions_causes_are_told_and_gains_are_not() -> None:

@@ -68,7 +68,7 @@ class Driver:
         if mine := self.trials[since:]:
             found = [trial[problem.minimise] for trial in mine if trial.plan.key == plan.key]
             name = getattr(allocator, "__name__", type(allocator).__name__).rstrip("_")
-            facts = {"allocator": name, "minimise": problem.minimise, "trials": len(mine)}
+            facts = {**problem.facts, "allocator": name, "minimise": problem.minimise, "trials": len(mine)}
             facts["plans"] = len({trial.plan.key for trial in mine})
             seconds = round(time.perf_counter() - start, 2)
             self.told.append(facts | {"best": min(found, default=None), "seconds": seconds, "stopped": stopped})

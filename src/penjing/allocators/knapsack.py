@@ -113,6 +113,12 @@ class knapsack:  # noqa: N801  (registered under its own name)
         ends = yield [problem.keep(one.counts) for one in settled]
         problem.said.append(f"{_solved(settled[0])}, losses {_told(told)}")
         best: Trial = min([*ends, *(checks if self.loss == "auto" else ())], key=lambda trial: trial[problem.minimise])
+        problem.facts["losses"] = [
+            {"by": one.name, "rank": one.rank, "explained": one.explained, "reached": end[problem.minimise],
+             "taken": end.plan.key == best.plan.key}
+            for one, end in zip(told, ends, strict=True)
+        ]  # fmt: skip
+        problem.facts["foretold"] = CHECKS
         return best.plan
 
     def _settled(self, problem: Problem, losses: Losses, starts: Sequence[Sequence[Plan]]) -> Settled:

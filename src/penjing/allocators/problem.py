@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,8 @@ class Problem:
     limits on costs that ``price`` tells, ``shown`` writes and ``held_back`` explains; ``seed`` feeds allocators that
     draw numbers. ``finer`` allows the last units to be filled in below the sites' step, so that an arithmetic bound is
     hit. ``minimise`` names what trials measure and a search seeks the least of: a cost, or ``"lost"``, the score of
-    what a plan removes. An allocator that has something to tell of its choice puts a phrase into ``said``.
+    what a plan removes. An allocator that has something to tell of its choice puts a phrase into ``said``, and plain
+    JSON data into ``facts``, which are filed with its search.
     """
 
     rewrite: str
@@ -53,6 +55,7 @@ class Problem:
     shown: Shown = lambda _, value: f"{value:.6g}"
     held_back: HeldBack = lambda *_: ""
     said: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
     _entries: dict[tuple[str, int], tuple[Entry, ...]] = field(default_factory=dict, repr=False)
 

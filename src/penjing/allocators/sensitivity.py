@@ -16,10 +16,18 @@ Losses = Mapping[str, Floats]
 
 def by_scores(problem: Problem) -> dict[str, Floats]:
     """Return the score that each count of a site loses."""
-    found = {}
-    for site in problem.sites:
-        ranked = problem.scores[site.name][problem.order(site)]
-        found[site.name] = np.append(np.cumsum(ranked[::-1])[::-1], 0.0)
+    return {site.name: losing(problem.scores[site.name]) for site in problem.sites}
+
+
+def losing(scores: Floats) -> Floats:
+    """Return the score that each count loses where the best units stay.
+
+    Shapes: scores [size]; returns [size + 1] by count.
+
+    >>> losing(np.array([1.0, 5.0, 2.0])).tolist()
+    [8.0, 3.0, 1.0, 0.0]
+    """
+    found: Floats = np.append(np.cumsum(np.sort(scores))[::-1], 0.0)
     return found
 
 

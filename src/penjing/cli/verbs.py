@@ -241,12 +241,11 @@ def explain(
 ) -> None:
     """Say why a run's network is not faster: where its time goes, what holds each layer, and what would help."""
     with manners():
+        from penjing import api
         from penjing.core.plain import json_text
-        from penjing.publish import read_results
-        from penjing.report import explain as explained
 
-        results = read_results(folder)
-        typer.echo(json_text(explained.facts(results), indent=1) if as_json else explained.text(results))
+        found = api.explain(folder)
+        typer.echo(json_text(found.to_json(), indent=1) if as_json else str(found))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.core.files import write_whole
-from penjing.report import bars, explain, plots, record, searches, table, units, words
+from penjing.report import bars, explain, plots, record, searches, sensitivity, table, units, words
 from penjing.report.results import Results, read
 
 
@@ -55,7 +55,7 @@ def _sentences(results: Results) -> dict[str, Any]:
         "reads": words.reads(results),
         "bound_notes": [*words.bound_notes(results), *words.lowest(results)],
         "conditions": words.conditions(results),
-        "spent": explain.summary(results) if results.spending else [],
+        "spent": explain.summary(results.spending, results) if results.spending else [],
         "findings": explain.rows(results.spending),
         "asked": words.asked,
         "excess": words.excess,
@@ -99,4 +99,5 @@ def _pictures(results: Results) -> dict[str, Any]:
         "times": bars.times(results.spending),
         "training": plots.training(results),
         "searches": searches.searches(results),
+        "sensitivities": sensitivity.sensitivities(results),
     }

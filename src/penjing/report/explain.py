@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,18 +37,6 @@ class Cause:
     name: str
     where: tuple[str, ...]
     brings: float
-
-
-def spending_of(results: Results) -> Spending:
-    """Return where the time of a run went.
-
-    Raises: RecipeError for a run whose results do not tell.
-    """
-    if results.spending is None:
-        raise RecipeError(
-            "These results do not tell where the time goes; they are from an older penjing. Run it again."
-        )
-    return results.spending
 
 
 def causes(spending: Spending) -> list[Cause]:
@@ -98,9 +86,8 @@ def brings(group: Group, spending: Spending) -> str:
     return f"{units.quantity(group.brings, 'ms')} ({_share(group.brings, spending)})"
 
 
-def summary(results: Results) -> list[str]:
+def summary(spending: Spending, results: Results) -> list[str]:
     """Say in sentences what was hoped for, what came, and what holds it."""
-    spending = spending_of(results)
     lines = [_gain(spending)]
     if spending.note:
         lines.append(spending.note if spending.note.endswith(".") else f"{spending.note}.")
@@ -182,21 +169,55 @@ def _causes(spending: Spending) -> list[str]:
     return lines
 
 
-def text(results: Mapping[str, Any]) -> str:
-    """Return why a run's network is not faster, as plain text.
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a run's network is not faster. Print it, or read it.
 
-    Raises: RecipeError naming the key of the results that is missing or wrong.
+    ``summary`` are sentences; ``spending`` has the time of every ``layer`` and ``other`` operator before and after, and
+    each finding by itself; ``causes`` come by what their remedies bring together, and ``remedies`` by what one brings.
+    """
+
+    summary: Sequence[str]
+    spending: Spending
+
+    @property
+    def causes(self) -> list[Cause]:
+        """The causes by name, what brings most first."""
+        return causes(self.spending)
+
+    @property
+    def remedies(self) -> list[Group]:
+        """The findings, those alike together, what brings most first."""
+        return grouped(self.spending)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain JSON data."""
+        told = {"summary": list(self.summary), **asdict(self.spending)}
+        return {**told, "causes": [asdict(cause) for cause in self.causes]}
+
+    def __str__(self) -> str:
+        """Return it as text in the signs that every terminal has."""
+        parts = ["\n".join(self.summary)]
+        if self.spending.layers:
+            parts.append(_layers(self.spending))
+        if others := self.spending.others:
+            rows = [[one.operator, one.kind or "-", _ms(one.before_ms), _ms(one.after_ms)] for one in others]
+            parts.append(table("Between the layers", ["operator", "kind", "before", "after"], rows))
+        parts += [_said(group, self.spending) for group in self.remedies]
+        return plain("\n\n".join(parts))
+
+
+def explained(results: Mapping[str, Any]) -> Explanation:
+    """Return why a run's network is not faster.
+
+    Raises: RecipeError naming the key of the results that is missing or wrong, and for results that do not tell.
     """
     checked = read(results)
-    spending = spending_of(checked)
-    parts = ["\n".join(summary(checked))]
-    if spending.layers:
-        parts.append(_layers(spending))
-    if spending.others:
-        rows = [[one.operator, one.kind or "-", _ms(one.before_ms), _ms(one.after_ms)] for one in spending.others]
-        parts.append(table("Between the layers", ["operator", "kind", "before", "after"], rows))
-    parts += [_said(group, spending) for group in grouped(spending)]
-    return plain("\n\n".join(parts))
+    if checked.spending is None:
+        raise RecipeError(
+            "These results do not tell where the time goes; they are from an older penjing. Run it again."
+        )
+    return Explanation(summary(checked.spending, checked), checked.spending)
 
 
 def _said(group: Group, spending: Spending) -> str:
@@ -228,16 +249,6 @@ def cells(layer: Layer) -> list[str]:
 
 def _ms(ms: float) -> str:
     return units.quantity(ms, "ms")
-
-
-def facts(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same as plain data.
-
-    Raises: as ``text`` does.
-    """
-    checked = read(results)
-    spending = spending_of(checked)
-    return {"summary": summary(checked), **asdict(spending), "causes": [asdict(cause) for cause in causes(spending)]}
 
 
 def rows(spending: Spending | None) -> list[tuple[Group, str]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from penjing.core.errors import RecipeError
+from penjing.report.sensed import Foretold, Sensitivity
 from penjing.report.spent import Spending
 
 ORIGINAL = "original"
@@ -210,17 +211,28 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search says of itself; a search that was cut short may leave things out."""
+    """What a search says of itself; a search that was cut short may leave things out.
+
+    ``losses`` say, the best first, how well losses foretold so many plans.
+    """
 
     step: str
     allocator: str = ""
     minimise: str = ""
     unit: str = ""
     trials: int | None = None
+    plans: int | None = None
     best: Any = None
     evaluated: int | None = None
     seconds: float | None = None
     stopped: Any = None
+    foretold: int | None = None
+    losses: list[Foretold] = field(default_factory=list)
+
+    @property
+    def tried(self) -> int | None:
+        """How many candidates it tried, each counted once where that is known."""
+        return self.trials if self.plans is None else self.plans
 
 
 @dataclass(frozen=True)
@@ -257,6 +269,7 @@ class Results:
     trials: list[Trial] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
     spending: Spending | None = None
+    sensitivity: list[Sensitivity] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""

@@ -37,7 +37,7 @@ def searches(results: Results) -> list[Told]:
         mine = left.get(search.step, [])
         # A step may search again and again; its trials are counted through, each search taking its own.
         again = any(later.step == search.step for later in found[i + 1 :])
-        count = len(mine) if search.trials is None or not again else search.trials
+        count = len(mine) if search.tried is None or not again else search.tried
         left[search.step] = mine[count:]
         told.append(_told(search, [replace(t, minimise=t.minimise or search.minimise) for t in mine[:count]], i))
     return told
@@ -83,7 +83,7 @@ def _told(search: Search, trials: list[Trial], index: int) -> Told:
 
 
 def _sentences(search: Search, trials: list[Trial], what: str, unit: str) -> str:
-    tried = search.trials if search.trials is not None else len(trials)
+    tried = search.tried if search.tried is not None else len(trials)
     parts = [f"{tried:,} {'candidate was' if tried == 1 else 'candidates were'} tried"]
     if search.evaluated is not None and search.evaluated != tried:
         parts.append(f"{search.evaluated:,} of them worked out in full")

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from penjing.costs.probe import IMAGE_CHANNELS
 from penjing.costs.units import show
-from penjing.steps.sides import ALIGNED, Finding, Pair, Setting, Side, gain, tiny, widened
+from penjing.steps.sides import ALIGNED, CUT, Finding, Pair, Setting, Side, gain, tiny, widened
 
 BLOCKS = (16, 8)
 """How many channels of 32-bit floats common vector units compute together, the widest first."""
@@ -280,13 +280,15 @@ def _unknown(pair: Pair, side: Side, setting: Setting) -> Finding:
         says = (
             f"alone it gains {alone:.2g}x, among its neighbours {pair.time_gain:.2g}x: caches, or what is fused into it"
         )
-    elif pair.work_gain is not None and pair.time_gain is not None:
+    elif pair.time_gain is not None and (pair.work_gain or 0.0) >= CUT:
         says = f"{pair.work_gain:.2g}x less to compute, {pair.time_gain:.2g}x as fast; it uses the arithmetic less well"
         busy = [one.utilisation for one in (pair.before, side) if one is not None and one.utilisation is not None]
         if len(busy) == 2:
             says += f" ({_percent(busy[1])} of the multipliers work, before {_percent(busy[0])})"
     else:
         says = f"it takes {show(side.ms, 'ms')}, much for its MACs"
+        if side.utilisation is not None:
+            says += f" ({_percent(side.utilisation)} of the multipliers work)"
     return Finding(pair.name, UNKNOWN, says, "spend the cut elsewhere, where time follows", None)
 
 

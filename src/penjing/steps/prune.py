@@ -23,6 +23,7 @@ from penjing.graph.trace import trace
 from penjing.steps.choose import Chooser, Cut, Judge
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.price import Pricer
+from penjing.steps.sensitivity import sensitivity
 from penjing.steps.state import Run, State
 
 NORMS = ("l1", "l2", "fpgm")
@@ -149,6 +150,7 @@ class prune:  # noqa: N801  (registered under its own name)
             if cut.certificate is not None:
                 file_certificate(run, cut.certificate)
             self._file(criterion, graph, cut.plan, state, run)
+            run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
             told = [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan), chooser.driver.said]
             said.append(", ".join(filter(None, told)))
@@ -237,10 +239,8 @@ class prune:  # noqa: N801  (registered under its own name)
 
 
 def _file_search(driver: Driver, run: Run) -> None:
-    """Write down what a search tried, what it says of its choice, and whether it was stopped."""
+    """Write down what a search tried, and whether it was stopped."""
     run.note("trials", *driver.facts.values())
-    if driver.said:
-        run.note("remarks", f"{driver.said[0].upper()}{driver.said[1:]}.")
     for told in driver.told:
         run.note("searches", {"step": run.at, **told})
         if told["stopped"]:
