@@ -61,7 +61,10 @@ def cut_channels(model: nn.Module, graph: Graph, plan: Plan, run: Run) -> nn.Mod
 
     Raises: PlanError when the proof fails.
     """
+    file_widths(run, graph, plan, ["channels"])
     smaller, kept = copy.deepcopy(model), plan.of_rewrite("channels")
+    if not kept:
+        return smaller
     channels().apply(smaller, graph, kept)
     certificate = prove(graph, model, smaller, kept)
     if not certificate.ok:
@@ -70,5 +73,4 @@ def cut_channels(model: nn.Module, graph: Graph, plan: Plan, run: Run) -> nn.Mod
             f"The cut of {names} fails its proof; leave it out with exclude, and please report the network."
         )
     file_certificate(run, certificate)
-    file_widths(run, graph, plan, ["channels"])
     return smaller

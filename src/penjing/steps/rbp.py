@@ -20,6 +20,7 @@ from penjing.data.data import Data
 from penjing.graph.evidence import Evidence
 from penjing.graph.gates import fold
 from penjing.graph.graph import Graph
+from penjing.graph.judged import logits_of
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
 from penjing.steps.learned import cut_channels, gated_sites, some_epochs
@@ -64,22 +65,28 @@ class rbp:  # noqa: N801  (registered under its own name)
     folded into the weights that read them, and batch norm is recalibrated. The next site is inferred given what is
     left. ``recursive=False`` infers all sites at once, for ``epochs`` times their number: the ablation.
 
+    ``data_term`` is what the noise must not disturb: the ``"outputs"`` of the original, as relative squared distance
+    (``penjing.terms.outputs``), or the ``"labels"``, by cross-entropy. A network that knows its training pictures by
+    heart has next to no loss there, and its curvature says little of what a gate is worth; its outputs still move.
+
     The weight of KL at a site is β0 times the positions of its map. Without a budget ``beta`` is β0; under a budget β0
     is solved anew before each site, so that closed-form survivors of all the sites that are left keep every bound:
     a unit whose gate has the Fisher information a is expected to go where a ≤ β (1 + exp(-threshold)). What
     learning then keeps beyond the budget goes too, the noisiest first. With ``warm`` gates start at the closed form's
     optimum, μ = 1 - β/a and σ² = β/a (1 - β/a), measured on ``images`` calibration pictures, instead of at μ = 1 and
     ln σ² = -9. ``lr`` is that of the weights, which do not decay meanwhile: decay on the next layer fights the
-    shrinking of μ. Further ``terms`` may join the loss, such as soft_targets; pictures without classes need one.
+    shrinking of μ. Further ``terms`` may join the loss, such as soft_targets.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
     Paper: Zhou, Zhang, Wang, Tian, Accelerate CNN via Recursive Bayesian Pruning, ICCV 2019.
     Reconstruction: the prior's density, thresholds, rates and the budget are ours; only the abstract, the introduction
-    and a figure were at hand. ``prior`` is a name of ``penjing.terms.priors.PRIORS`` or an object of such a form.
+    and a figure were at hand. The paper's data term is that of the labels. ``prior`` is a name of
+    ``penjing.terms.priors.PRIORS`` or an object of such a form.
     """
 
     epochs: float = 10.0
     prior: Any = "ard"
+    data_term: Literal["outputs", "labels"] = "outputs"
     recursive: bool = True
     warm: bool = True
     beta: float = 1.4e-5
@@ -105,6 +112,8 @@ class rbp:  # noqa: N801  (registered under its own name)
                 raise PlanError(f"rbp: {name} must be a number above 0; got {value}.")
         if isinstance(self.prior, str) and self.prior not in PRIORS:
             raise PlanError(f"rbp: prior is one of {', '.join(PRIORS)}; got {self.prior!r}.")
+        if self.data_term not in ("outputs", "labels"):
+            raise PlanError(f"rbp: data_term is outputs or labels; got {self.data_term!r}.")
         if not math.isfinite(self.threshold):
             raise PlanError(f"rbp: threshold is that of ln(σ²/μ²), a number; got {self.threshold}.")
         for name in ("images", "batch"):
@@ -116,7 +125,7 @@ class rbp:  # noqa: N801  (registered under its own name)
 
         Raises: Infeasible when the budget cannot be met; PlanError when nothing may be cut.
         """
-        data = state.data_for("rbp")
+        data = state.data_for("rbp") if self.data_term == "outputs" else state.labelled_for("rbp with data_term labels")
         with run.stage("rbp") as said:
             names = [
                 site.name for site in gated_sites("rbp", trace(state.model, *state.example), self.include, self.exclude)
@@ -143,10 +152,12 @@ class rbp:  # noqa: N801  (registered under its own name)
         prior: Prior = PRIORS[self.prior]() if isinstance(self.prior, str) else self.prior
         split, times = some_epochs(data, epochs, derive(run.seed, f"rbp/{group[0]}"))
         recipe = Options(epochs=times, lr=self.lr, batch=self.batch, weight_decay=0.0, precision=self.precision)
-        noise = Noise(part.graph, start, prior, self.gate_lr, recipe.steps(len(split)) * times)
+        by_labels = self.data_term == "labels"
+        noise = Noise(part.graph, start, prior, self.gate_lr, recipe.steps(len(split)) * times, float(by_labels))
         model = state.copy_model()
         fit(
-            model, split, None, recipe, terms=[noise, *(build("term", term) for term in self.terms)],
+            model, split, None, recipe,
+            terms=[noise, *(build("term", term) for term in (*(() if by_labels else ("outputs",)), *self.terms))],
             seed=derive(run.seed, f"rbp/{group[0]}/train"), teacher=state.original, checkpoint=run.checkpoint(),
         )  # fmt: skip
         learned = noise.learned()
@@ -166,12 +177,21 @@ class rbp:  # noqa: N801  (registered under its own name)
         sites = {site.name: _floored(site) for site in at_step(found, step_of(None, ["channels"], pricer))}
         now, rest = ([sites[name] for name in names if name in sites] for names in (group, later))
         evidence = Evidence(state.model, graph, data.calibration_labelled(self.images, run.seed), seed=run.seed)
-        fisher = {site.name: _fisher(evidence, site) for site in (*now, *rest)}
+        fisher = {site.name: self._fisher(evidence, site) for site in (*now, *rest)}
         positions = {site.name: _positions(graph, site) for site in (*now, *rest)}
         scores = {name: a / positions[name] for name, a in fisher.items()}
         problem = Problem("channels", [*now, *rest], scores, pricer.bounds, pricer, run.seed, shown=pricer.shown,
                           held_back=pricer.held_back)  # fmt: skip
         return Part(graph, now, rest, fisher, positions, problem)
+
+    def _fisher(self, evidence: Evidence, site: Site) -> Floats:
+        """Return the curvature of the data term by a gate on each unit, at gate one, [units]."""
+        if self.data_term == "labels":
+            gradients, scale = evidence.gate_gradients(site), 1.0
+        else:
+            gradients, scale = evidence.of_logits.gate_gradients(site), 2.0 / _power(evidence)
+        found: Floats = scale * gradients.double().square().mean(0).numpy()
+        return found
 
     def _beta(self, part: Part) -> float:
         """Return β0: as given or, under a budget, the smallest whose closed-form survivors keep every bound.
@@ -238,10 +258,11 @@ def _floored(site: Site) -> Site:
     return replace(site, least=min(max(site.least, floor), site.size))
 
 
-def _fisher(evidence: Evidence, site: Site) -> Floats:
-    """Return the Fisher information of a gate on each unit: the mean squared derivative of the loss, [units]."""
-    found: Floats = evidence.gate_gradients(site).double().square().mean(0).numpy()
-    return found
+def _power(evidence: Evidence) -> float:
+    """Return the mean squared norm of the outputs."""
+    with torch.no_grad():
+        norms = [logits_of(evidence.model(x), len(x)).double().square().sum(1) for x, _ in evidence.batches]
+    return max(float(torch.cat(norms).mean()), 1e-30)
 
 
 def _positions(graph: Graph, site: Site) -> int:

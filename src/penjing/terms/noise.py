@@ -30,6 +30,7 @@ class Noise:
 
     The gates stand where layers read the units, behind normalisation and activation. In evaluation θ is μ. μ and ln σ²
     are learned by Adam at ``lr``; ``steps`` is how many optimiser steps the training has, for priors that anneal σ.
+    ``task_weight`` scales the task loss, as that of any term.
 
     Shapes: μ and ln σ² [units] a site; noise [samples, units], shared over positions.
     """
@@ -39,6 +40,7 @@ class Noise:
     prior: Prior
     lr: float
     steps: int
+    task_weight: float = 1.0
     _mu: dict[str, nn.Parameter] = field(init=False, default_factory=dict)
     _logvar: dict[str, nn.Parameter] = field(init=False, default_factory=dict)
     _step: nn.Parameter = field(init=False)
