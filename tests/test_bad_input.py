@@ -226,7 +226,7 @@ TABLE = {
     "a key that is no name": recipe("model:", "? [a]\n: 1\nmodel:", "r.yaml", "the key in line 2 is no name"),
     "a budget in a budget": recipe("0.6x", "{at most: 3}", "macs={'at most': 3} is not a bound"),
     "huge": recipe(RECIPE, "#" * 2_000_000, "r.yaml", "1,000,000 bytes"),
-    "deep": recipe(RECIPE, "[" * 100_000, "r.yaml has more than 100 brackets within brackets"),
+    "deep": recipe(RECIPE, "[" * 100_000, "r.yaml is nested more than 100 deep"),
     "no recipe": Row(("run", "nowhere.yaml"), ("nowhere.yaml",)),
     # What is there already.
     "a file in the way": compress("mine.txt cannot be made or written to", more=("--out", "mine.txt")),
