@@ -18,17 +18,15 @@ from .drafts import conv, linear
 TRUTH = Correction({"conv": 1.3, "depthwise": 0.7}, 1.0, spread=0.4, overhead=0.2)
 
 
-def networks(
-    count: int, seed: int = 0, truth: Correction = TRUTH, noise: float = 0.0, profile: bool = True
-) -> list[Seen]:
-    """Networks of several sizes, measured as the truth has it; a profile tells all but the overhead's share rightly."""
+def networks(count: int, seed: int = 0, noise: float = 0.0, profile: bool = True) -> list[Seen]:
+    """Networks of several sizes, measured as the truth has it; a profile tells the layers' own times."""
     random, found = np.random.default_rng(seed), []
     for _ in range(count):
         size = float(np.exp(random.uniform(-1, 2)))
         kinds = {"conv": size * random.uniform(0.5, 1.5), "depthwise": size * random.uniform(0.1, 0.5)}
         one = Seen(kinds, int(1e6 * size * random.uniform(0.2, 2)), 1.0, 1.0)
-        ms = truth.predict(one) * random.uniform(1 - noise, 1 + noise)
-        told = {kind: truth.of(kind) * kinds[kind] for kind in kinds} if profile else {}
+        ms = TRUTH.predict(one) * random.uniform(1 - noise, 1 + noise)
+        told = {kind: TRUTH.of(kind) * kinds[kind] for kind in kinds} if profile else {}
         found.append(replace(one, measured=ms, median=1.05 * ms, layers=told))
     return found
 
@@ -90,7 +88,7 @@ def test_a_network_counts_once_however_often_it_was_measured() -> None:
 def test_a_kind_that_takes_next_to_nothing_is_not_judged() -> None:
     one = Seen({"conv": 1.0, "linear": 0.001}, 0, 1.11, 1.2, {"conv": 1.1, "linear": 0.01})
     found = learned([one])
-    assert found is not None and found.of("conv") == pytest.approx(1.1, rel=1e-3) and found.of("linear") < 1.2
+    assert found is not None and found.of("conv") == pytest.approx(1.1, rel=0.02) and found.of("linear") < 1.2
 
 
 def test_times_of_nothing_teach_nothing() -> None:
