@@ -92,7 +92,7 @@ def _runs(target: Any) -> tuple[dict[str, Any], list[str]]:
 @app.command()
 def correct(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A measured target's YAML file.")],
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of finished runs.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of finished runs.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; without: FILE itself.", show_default=False)
     ] = None,
