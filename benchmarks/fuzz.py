@@ -29,7 +29,7 @@ from hypothesis.strategies import SearchStrategy
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fuzzing import bundles, folders, recipes, runs, stage
+from fuzzing import bundles, folders, recipes, runs, stage, targets
 from fuzzing.guard import LIMIT, Arena, Ending, arena, judged
 
 BATCH = 40
@@ -51,6 +51,7 @@ PARTS = {
     "budgets": Part(recipes.budgets, recipes.prepare_budget),
     "bundles": Part(bundles.cases, bundles.prepare),
     "folders": Part(folders.cases, folders.prepare),
+    "targets": Part(targets.cases, targets.prepare),
     "runs": Part(runs.cases, runs.prepare, goes_on=True),
 }
 

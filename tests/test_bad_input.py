@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -140,7 +141,59 @@ def without(name: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
     return lambda given: {key: value for key, value in given.items() if key != name}
 
 
+CHIP = """
+kind: accelerator
+rows: 16
+columns: 8
+dataflow: output_stationary
+precision: int8
+clock: 200 MHz
+sram: 64 KiB
+"""
+
+BOX = """
+kind: runtime
+runtime: onnxruntime
+version: "0.1"
+cpu: An abacus
+fit: {linear: {read_step: 1, write_step: 1, ms: {macs: 0.1}}}
+layers: {8>8: 0.1}
+"""
+
+
+def target(old: str, new: str, *says: str, text: str = CHIP) -> Row:
+    assert old in text
+
+    def desk() -> None:
+        Path("t.yaml").write_text(text.replace(old, new))
+
+    return Row(("target", "check", "t.yaml"), says, desk)
+
+
 TABLE = {
+    # The hardware.
+    "a negative clock": target("200 MHz", "-200 MHz", "t.yaml: clock = -200 MHz must be more than 0"),
+    "a clock that is no number": target("200 MHz", ".nan", "t.yaml: clock = nan is no number", "200 MHz"),
+    "an endless clock": target("200 MHz", "1e999 GHz", "t.yaml: clock = '1e999 GHz' is too large"),
+    "no unit": target("200 MHz", "200", "t.yaml: clock = 200 has no unit"),
+    "units of two kinds": target("200 MHz", "200 MHz GHz", "t.yaml: clock = '200 MHz GHz' is no number"),
+    "a unit of another quantity": target("64 KiB", "64 KiB/s", "t.yaml: sram = '64 KiB/s' is a bandwidth"),
+    "less memory than a tile": target("64 KiB", "64 B", "t.yaml: sram = 64 B holds no tile", "give more sram"),
+    "an unknown dataflow": target("output_s", "ouput_s", "t.yaml: dataflow", "Did you mean 'output_stationary'"),
+    "a list deep inside": target("rows: 16", "rows: {value: [16]}", "t.yaml: rows = [16] is no number"),
+    "a key of hardware twice": target("rows: 16", "rows: 16\nrows: 9", "t.yaml: the key 'rows' in line 4"),
+    "a bomb": target("rows: 16", "rows: &a [1]\nx: [*a, *a]", "t.yaml uses YAML aliases"),
+    "a huge target": target(CHIP, "#" * 2_000_000, "t.yaml has more than 1,000,000 bytes"),
+    "a tag with nothing in it": target("rows: 16", "rows: !!int ''", "t.yaml, line 3, is not YAML: '' is no int"),
+    "a folder of hardware": Row(("target", "check", "t.yaml"), ("t.yaml cannot be read: it is a folder",),
+                                lambda: folder("t.yaml")),
+    "a pipe": Row(("target", "check", "t.yaml"), ("t.yaml cannot be read", "a pipe"), lambda: os.mkfifo("t.yaml")),
+    "a device": Row(("target", "check", "/dev/zero"), ("/dev/zero cannot be read", "a device")),
+    "a table's step that is none": target("read_step: 1", "read_step: .inf", "fit.linear.read_step = inf", text=BOX),
+    "a table's term that is none": target("0.1}}", "-0.1}}", "t.yaml: fit.linear.ms.macs = -0.1 is no time", text=BOX),
+    "a table's layer that is none": target("8>8", "8>>8", "t.yaml: layers: '8>>8' is no layer", text=BOX),
+    "a table without layers": target("layers: {8>8: 0.1}", "layers: [8]", "t.yaml: layers = [8] must hold", text=BOX),
+    "runs that are none": target("layers", "runs: 3\nlayers", "t.yaml: runs = 3 must be a list", text=BOX),
     # The model.
     "unknown network": compress("'resnet57'", "Did you mean 'resnet5", model="resnet57"),
     "unknown builder": compress("Did you mean 'tiny'", model="tiny:tinny"),
@@ -226,7 +279,7 @@ TABLE = {
     "a key that is no name": recipe("model:", "? [a]\n: 1\nmodel:", "r.yaml", "the key in line 2 is no name"),
     "a budget in a budget": recipe("0.6x", "{at most: 3}", "macs={'at most': 3} is not a bound"),
     "huge": recipe(RECIPE, "#" * 2_000_000, "r.yaml", "1,000,000 bytes"),
-    "deep": recipe(RECIPE, "[" * 100_000, "r.yaml has more than 100 brackets within brackets"),
+    "deep": recipe(RECIPE, "[" * 100_000, "r.yaml is nested more than 100 deep"),
     "no recipe": Row(("run", "nowhere.yaml"), ("nowhere.yaml",)),
     # What is there already.
     "a file in the way": compress("mine.txt cannot be made or written to", more=("--out", "mine.txt")),
@@ -269,7 +322,11 @@ def test_what_is_wrong_is_one_sentence(name, desk):
     row = TABLE[name]
     row.desk()
     before = lying(desk.parent)
-    out = () if "--out" in row.words or row.words[0] in ("inspect", "bench", "resume", "list") else ("--out", "out")
+    out = (
+        ()
+        if "--out" in row.words or row.words[0] in ("inspect", "bench", "resume", "list", "target")
+        else ("--out", "out")
+    )
     done = CliRunner().invoke(app, [*row.words, *out])
     assert done.exit_code == row.code, (done.output, done.exception)
     polite(done.stderr)
@@ -288,3 +345,18 @@ def test_an_interrupted_run_says_how_to_go_on(desk, monkeypatch):
     assert done.exit_code == 130
     polite(done.stderr)
     assert "penjing resume" in done.stderr and (desk / "out" / "unfinished" / "run.json").exists()
+
+
+def test_a_table_of_elsewhere_is_shown_with_both_named(desk):
+    from penjing.core.registry import build
+    from penjing.exporting.measure import cpu_name
+
+    Path("t.yaml").write_text(BOX)
+    done = CliRunner().invoke(app, ["target", "check", "t.yaml"])
+    assert done.exit_code == 0, done.output
+    for name in (
+        "onnxruntime 0.1 and An abacus",
+        f"onnxruntime {build('runtime', 'onnxruntime').version()}",
+        cpu_name(),
+    ):
+        assert name in done.output

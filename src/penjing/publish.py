@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from penjing.core.errors import PenjingError, PlanError, RecipeError, ResumeError, WorkerError
-from penjing.core.files import write_whole
+from penjing.core.files import read_limited, write_whole
 from penjing.core.journal import NAME as JOURNAL
 from penjing.exporting.bundle import BUNDLE
 from penjing.tracking.tensorboard import FOLDER as TENSORBOARD
@@ -23,6 +23,9 @@ except ImportError:  # where the system has no such locks, two processes in one 
     fcntl = None  # type: ignore[assignment]
 
 RESULTS, REPORT = "results.json", "report.html"
+LARGEST_BYTES = 200_000_000
+"""Above what a run says of itself."""
+
 WORK, RUN, LOCK = "unfinished", "run.json", "lock"
 
 
@@ -32,7 +35,10 @@ def read_results(folder: Path) -> Any:
     Raises: RecipeError when they cannot be read.
     """
     try:
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        raw = read_limited(folder / RESULTS, LARGEST_BYTES)
+        if raw is None:
+            raise ValueError(f"it has more than {LARGEST_BYTES:,} bytes")
+        return json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         said = getattr(error, "strerror", "") or error
         raise RecipeError(f"{folder / RESULTS} cannot be read: {said}.") from None

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -14,6 +15,12 @@ import torch
 from torch import nn
 
 import penjing
+from penjing.core.errors import PlanError
+from penjing.core.protocols import Target
+from penjing.costs.measured import known
+from penjing.costs.notation import written
+from penjing.costs.probe import Shape
+from penjing.costs.seen import Seen
 from penjing.data.data import Data
 from penjing.exporting.measure import Timing, cpu_name, ratio
 from penjing.exporting.onnx import export_onnx
@@ -23,6 +30,7 @@ from penjing.graph.draft import Draft
 from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.spending import spending
 from penjing.steps.state import Run, State
+from penjing.targets.runtime import Runtime
 from penjing.training.evaluate import evaluate
 
 T = TypeVar("T")
@@ -117,12 +125,26 @@ def row(
 ) -> dict[str, Any]:
     """Return one network's line of the table; the test split is read here, once."""
     facts: dict[str, Any] = {"name": name, "note": note, **counted(draft), "target": estimated(draft, run.target)}
+    shapes = Counter(map(Shape.of, draft.layers))
+    facts["layers"] = {written(shape): times for shape, times in shapes.items()}
+    facts["predicted_ms"] = predicted(shapes, run.target, timings[name])
     facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
     facts |= run.journal.recall(f"test of {name}", lambda: tested(name, model, state.data, run))
     timing = timings[name]
     facts["latency"] = {key: value for key, value in asdict(timing).items() if key != "samples"}
     facts["ratio"] = asdict(ratio(timings["original"], timing))
     return facts
+
+
+def predicted(shapes: Mapping[Shape, int], target: Target, timing: Timing) -> float | None:
+    """Return what the target's file says that a network with these layers takes at best; None where it does not."""
+    found = known(target) if isinstance(target, Runtime) else None
+    if found is None:
+        return None
+    try:
+        return found.predict(Seen.of(shapes, found.table, timing.best_ms, timing.median_ms, {}))
+    except PlanError:  # a kind of layer that was not measured
+        return None
 
 
 def tested(name: str, model: nn.Module, data: Data | None, run: Run) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Prices upon a target: what its model tells, what its file holds of measurements, and what it does not tell."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +70,26 @@ def test_layers_are_timed_as_the_run_measures_latency(state, tmp_path, monkeypat
     timed(Run(tmp_path, threads=2, batch=4, target=box), next(shapes()), 4)
     timed(Run(tmp_path, target=Runtime("torch", "torch_compile")), next(shapes()), 1)
     assert asked_for == [(2, 4, "onnxruntime", "bf16"), (1, 1, "onnxruntime", "fp32")]
+
+
+def test_runs_correct_what_a_plan_is_predicted_to_take(state, tmp_path):
+    """Five networks that took twice their layers' time, and half a millisecond more each."""
+    sizes = (1.0, 2.0, 3.0, 5.0, 8.0)
+    networks = {
+        f"n{size}": {"measured": 2 * size + 0.5, "median": 2 * size + 0.6, "values": 0, "predicted": {"conv": size},
+                     "layers": {"conv": 2 * size}}
+        for size in sizes
+    }  # fmt: skip
+    run = {"run": "a", "name": "net", "date": "2026", "machine": "some", "networks": networks}
+    box = measured(cpu_name())
+    box = replace(box, table={**box.table, "runs": [run]})
+    shape = Shape(12, 32, 1, (3, 3), (1, 1), (1, 1), False, (8, 8), (8, 8))
+    assert timed(Run(tmp_path, target=box), shape, 1) == pytest.approx(2 * shape.macs / 1e6, rel=0.01)
+    here = Run(tmp_path, {"latency": "0.5x"}, target=replace(box, step=4))
+    here.made["original"] = SimpleNamespace(cost=lambda name: 4.0, timing=4.0)
+    pricer = Pricer(trace(state.model, *state.example), state, here)
+    assert pricer.table.overhead == pytest.approx(0.5, rel=0.01)
+    assert pricer(Plan())["latency"] == pytest.approx(4.0)
 
 
 def test_times_of_another_machine_are_taken_with_a_word(state, tmp_path, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from penjing.core.errors import PlanError, RecipeError
+from penjing.core.plain import told as plain
 from penjing.core.protocols import Target
 from penjing.targets import find, names
 from penjing.targets.accelerator import Accelerator
@@ -70,6 +71,13 @@ def test_a_machine_that_was_measured_keeps_its_table(tmp_path: Path) -> None:
         box.at(frame_rate=30.0)
     with pytest.raises(PlanError, match=r"chip is measured, not modelled"):
         box.estimate(Fake())
+
+
+def test_a_run_for_another_table_is_another_run(tmp_path: Path) -> None:
+    one, same = (find(written(tmp_path, BOX)) for _ in range(2))
+    other = find(written(tmp_path, BOX.replace("0.5", "0.6")))
+    assert plain(one) == plain(same) != plain(other) and one.digest
+    assert one.at(batch=2).digest == "" == find("onnxruntime").digest
 
 
 TABLE = {

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from penjing.core.errors import RecipeError
+from penjing.core.files import read_limited
 
 LARGEST_BYTES = 1_000_000
 DEEPEST = 100
-"""Brackets within brackets; PyYAML takes the square of their number in time."""
+"""Lists and mappings within one another; PyYAML takes the square of their number in time."""
+
+LONGEST = 400
+"""Characters of a number; of 1:1:1:..., which YAML counts in sixties, PyYAML takes the square of its length in time."""
+
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class Loader(yaml.SafeLoader):
@@ -22,6 +27,17 @@ class Loader(yaml.SafeLoader):
     """
 
     verbatim: ClassVar[frozenset[str]] = frozenset()
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a value; PyYAML lets its own mistakes about odd ones out as they are."""
+        kind = node.tag.rpartition(":")[2]
+        try:
+            if node.tag in NUMBERS and len(node.value) > LONGEST:
+                raise ValueError
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, ValueError):
+            shown = str(node.value)[:40]
+            raise yaml.constructor.ConstructorError(None, None, f"{shown!r} is no {kind}", node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping."""
@@ -46,11 +62,12 @@ def read(path: Path, what: str, loader: type[Loader] = Loader) -> dict[Any, Any]
     Raises: RecipeError naming the file, and the line where there is one.
     """
     try:
-        if path.stat().st_size > LARGEST_BYTES:
+        raw = read_limited(path, LARGEST_BYTES)
+        if raw is None:
             raise RecipeError(f"{path} has more than {LARGEST_BYTES:,} bytes; that is not {what}.")
-        text = path.read_text(encoding="utf-8")
+        text = raw.decode("utf-8")
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from None
+        raise RecipeError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     data = parse(text, str(path), what, loader)
     if not isinstance(data, dict):
         raise RecipeError(f"{path} must hold key: value pairs; it holds {type(data).__name__}.")
@@ -62,11 +79,14 @@ def parse(text: str, where: str, what: str, loader: type[Loader] = Loader) -> An
 
     Raises: RecipeError naming the line.
     """
-    if _depth(text) > DEEPEST:
-        raise RecipeError(f"{where} has more than {DEEPEST} brackets within brackets; that is not {what}.")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise RecipeError(f"{where} uses YAML aliases; write the values out.")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise RecipeError(f"{where} uses YAML aliases; write the values out.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise RecipeError(f"{where} is nested more than {DEEPEST} deep; that is not {what}.")
         return yaml.load(text, loader)
     except RecipeError as error:
         raise RecipeError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
@@ -74,8 +94,3 @@ def parse(text: str, where: str, what: str, loader: type[Loader] = Loader) -> An
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}," if mark else ""
         raise RecipeError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}.") from None
-
-
-def _depth(text: str) -> int:
-    """Return how many brackets are open at once, at most."""
-    return max(accumulate(1 if c in "[{" else -1 for c in text if c in "[]{}"), default=0)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penjing.core.errors import PenjingError, PlanError
+from penjing.costs import checked
 from penjing.costs.design import kind_of
 from penjing.costs.notation import read_shape, written
 from penjing.costs.probe import Shape, lacking
@@ -31,6 +32,8 @@ CACHES = (2**14, 2**16, 2**18, 2**20)
 
 FEATURES = ("macs", "all_macs", "rows", "reads", "writes", "weights", *(f"weights_over_{n}" for n in CACHES), "layers")
 """What times are made of; each is counted in millions, but for the layer itself."""
+
+_STEPS = ("read_step", "write_step")
 
 SHARP = 0.1
 """Relative errors above this count by their size and not by their square: a disturbed sample shall not rule."""
@@ -66,12 +69,15 @@ class Stairs:
 class StaircaseModel:
     """The times of layers on one runtime, thread count and batch: those that were measured, and a fit for all others.
 
+    ``overhead`` is what a network takes whatever its layers are, where that is known.
+
     Units: ms.
     """
 
     batch: int
     stairs: Mapping[str, Stairs]
     times: Mapping[Shape, float] = field(default_factory=dict)
+    overhead: float = 0.0
 
     def predict(self, shape: Shape) -> float:
         """Return the time of a layer; one without channels takes none.
@@ -110,29 +116,28 @@ class StaircaseModel:
     def from_dict(cls, data: Mapping[str, Any], batch: int) -> StaircaseModel:
         """Return what ``to_dict`` made data of.
 
-        Raises: PenjingError naming what is wrong with it.
+        Raises: ValueError naming the key that is wrong.
         """
-        try:
-            stairs = {str(kind): _stairs(one) for kind, one in data["fit"].items()}
-            times = {read_shape(str(text)): _number(ms) for text, ms in data["layers"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PenjingError(f"The measured layers cannot be read: {error}; measure the target anew.") from None
+        fits = checked.mapping("fit", checked.entry("its data", data, "fit"))
+        layers = checked.mapping("layers", checked.entry("its data", data, "layers"))
+        stairs = {str(kind): _stairs(f"fit.{kind}", one) for kind, one in fits.items()}
+        times = {_shape(str(text)): checked.number(f"layers.{text}", ms) for text, ms in layers.items()}
         return cls(batch, stairs, times)
 
 
-def _stairs(data: Mapping[str, Any]) -> Stairs:
-    if unknown := set(data["ms"]) - set(FEATURES):
-        raise ValueError(f"there is no term {min(unknown)}")
-    steps = int(data["read_step"]), int(data["write_step"])
-    if min(steps) < 1:
-        raise ValueError(f"a step is {min(steps)}")
-    return Stairs(*steps, {name: _number(ms) for name, ms in data["ms"].items()})
+def _stairs(where: str, data: Any) -> Stairs:
+    read, made = (checked.count(f"{where}.{key}", checked.entry(where, data, key), 1) for key in _STEPS)
+    terms = checked.mapping(f"{where}.ms", checked.entry(where, data, "ms"))
+    if unknown := [name for name in terms if name not in FEATURES]:
+        raise ValueError(f"{where}.ms has no term {checked.shown(unknown[0])}")
+    return Stairs(read, made, {name: checked.number(f"{where}.ms.{name}", ms) for name, ms in terms.items()})
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is no time in ms")
-    return float(value)
+def _shape(text: str) -> Shape:
+    try:
+        return read_shape(text)
+    except ValueError as error:
+        raise ValueError(f"layers: {error}") from None
 
 
 def fit(times: Mapping[Shape, float], batch: int = 1) -> StaircaseModel:
@@ -158,7 +163,7 @@ def _fitted(shapes: Sequence[Shape], times: Mapping[Shape, float], batch: int) -
     for read_step, write_step in product(STEPS, STEPS):
         rows = np.array([_features(shape, read_step, write_step, batch) for shape in shapes])
         rows[:, (rows > 0).sum(axis=0) < FEWEST] = 0  # one disturbed layer would else decide on all larger ones
-        ms, left = _solved(rows, y)
+        ms, left = solved(rows, y)
         if left < 0.98 * least - CERTAIN * len(shapes):
             named = {name: float(f"{value:.5g}") for name, value in zip(FEATURES, ms, strict=True) if value > 0}
             best, least = Stairs(read_step, write_step, named), left
@@ -166,7 +171,7 @@ def _fitted(shapes: Sequence[Shape], times: Mapping[Shape, float], batch: int) -
     return best
 
 
-def _solved(rows: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+def solved(rows: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """Return the terms' weights, not negative, and the loss that they leave (Huber's, on relative errors)."""
     from scipy.optimize import nnls
 

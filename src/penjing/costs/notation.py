@@ -41,7 +41,7 @@ def read_shape(text: str) -> Shape:
     """
     found = _TEXT.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no layer, such as '64>128 k3x3 s2x2 8x8>4x4'")
+        raise ValueError(f"{text[:60]!r} is no layer, such as '64>128 k3x3 s2x2 8x8>4x4'")
     kernel = _numbers(found["kernel"])
     dilation = _numbers(found["dilation"]) or (1,) * len(kernel)
     return Shape(

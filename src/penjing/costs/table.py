@@ -39,6 +39,7 @@ class LayerTable:
     times: dict[Shape, float] = field(default_factory=dict)
     scale: float = 1.0
     rest: float = 0.0
+    overhead: float = 0.0
     step: int = 1
     widest: dict[Shape, tuple[int, int]] = field(default_factory=dict)
 
@@ -89,15 +90,15 @@ class LayerTable:
 
     def predict(self, layers: Sequence[Layer]) -> float:
         """Return the latency of a network with these layers."""
-        return self.scale * (sum(map(self.time, layers)) + self.rest * _activations(layers))
+        return self.scale * (self.overhead + sum(map(self.time, layers)) + self.rest * _activations(layers))
 
     def calibrate(self, layers: Sequence[Layer], whole: Timing | float) -> None:
         """Make the prediction for the original's ``layers`` equal its measured latency.
 
-        What the layers do not explain (pooling, additions, gates) is spread over the elements they write, since it
-        shrinks with them; kept constant it made the error at a quarter of the width up to 170 %. Where the layers
-        explain more than there is, they are scaled down. Layer times are the least of many, so of a ``Timing`` the
-        least is compared, and its median scales everything.
+        What the layers do not explain (pooling, additions, gates), nor the ``overhead`` that is known of the target, is
+        spread over the elements they write, since it shrinks with them; kept constant it made the error at a quarter
+        of the width up to 170 %. Where the layers explain more than there is, they are scaled down. Layer times are
+        the least of many, so of a ``Timing`` the least is compared, and its median scales everything.
         """
         best, median = (whole.best_ms, whole.median_ms) if isinstance(whole, Timing) else (whole, whole)
         if not (best > 0 and math.isfinite(median)):
@@ -106,7 +107,7 @@ class LayerTable:
             if shape.groups == 1:
                 most = self.widest.get(_family(shape), (0, 0))
                 self.widest[_family(shape)] = max(most[0], shape.in_channels), max(most[1], shape.out_channels)
-        explained, elements = sum(map(self.time, layers)), _activations(layers)
+        explained, elements = self.overhead + sum(map(self.time, layers)), _activations(layers)
         self.rest = max(best - explained, 0.0) / elements if elements else 0.0
         predicted = explained + self.rest * elements
         self.scale = median / predicted if predicted else 1.0

@@ -51,7 +51,7 @@ def _sentences(results: Results) -> dict[str, Any]:
         "headline": words.headline(results),
         "failed": words.failed(results),
         "tiles": words.tiles(results),
-        "comparisons": words.comparisons(results),
+        "comparisons": [*words.comparisons(results), *words.predictions(results)],
         "reads": words.reads(results),
         "bound_notes": [*words.bound_notes(results), *words.lowest(results)],
         "conditions": words.conditions(results),

@@ -21,7 +21,7 @@ RESULT = "penjing"
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one run of the exported file takes; ``low_ms`` to ``high_ms`` is the spread of the measurements."""
+    """How long one run of the exported file takes; ``low_ms`` to ``high_ms`` is the spread, ``best_ms`` the least."""
 
     median_ms: float
     low_ms: float
@@ -29,6 +29,7 @@ class Latency:
     threads: int
     batch: int
     runtime: str
+    best_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Ratio:
 class Row:
     """One network: the original, the result or a reference. ``accuracy`` is in percent, ``size`` in bytes.
 
-    A run without data tests nothing: then ``of`` is 0 and there is no accuracy.
+    ``predicted_ms`` is what the file of a measured target says of ``latency.best_ms``. A run without data tests
+    nothing: then ``of`` is 0 and there is no accuracy.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Row:
     nonzero: float | None = None
     latency: Latency | None = None
     ratio: Ratio | None = None
+    predicted_ms: float | None = None
     note: str = ""
 
     @property

@@ -281,6 +281,18 @@ def comparisons(results: Results) -> list[str]:
     return lines
 
 
+def predictions(results: Results) -> list[str]:
+    """Say what the file of a measured target had predicted, beside what was measured."""
+    lines = []
+    for row in (results.original, results.result):
+        best = row.latency.best_ms if row.latency else None
+        if row.predicted_ms and best:
+            ours, theirs = units.apart(row.predicted_ms, best, "ms")
+            off = f"{100 * (row.predicted_ms / best - 1):+.1f}{units.GAP}%"
+            lines.append(f"By the target's file “{row.name}” takes {ours} at best; measured: {theirs} ({off}).")
+    return lines
+
+
 def _span(ends: tuple[float, float]) -> str:
     return f"{ends[0]:.1f}–{ends[1]:.1f}{units.GAP}%"
 

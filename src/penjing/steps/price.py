@@ -79,6 +79,8 @@ class Pricer:
         self.table = LayerTable(lambda shape: timed(run, shape, run.batch))
         if self.is_timed:
             self.table.step = self.target.step or learn_step(self.table)
+            before = on_file(run)
+            self.table.overhead = 0.0 if before is None else before.overhead
             self.table.calibrate(graph.layers, self.original.timing)
         self._costs = {b.cost: self._cost(b.cost) for b in self.bounds}
 
@@ -181,17 +183,23 @@ class Predicting(Pricer):
         return {}
 
 
+def on_file(run: Run) -> StaircaseModel | None:
+    """Return the times that the target's file holds, corrected by the runs that it knows; None where it has none."""
+    if "times" not in run.made:
+        run.made["times"] = measured(run.target) if isinstance(run.target, Runtime) else None
+    found: StaircaseModel | None = run.made["times"]
+    return found
+
+
 def timed(run: Run, shape: Shape, batch: int) -> float:
     """Return the time of a layer's shape: what the target's file says, or else what it takes here, timed once a run.
 
     Where the runtime reads no files it is timed on ONNX Runtime: a first guess, which measurements correct.
     """
     runtime, precision = run.runtime
-    if "times" not in run.made:
-        run.made["times"] = measured(run.target) if isinstance(run.target, Runtime) else None
-    known: StaircaseModel | None = run.made["times"]
-    if known is not None and batch == run.batch and known.knows(shape):
-        return known.predict(shape)
+    before = on_file(run)
+    if before is not None and batch == run.batch and before.knows(shape):
+        return before.predict(shape)
     if not build("runtime", runtime).reads_files:
         runtime, precision = "onnxruntime", "fp32"
     name = f"time of {shape}" if batch == run.batch else f"time of {shape} in batches of {batch}"

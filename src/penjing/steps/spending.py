@@ -18,6 +18,7 @@ from typing import Any
 
 from penjing.core.errors import PenjingError
 from penjing.core.types import Ints, Layer
+from penjing.costs.notation import written
 from penjing.costs.probe import IMAGE_CHANNELS, Shape
 from penjing.exporting.measure import Timing, profile
 from penjing.exporting.runtimes.subject import LayerTime, Subject
@@ -320,6 +321,7 @@ def _row(pair: Pair, setting: Setting) -> dict[str, Any]:
 def _told(side: Side, setting: Setting) -> dict[str, Any]:
     layer = side.layer
     return {
+        "shape": written(Shape.of(layer)),
         "in_channels": layer.in_channels,
         "out_channels": layer.out_channels,
         "groups": layer.groups,

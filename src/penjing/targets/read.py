@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ RUNTIME = {
 }
 """The numbers of ``kind: runtime``."""
 
-MEASURED = ("version", "cpu", "date", "fit", "layers", "error")
+MEASURED = ("version", "cpu", "date", "fit", "layers", "error", "runs")
 """What a runtime's file may hold of measurements; it is kept as it is."""
 
 KINDS = ("accelerator", "runtime")
@@ -186,6 +187,8 @@ def _runtime(file: _File, name: str) -> Runtime:
         step=None if numbers["step"] is None else int(numbers["step"]),
         about=file.text("about"),
         table=table or None,
+        digest=hashlib.sha256(repr(table).encode(errors="replace")).hexdigest()[:16] if table else "",
+        file=file.where,
         numbers=tuple(file.numbers),
     )
 

@@ -22,7 +22,8 @@ class Runtime:
     """A runtime that runs the exported file on this machine.
 
     ``runtime`` is its name, ``precision`` what it computes in. ``step`` is None where it is learned by timing.
-    ``table`` holds what was measured on a machine before, as the file has it, or None.
+    ``table`` holds what was measured on a machine before, as the file has it, or None, and ``digest`` tells one table
+    from another. ``file`` is where it was read.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Runtime:
     step: int | None = None
     about: str = ""
     table: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
+    digest: str = ""
+    file: str = field(default="", compare=False, repr=False)
     numbers: tuple[Number, ...] = field(default=(), compare=False, repr=False)
 
     @property
@@ -64,7 +67,7 @@ class Runtime:
             if changes.get(name, 1) < 1:
                 raise RecipeError(f"{name} of {self.name} must be 1 or more; got {changes[name]}.")
         other = any(getattr(self, name) != value for name, value in changes.items())
-        return replace(self, **changes, table=None if other else self.table)
+        return replace(self, **changes | ({"table": None, "digest": ""} if other else {}))
 
     def estimate(self, draft: Draft) -> Estimate:
         """Refuse: only running the exported file tells.
