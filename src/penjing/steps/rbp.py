@@ -38,6 +38,10 @@ FEWEST_UNITS, FEWEST_SHARE = 8, 0.02
 COLD = -9.0
 """The log variance of a gate that was not warmed up."""
 
+CERTAIN = 0.9
+"""No gate begins further closed than this: many that close together are missed more than each alone, as only learning
+tells."""
+
 TINY_MEAN = 1e-2
 """A gate whose mean is no larger than this is closed."""
 
@@ -91,7 +95,7 @@ class rbp:  # noqa: N801  (registered under its own name)
     warm: bool = True
     beta: float = 1.4e-5
     threshold: float = 0.0
-    lr: float = 1e-3
+    lr: float = 5e-3
     gate_lr: float = 1e-2
     batch: int = 128
     images: int = 1024
@@ -147,7 +151,7 @@ class rbp:  # noqa: N801  (registered under its own name)
     ) -> tuple[State, tuple[int, int]]:
         """Infer the gates of a group of sites, cut it, and return the state and its units before and after."""
         part = self._part(state, run, data, group, later)
-        beta = self._beta(part)
+        beta, expected = self._beta(part)
         start = {site.name: self._start(part, site, beta) for site in part.now}
         prior: Prior = PRIORS[self.prior]() if isinstance(self.prior, str) else self.prior
         split, times = some_epochs(data, epochs, derive(run.seed, f"rbp/{group[0]}"))
@@ -162,7 +166,7 @@ class rbp:  # noqa: N801  (registered under its own name)
         )  # fmt: skip
         learned = noise.learned()
         fold(model, part.graph, {name: mu.float() for name, (mu, _) in learned.items()})
-        plan = self._plan(part, learned)
+        plan = self._plan(part, learned, expected)
         smaller = cut_channels(model, part.graph, plan, run)
         recalibrate_norms(smaller, data.calibration(self.images, run.seed, size=128))
         kept = {site.name: site.size for site in part.now} | {entry.site: len(entry.kept) for entry in plan}
@@ -193,63 +197,53 @@ class rbp:  # noqa: N801  (registered under its own name)
         found: Floats = scale * gradients.double().square().mean(0).numpy()
         return found
 
-    def _beta(self, part: Part) -> float:
-        """Return β0: as given or, under a budget, the smallest whose closed-form survivors keep every bound.
+    def _beta(self, part: Part) -> tuple[float, Mapping[str, int]]:
+        """Return β0, as given or the smallest whose closed-form survivors keep every bound, and how many survive.
 
         Raises: Infeasible when none does.
         """
-        problem = part.problem
+        problem, odds = part.problem, 1 + math.exp(-self.threshold)
         if not problem.bounds:
-            return self.beta
+            return self.beta, {}
         ranked = np.sort(np.concatenate([problem.scores[site.name] for site in problem.sites]))
 
         def counts(share: float) -> dict[str, int]:
             edge = _edge(ranked, share)
             return {s.name: s.allowed(int((problem.scores[s.name] > edge).sum()) + s.step / 2) for s in problem.sites}
 
-        low, high = 0.0, 1.0
-        if problem.fits(problem.keep(counts(1.0))):
-            return max(_edge(ranked, 1.0), 1e-30) / (1 + math.exp(-self.threshold))
         if not problem.fits(problem.keep(counts(0.0))):
             problem.refuse(problem.keep(counts(0.0)))
-        for _ in range(30):
+        low, high = (1.0, 1.0) if problem.fits(problem.keep(counts(1.0))) else (0.0, 1.0)
+        while high - low > 1e-6:
             middle = (low + high) / 2
             low, high = (middle, high) if problem.fits(problem.keep(counts(middle))) else (low, middle)
-        return max(_edge(ranked, low), 1e-30) / (1 + math.exp(-self.threshold))
+        return max(_edge(ranked, low), 1e-30) / odds, counts(low)
 
     def _start(self, part: Part, site: Site, beta0: float) -> Start:
         """Return where the gates of a site begin, and what their KL weighs."""
         beta = beta0 * part.positions[site.name]
         if not self.warm:
             return Start(torch.ones(site.size), torch.full((site.size,), COLD), beta)
-        share = torch.from_numpy(np.clip(beta / np.maximum(part.fisher[site.name], 1e-30), 1e-3, 0.99))
+        share = torch.from_numpy(np.clip(beta / np.maximum(part.fisher[site.name], 1e-30), 1e-3, CERTAIN))
         return Start(1 - share, (share * (1 - share)).log(), beta)
 
-    def _plan(self, part: Part, learned: Mapping[str, tuple[Tensor, Tensor]]) -> Plan:
-        """Return what stays: what is no noise, as far as the budget allows with later sites at their fewest."""
-        scores, counts = {}, {}
+    def _plan(self, part: Part, learned: Mapping[str, tuple[Tensor, Tensor]], expected: Mapping[str, int]) -> Plan:
+        """Return what stays: what is no noise, as far as the budget allows with later sites as they are expected."""
+        scores: dict[str, Floats] = {site.name: part.problem.scores[site.name] for site in part.later}
+        counts = {site.name: expected.get(site.name, site.size) for site in part.later}
         for site in part.now:
-            mu, variance = (x.numpy() for x in learned[site.name])
-            scores[site.name] = np.log(np.maximum(mu**2, 1e-30)) - np.log(np.maximum(variance, 1e-30))
-            alive = (-scores[site.name] < self.threshold) & (np.abs(mu) > TINY_MEAN)
+            mu, variance = (np.maximum(x.numpy(), 1e-30) for x in (learned[site.name][0].abs(), learned[site.name][1]))
+            scores[site.name] = 2 * np.log(mu) - np.log(variance)
+            alive = (-scores[site.name] < self.threshold) & (mu > TINY_MEAN)
             counts[site.name] = site.allowed(int(alive.sum()) + site.step / 2)
-        rest = {site.name: site.fewest for site in part.later}
-        later = {site.name: part.problem.scores[site.name] for site in part.later}
-        problem = Problem("channels", part.problem.sites, scores | later, part.problem.bounds, part.problem.price,
-                          shown=part.problem.shown, held_back=part.problem.held_back)  # fmt: skip
-        # The noisiest unit of all the sites goes first.
-        order = sorted(
-            (float(np.sort(scores[s.name])[::-1][n - 1]), s.name)
-            for s in part.now
-            for n in range(1, counts[s.name] + 1)
-        )
-        for _, name in order:
-            if problem.fits(problem.keep({**counts, **rest})):
-                break
-            site = next(site for site in part.now if site.name == name)
-            counts[name] = site.below(counts[name]) if counts[name] > site.fewest else counts[name]
-        kept = {site.name: problem.order(site)[: counts[site.name]] for site in part.now}
-        return Plan.of("channels", kept, part.now)
+        problem = replace(part.problem, scores=scores, _orders={}, _entries={})
+        while not problem.fits(problem.keep(counts)):
+            above = [site for site in part.now if counts[site.name] > site.fewest]
+            if not above:
+                break  # the sites before kept more than was expected; those that come make up for it
+            noisiest = min(above, key=lambda s: float(scores[s.name][problem.order(s)[counts[s.name] - 1]]))
+            counts[noisiest.name] = noisiest.below(counts[noisiest.name])
+        return Plan.of("channels", {s.name: problem.order(s)[: counts[s.name]] for s in part.now}, part.now)
 
 
 def _floored(site: Site) -> Site:
