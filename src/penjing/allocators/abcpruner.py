@@ -124,7 +124,7 @@ class abcpruner:  # noqa: N801  (registered under its own name)
         """Return these sources with the code that each is moved to."""
         moves = []
         for i in which:
-            other = sources[(i + rng.integers(1, len(sources))) % len(sources)].code
+            other = sources[(i + int(rng.integers(1, len(sources)))) % len(sources)].code
             code = sources[i].code.copy()
             places = rng.choice(len(code), min(self.changed, len(code)), replace=False)
             moved = code[places] + rng.uniform(-1, 1, len(places)) * (code - other)[places]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -83,8 +84,8 @@ class evolution:  # noqa: N801  (registered under its own name)
         tried: list[tuple[Trial, Counts]] = []
         best: list[Counts] = []
         for _ in range(1 + self.iterations):
-            born = nursery.bred(self.mutations, lambda: self.mutant(problem, rng, best), best)
-            born += nursery.bred(self.crossovers, lambda: crossed(rng, best), best)
+            born = nursery.bred(self.mutations, partial(self.mutant, problem, rng), best)
+            born += nursery.bred(self.crossovers, partial(crossed, rng), best)
             born += nursery.random(self.population - len(born))
             if not born:
                 break  # everything there is was measured
@@ -96,8 +97,8 @@ class evolution:  # noqa: N801  (registered under its own name)
 
     def mutant(self, problem: Problem, rng: np.random.Generator, parents: Sequence[Counts]) -> Counts:
         """Return one of the parents with each site shifted, with probability ``chance``, to another scale."""
-        counts = list(parents[rng.integers(len(parents))])
-        for i in np.flatnonzero(rng.random(len(counts)) < self.chance):
+        counts = list(parents[int(rng.integers(len(parents)))])
+        for i in np.flatnonzero(rng.random(len(counts)) < self.chance).tolist():
             site = problem.sites[i]
             now = int(np.abs(SCALES - counts[i] / site.size).argmin())
             share = SCALES[(now + rng.integers(1, len(SCALES))) % len(SCALES)]
@@ -124,7 +125,7 @@ class _Nursery:
         """Return the counts by site."""
         return {site.name: count for site, count in zip(self.problem.sites, counts, strict=True)}
 
-    def bred(self, wanted: int, draw: Callable[[], Counts], parents: Sequence[Counts]) -> list[Counts]:
+    def bred(self, wanted: int, draw: Callable[[Sequence[Counts]], Counts], parents: Sequence[Counts]) -> list[Counts]:
         """Return so many new children within the window, or fewer where they are rare."""
         found: list[Counts] = []
         if not parents:
@@ -133,7 +134,7 @@ class _Nursery:
         for _ in range(TRIES * wanted):
             if len(found) == wanted:
                 break
-            child = draw()
+            child = draw(parents)
             if child not in self.seen and least <= self._excess(child) <= 0:
                 self.seen.add(child)
                 found.append(child)
