@@ -59,7 +59,7 @@ class OnPictures:
         if self.images is not None and self.images < len(val):
             val = val.subset(pick(balance_of(val.labels, len(val)), self.images, seed, "cost/error"))
         calibration = data.calibration_split(self.recalibrate * self.batch, seed)
-        samples = data.calibration_split(self.reconstruct, seed)
+        samples = data.calibration_split(self.reconstruct, seed) if self.reconstruct else None
         return replace(self, split=val, calibration=calibration, samples=samples, seed=seed)
 
     def _need_pictures(self) -> None:
