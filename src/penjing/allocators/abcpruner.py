@@ -36,8 +36,7 @@ class abcpruner:  # noqa: N801  (registered under its own name)
     site keeps, the alpha of the paper. Which units stay, the scores decide; the paper draws them (criterion
     ``random``) or takes the largest (``l1``), and judges after two epochs of training (``measure: tuned_error``).
 
-    Paper: Lin et al., Channel Pruning via Automatic Structure Search, IJCAI 2020, section 3.3; equations for employed
-    bees, onlookers and scouts as released.
+    Paper: Lin et al., Channel Pruning via Automatic Structure Search, IJCAI 2020: employed bees, onlookers, scouts.
     Differs: a code that exceeds the budget means the network of its proportions that just keeps it, where the paper
     knows no budget and caps alone; codes within the budget are taken as they are. Moves are rounded, not truncated,
     and may fall on the last site. Onlookers choose by how far a code is above the worst, whatever is measured.
