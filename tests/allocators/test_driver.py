@@ -7,7 +7,9 @@ import signal
 import numpy as np
 import pytest
 
+from penjing.allocators.abcpruner import abcpruner
 from penjing.allocators.driver import Driver
+from penjing.allocators.evolution import evolution
 from penjing.allocators.problem import Problem
 from penjing.allocators.random import random
 from penjing.core.errors import Infeasible, PlanError, ResumeError
@@ -66,16 +68,25 @@ def test_the_best_trial_is_chosen_and_each_plan_measured_once():
     assert crew.closed
 
 
-def test_a_search_that_goes_on_ends_the_same_from_every_prefix_of_its_journal(tmp_path):
+@pytest.mark.parametrize(
+    "search",
+    [
+        random(trials=20),
+        abcpruner(sources=4, cycles=2, limit=1),
+        evolution(population=6, iterations=2, parents=2, mutations=3, crossovers=3),
+    ],
+    ids=lambda search: type(search).__name__,
+)
+def test_a_search_that_goes_on_ends_the_same_from_every_prefix_of_its_journal(search, tmp_path):
     crew = Crew()
     path = tmp_path / "journal.jsonl"
-    whole = driver(crew, path).run(random(trials=20), problem())
+    whole = driver(crew, path).run(search, problem())
     lines = path.read_text().splitlines(keepends=True)
     for known in range(len(lines) + 1):
         part = tmp_path / f"{known}.jsonl"
         part.write_text("".join(lines[:known]))
         rest = Crew()
-        assert driver(rest, part).run(random(trials=20), problem()).key == whole.key
+        assert driver(rest, part).run(search, problem()).key == whole.key
         assert len(rest.asked) == len(lines) - known, "what is known is not measured again"
 
 

@@ -18,6 +18,12 @@ from penjing.core.types import Bound, Plan, Site
 ALLOCATORS = sorted(entries("allocator"))
 MANY = [4 + i % 7 for i in range(200)]
 
+SHORT = {
+    "trials": 3, "sources": 2, "cycles": 1, "population": 3, "iterations": 1, "parents": 2, "mutations": 1,
+    "crossovers": 1,
+}  # fmt: skip
+"""Options that make a search short, of those it has."""
+
 
 def problem(sizes: Sequence[int], shares: Mapping[str, float], step: int = 1) -> Problem:
     """A chain of layers: MACs and parameters are products of neighbours, the memory is the widest place.
@@ -46,7 +52,7 @@ def problem(sizes: Sequence[int], shares: Mapping[str, float], step: int = 1) ->
 
 def chosen(name: str, asked: Problem) -> Plan:
     """Return an allocator's plan; a search is short, and told what score each of its plans loses."""
-    short = {"trials": 3} if "trials" in options(entries("allocator")[name]) else {}
+    short = {key: value for key, value in SHORT.items() if key in options(entries("allocator")[name])}
     plan = Driver().run(build("allocator", {name: short}), asked)
     assert isinstance(plan, Plan)
     return plan

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from penjing.core.protocols import Compared, Cost, Targeted
+from penjing.core.protocols import Compared, Cost, Measured, Targeted
 from penjing.core.registry import build, entries, options
 from penjing.core.types import Plan
 from penjing.costs import latency
@@ -25,14 +25,18 @@ COSTS = sorted(entries("cost"))
 CHEAP = [name for name in COSTS if entries("cost")[name].cheap]
 
 
+SHORT = {"epochs": 1, "train_images": 32}
+"""Options that make a measurement short, of those it has."""
+
 RISING = ("peak_power",)
 """Power of one layer: energy by time, which may fall faster."""
 
 
 def cost_of(name: str, original: nn.Module) -> Cost:
-    """Build a cost as it is used: with the digits' validation, beside the original, upon an accelerator."""
-    wanted = "split" in options(entries("cost")[name])
-    cost: Cost = build("cost", {name: {"split": digits().val}} if wanted else name)
+    """Build a cost as it is used: for the digits, beside the original, upon an accelerator."""
+    short = {key: value for key, value in SHORT.items() if key in options(entries("cost")[name])}
+    cost: Cost = build("cost", {name: short})
+    cost = cost.on(digits(), 0) if isinstance(cost, Measured) else cost
     cost = cost.beside(original) if isinstance(cost, Compared) else cost
     return cost.upon(find("gemmini_default").at(frame_rate=30.0)) if isinstance(cost, Targeted) else cost
 

@@ -12,6 +12,7 @@
     ├── DataError                a data set cannot be read
     ├── RecipeError              a recipe, an option or a name is wrong
     ├── TrainError               training could not go on (NaN loss, empty loader)
+    │   └── Diverged             a loss or weight stopped being finite, though it was at first
     ├── WorkerError              workers were lost, or cannot be had; the run can go on
     └── MissingExtra             an optional library is needed; says how to install it
 
@@ -74,6 +75,10 @@ class RecipeError(PenjingError):
 
 class TrainError(PenjingError):
     """Training could not go on."""
+
+
+class Diverged(TrainError):
+    """Training met a loss or a weight that is not finite; the model is back at the start of that epoch."""
 
 
 class WorkerError(PenjingError):

@@ -16,6 +16,14 @@ class Draft(Protocol):
     """The model *as if* a plan were applied; costs read it."""
 
     @property
+    def graph(self) -> Any:
+        """What the model is without the plan."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+
+    @property
     def layers(self) -> Sequence[Layer]:
         """The layers after the plan, by arithmetic."""
 
@@ -45,6 +53,9 @@ class Draft(Protocol):
 
     def model(self) -> nn.Module:
         """Build the model."""
+
+    def whole(self) -> nn.Module:
+        """Return the model without the plan, which is not to be changed."""
 
 
 class Target(Protocol):

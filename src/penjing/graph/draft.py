@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from penjing.core.errors import PlanError
 from penjing.core.protocols import Zeroing
 from penjing.core.registry import build
 from penjing.core.types import Ints, Layer, Pass, Plan, Traffic, Value, is_gone
@@ -27,11 +28,15 @@ MOST = 50_000
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A graph and a plan; ``made`` makes the module when a cost must run it."""
+    """A graph and a plan; ``made`` makes the module when a cost must run it, and ``uncut`` is the one without the plan.
+
+    One that is not to be run needs no ``uncut``.
+    """
 
     graph: Graph
     plan: Plan
     made: Callable[[], nn.Module]
+    uncut: nn.Module | None = None
 
     @cached_property
     def gone(self) -> NDArray[np.bool_]:
@@ -195,6 +200,15 @@ class Draft:
     def model(self) -> nn.Module:
         """Build the module."""
         return self.made()
+
+    def whole(self) -> nn.Module:
+        """Return the module without the plan.
+
+        Raises: PlanError where the draft was made without it.
+        """
+        if self.uncut is None:
+            raise PlanError("This draft tells what a plan costs and knows no network without it; give it as uncut.")
+        return self.uncut
 
 
 def _units_of(layer: Layer, spans: tuple[Ints | None, ...]) -> Iterable[Ints]:

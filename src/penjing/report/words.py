@@ -18,7 +18,7 @@ _Z95 = 1.959964  # the 97.5 % quantile of the normal distribution
 LABELS = {"macs": "MACs", "params": "parameters", "size": "file size", "nonzero": "weights not zero"}
 UNITS_OF = {
     "macs": "MACs", "params": "parameters", "size": "bytes", "memory": "bytes", "latency": "ms", "error": "%",
-    "divergence": "nats",
+    "divergence": "nats", "tuned_error": "%",
 }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ class Attempt:
     def __call__(self, plan: Plan) -> float:
         """Return the cost in its unit."""
         with one_thread(), chance(0, plan.key, torch.device("cpu")):
-            return float(self.cost(Draft(self.graph, plan, partial(self._made, plan))))
+            return float(self.cost(Draft(self.graph, plan, partial(self._made, plan), self.model)))
 
     def _made(self, plan: Plan) -> nn.Module:
         model = copy.deepcopy(self.model)

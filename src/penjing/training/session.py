@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core import console
-from penjing.core.errors import TrainError
+from penjing.core.errors import Diverged, TrainError
 from penjing.core.interrupts import held
 from penjing.core.outputs import first_tensor
 from penjing.core.protocols import Progress, SelfDriven, Term
@@ -132,7 +132,8 @@ class Session:
                         self._epoch(advance)
                     except _Diverged as diverged:
                         self.good.restore()
-                        raise TrainError(self._advice(diverged)) from None
+                        kind = TrainError if diverged.untrained else Diverged
+                        raise kind(self._advice(diverged)) from None
                     except TrainError:
                         self.good.restore()
                         raise
