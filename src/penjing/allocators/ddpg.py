@@ -1,10 +1,11 @@
-"""Search by reinforcement: an agent decides site after site and learns from what the whole plan was measured to lose."""
+"""Search by reinforcement: an agent decides site after site and learns from what whole plans were measured to lose."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from penjing.allocators.walk import FEATURES, Episode, Walk
 from penjing.core.errors import PlanError
 from penjing.core.random import derive
 from penjing.core.registry import register
-from penjing.core.types import Search, Trial
+from penjing.core.types import Floats, Search, Trial
 
 TOGETHER = 16
 """Episodes of the warm-up asked about at once, whoever measures them, so that workers change nothing."""
@@ -95,8 +96,8 @@ class ddpg:  # noqa: N801  (registered under its own name)
             agent.learn(warm * len(problem.sites))
         while len(tried) < self.trials:
             width = WIDTH * DECAY ** (len(tried) - warm)
-            several = range(min(self.together, self.trials - len(tried)))
-            chosen = [walk.decide(lambda state: _near(agent.act(state), width, rng)) for _ in several]
+            act = partial(_explored, agent, rng, width)
+            chosen = [walk.decide(act) for _ in range(min(self.together, self.trials - len(tried)))]
             answers = yield [problem.keep(one.counts) for one in chosen]
             tried += answers
             for one, trial in zip(chosen, answers, strict=True):
@@ -122,9 +123,10 @@ class _Judge:
         return sum(math.log(max(unit * trial[bound.cost], 1.0)) for bound, unit in units)
 
 
-def _near(mean: float, width: float, rng: np.random.Generator) -> float:
-    """Draw from the normal distribution around ``mean`` that is cut off outside [0, 1]."""
+def _explored(agent: Agent, rng: np.random.Generator, width: float, state: Floats) -> float:
+    """Draw from the normal distribution around what the agent does that is cut off outside [0, 1]."""
     from scipy.special import ndtr, ndtri
 
+    mean = agent.act(state)
     low, high = ndtr(-mean / width), ndtr((1 - mean) / width)
     return float(np.clip(mean + width * ndtri(low + (high - low) * rng.random()), 0.0, 1.0))

@@ -107,7 +107,8 @@ class Walk:
         open_ = float(self._used({**counts, **to_come}).sum())
         held = float(self._used(counts).sum())
         dynamic = [(self._whole - open_) / self._whole, (open_ - held) / self._whole, before]
-        return np.clip(np.append(self._static[t], dynamic), 0.0, 1.0)
+        state: Floats = np.clip(np.append(self._static[t], dynamic), 0.0, 1.0)
+        return state
 
     def _walled(self, counts: Mapping[str, int], site: Site, share: float) -> int:
         """Return the count nearest to a share that leaves every bound within reach."""
@@ -140,4 +141,5 @@ class Walk:
 def _scaled(values: Floats) -> Floats:
     """Return values moved and scaled to [0, 1]; zeros where all are equal."""
     spread = float(np.ptp(values))
-    return (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
+    scaled: Floats = (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
+    return scaled

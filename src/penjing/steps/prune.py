@@ -48,7 +48,8 @@ class prune:  # noqa: N801  (registered under its own name)
 
     ``criterion`` scores units, ``allocator`` decides how many of each site stay (by default greedy, and global for
     single weights), ``rewrite`` says what a unit is; of several, such as ``["channels", "layers"]``, one plan is made.
-    ``include`` and ``exclude`` are patterns of site names. ``images`` calibration pictures, with their labels where
+    ``include`` and ``exclude`` are patterns of site names; before a colon stands a kind of layer, as in ``conv:*`` and
+    ``linear:head*``, for sites of what such layers write. ``images`` calibration pictures, with their labels where
     there are any, feed criteria that need data. ``step`` fixes the multiple that widths are rounded to; by default it
     is 4 (finer for the last units, so that the bound is hit), or, when latency is bounded, the better of 4 and what
     the target teaches. Where a bound must be measured (latency, size), the cut network is exported and measured, and
@@ -162,10 +163,9 @@ class prune:  # noqa: N801  (registered under its own name)
         Raises: PlanError when none is left, with the first reason.
         """
         found = [replace(site, rewrite=name) for name, change in changes.items() for site in change.find(graph)]
+        kinds = {layer.weight: layer.kind for layer in graph.layers if layer.weight}
         chosen = [
-            site
-            for site in found
-            if any(fnmatch(site.name, p) for p in self.include) and not any(fnmatch(site.name, p) for p in self.exclude)
+            site for site in found if _matches(site, self.include, kinds) and not _matches(site, self.exclude, kinds)
         ]
         if chosen:
             return chosen
@@ -236,6 +236,12 @@ class prune:  # noqa: N801  (registered under its own name)
         notes = ({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in about)
         told = [(line["where"], line["why"]) for line in run.noted("pinned")]
         run.note("pinned", *(note for note in notes if (note["where"], note["why"]) not in told))
+
+
+def _matches(site: Site, patterns: Sequence[str], kinds: Mapping[str, str]) -> bool:
+    """Tell whether a site has a name that one of the patterns describes; ``kinds`` of layers are told by weight."""
+    named = {f"{kinds[slot.tensor]}:{site.name}" for slot in site.slots_with("out") if slot.tensor in kinds}
+    return any(fnmatch(name, pattern) for name in (site.name, *named) for pattern in patterns)
 
 
 def _file_search(driver: Driver, run: Run) -> None:
