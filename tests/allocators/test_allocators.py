@@ -1,9 +1,11 @@
 """Allocators against brute force on small problems, and the promises every one of them makes."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+from scipy.special import erfinv
 
 from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
@@ -111,6 +113,34 @@ def test_threshold_keeps_scores_above_k_and_checks_the_budget():
     assert entry.kept.tolist() == [1, 3]
     with pytest.raises(Infeasible, match="lowest reachable 3"):
         threshold(k=1.0)(problem([4], [1], 2, scores=scores))
+
+
+@pytest.mark.parametrize(("kept", "named"), [(79, True), (80, False)])
+def test_threshold_names_layers_that_keep_too_few_weights(kept, named):
+    """Less than one a neuron of a layer of 80 by 80."""
+    sites = [Site(name, "weights", 6400, (), np.arange(0)) for name in ("fc.weight", "wide.weight")]
+    scores = {"fc.weight": np.where(np.arange(6400) < kept, 4.0, 1.0), "wide.weight": np.full(6400, 4.0)}
+    asked = Problem("weights", sites, scores, [], lambda _: {})
+    driver = Driver()
+    driver.run(threshold(k=3.0), asked)
+    assert ("few weights are left of fc.weight, 79 of 6,400" in driver.said) is named and "wide" not in driver.said
+
+
+@pytest.mark.parametrize("share", [0.683, 0.8, 0.9])
+def test_global_finds_the_one_threshold_that_reaches_a_share(share):
+    """The k of the 3-sigma rule from a sparsity instead of the other way round."""
+    rng = np.random.default_rng(0)
+    scores = {f"s{i}": np.abs(rng.standard_normal(40_000)) for i in range(3)}
+    sites = [Site(name, "weights", 40_000, (), np.arange(0)) for name in scores]
+
+    def price(plan):
+        return {"nonzero": float(sum(s.size for s in sites) - sum(e.size - len(e.kept) for e in plan))}
+
+    plan = global_(floor=0.0)(Problem("weights", sites, scores, [Bound("nonzero", (1 - share) * 120_000, "")], price))
+    gone = {e.site: np.setdiff1d(np.arange(e.size), e.kept) for e in plan}
+    least = min(scores[e.site][e.kept].min() for e in plan)
+    most = max(scores[name][units].max() for name, units in gone.items())
+    assert most <= least == pytest.approx(math.sqrt(2) * float(erfinv(share)), abs=0.02)
 
 
 @pytest.mark.parametrize(
