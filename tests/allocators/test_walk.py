@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,10 +26,10 @@ def chain(sizes: list[int], shares: Mapping[str, float], step: int = 1, tread: i
         widths = [3, *kept.values(), 10]
         treads = [math.ceil(n / tread) * tread for n in widths]
         return {
-            "macs": float(sum((i % 3 + 1) * a * b for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)))),
-            "params": float(sum(a * b for a, b in zip(widths, widths[1:], strict=False))),
-            "latency": float(sum(a * b for a, b in zip(treads, treads[1:], strict=False))),
-            "memory": float(max(a + b for a, b in zip(widths, widths[1:], strict=False))),
+            "macs": float(sum((i % 3 + 1) * a * b for i, (a, b) in enumerate(pairwise(widths)))),
+            "params": float(sum(a * b for a, b in pairwise(widths))),
+            "latency": float(sum(a * b for a, b in pairwise(treads))),
+            "memory": float(max(a + b for a, b in pairwise(widths))),
         }
 
     whole = price(Plan())
