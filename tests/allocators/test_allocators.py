@@ -115,17 +115,6 @@ def test_threshold_keeps_scores_above_k_and_checks_the_budget():
         threshold(k=1.0)(problem([4], [1], 2, scores=scores))
 
 
-@pytest.mark.parametrize(("kept", "named"), [(79, True), (80, False)])
-def test_threshold_names_layers_that_keep_too_few_weights(kept, named):
-    """Less than one a neuron of a layer of 80 by 80."""
-    sites = [Site(name, "weights", 6400, (), np.arange(0)) for name in ("fc.weight", "wide.weight")]
-    scores = {"fc.weight": np.where(np.arange(6400) < kept, 4.0, 1.0), "wide.weight": np.full(6400, 4.0)}
-    asked = Problem("weights", sites, scores, [], lambda _: {})
-    driver = Driver()
-    driver.run(threshold(k=3.0), asked)
-    assert ("few weights are left of fc.weight, 79 of 6,400" in driver.said) is named and "wide" not in driver.said
-
-
 @pytest.mark.parametrize("share", [0.683, 0.8, 0.9])
 def test_global_finds_the_one_threshold_that_reaches_a_share(share):
     """The k of the 3-sigma rule from a sparsity instead of the other way round."""

@@ -39,8 +39,14 @@ def test_convolutions_keep_their_share_and_linear_layers_their_outliers(tmp_path
     assert 0.2 * every - 2 <= left <= 0.2 * every, "a training of an epoch has not brought them back"
     assert counts(run.model, nn.Linear)[1] == expected
     assert run.results["rows"][1]["conv_weights"] == left
-    rule = next(line for line in run.results["remarks"] if "linear.weight" in line)
-    assert f"{expected} of 48" in rule and "exclude it, or lower k from 1.5" in rule
+    assert not run.results["remarks"]
+
+
+def test_a_small_linear_layer_is_ruined_and_named(tmp_path: Path) -> None:
+    """Fewer than one weight for each of the seven neurons that a square layer of as many weights would have."""
+    run = penjing.run(skilled(), pictures(tmp_path), [ddpg_sigma(k=3.0, trials=2, epochs=1)])
+    (told,) = run.results["remarks"]
+    assert "linear.weight is likely ruined: only 1 of its 48 weights are left" in told
 
 
 def test_linear_layers_can_be_left_alone(tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ class Driver:
         """
         chosen = allocator(problem)
         if isinstance(chosen, Plan):
-            self.said = "; ".join(problem.said)
             return chosen
         self._searches += 1
         since, start, stopped = len(self.trials), time.perf_counter(), False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,9 +73,9 @@ class threshold:  # noqa: N801  (registered under its own name)
     """Keep the units whose score is above ``k``; the budget is checked, not sought.
 
     With the criterion ``deviation`` on weights this is the 3-sigma rule: the bulk within ``k`` standard deviations
-    of the mean goes, the outliers stay. It is for wide layers: one that keeps fewer weights than the square root of
-    what it had, less than one a neuron of a square layer, is named as likely ruined. To have ``k`` found from a budget
-    instead, take ``global`` with that criterion and ``floor`` zero, or ``uniform`` for a ``k`` of each layer.
+    of the mean goes, the outliers stay; at 3 that is for layers far too wide, and the ruin of small ones. To have
+    ``k`` found from a budget instead, take ``global`` with that criterion and ``floor`` zero, or ``uniform`` for a
+    ``k`` of each layer.
     """
 
     k: float = 3.0
@@ -96,10 +95,4 @@ class threshold:  # noqa: N801  (registered under its own name)
         plan = problem.keep(counts)
         if not problem.fits(plan):
             problem.refuse(plan)
-        problem.said.extend(
-            f"few weights are left of {site.name}, {counts[site.name]:,} of {site.size:,}, which likely ruins so small "
-            f"a layer: exclude it, or lower k from {self.k:g}"
-            for site in problem.sites
-            if site.kind == "weights" and counts[site.name] < math.sqrt(site.size)
-        )
         return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from penjing.allocators.driver import Driver
+from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Compared, Cost, Measured, Rewrite
 from penjing.core.registry import build, register
@@ -153,6 +155,7 @@ class prune:  # noqa: N801  (registered under its own name)
             self._file(criterion, graph, cut.plan, state, run)
             run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
+            _file_ruins(cut.plan, run)
             told = [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan), chooser.driver.said]
             said.append(", ".join(filter(None, told)))
         return cut, pricer
@@ -242,6 +245,16 @@ def _matches(site: Site, patterns: Sequence[str], kinds: Mapping[str, str]) -> b
     """Tell whether a site has a name that one of the patterns describes; ``kinds`` of layers are told by weight."""
     named = {f"{kinds[slot.tensor]}:{site.name}" for slot in site.slots_with("out") if slot.tensor in kinds}
     return any(fnmatch(name, pattern) for name in (site.name, *named) for pattern in patterns)
+
+
+def _file_ruins(plan: Plan, run: Run) -> None:
+    """Name the layers that a choice of single weights leaves less than one a neuron, were they square."""
+    for entry in plan:
+        if entry.rewrite == "weights" and len(entry.kept) < math.sqrt(entry.size):
+            few = f"only {len(entry.kept):,} of its {entry.size:,} weights are left"
+            text = f"The layer of {entry.site} is likely ruined: {few}; exclude it, or keep more of it."
+            console.remark(f"{run.at}: {text}")
+            run.note("remarks", text)
 
 
 def _file_search(driver: Driver, run: Run) -> None:
