@@ -67,17 +67,17 @@ def test_it_learns_a_game_whose_best_is_known() -> None:
 
 
 def test_a_search_repeats_itself_and_seeds_differ() -> None:
-    short = ddpg(trials=14, together=3)
+    short = ddpg(trials=20, together=3)
     (one, first), (other, second) = Toy().run(short), Toy().run(short)
     assert one.key == other.key
     assert [t.plan.key for t in first.trials] == [t.plan.key for t in second.trials]
     assert [t.plan.key for t in Toy().run(short, seed=1)[1].trials] != [t.plan.key for t in first.trials]
 
 
-@pytest.mark.parametrize("lines", [2, 9])
+@pytest.mark.parametrize("lines", [2, 18])
 def test_a_search_that_was_killed_goes_on_to_the_same_end(lines: int, tmp_path: Path) -> None:
     """In the warm-up, and where the agent has learned; what it knew is learned anew from the journal."""
-    short = ddpg(trials=12)
+    short = ddpg(trials=20)
     plan, whole = Toy().run(short, path=tmp_path / "whole.jsonl")
     written = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "killed.jsonl").write_text("".join(written[:lines]))

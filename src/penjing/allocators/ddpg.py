@@ -18,7 +18,7 @@ from penjing.core.registry import register
 from penjing.core.types import Floats, Search, Trial
 
 TOGETHER = 16
-"""Episodes of the warm-up asked about at once, whoever measures them, so that workers change nothing."""
+"""Episodes of the warm-up asked about at once, whoever measures them, so that workers change nothing; and its least."""
 
 WIDTH, DECAY = 0.5, 0.95
 """Standard deviation of the exploration after the warm-up, and its factor from one episode to the next."""
@@ -36,8 +36,8 @@ class ddpg:  # noqa: N801  (registered under its own name)
     """Let an agent choose the share of each site in turn, and learn from how the plan is judged.
 
     Each of ``trials`` episodes decides all sites in their order; what it decides is held back so that every bound can
-    still be kept, and its plan is measured once. The first ``warmup``, a share of the trials, are decided by chance,
-    the others by the actor with noise that fades. The best plan measured is taken.
+    still be kept, and its plan is measured once. The first ``warmup``, a share of the trials but at least 16, are
+    decided by chance, the others by the actor with noise that fades. The best plan measured is taken.
 
     ``reward`` says what pays: ``budget``, to lose little within the budget; or ``guaranteed``, the paper's other mode,
     minus the loss times the logarithm of the bounded cost, which also pays for cutting further. ``floor`` is the share
@@ -82,7 +82,7 @@ class ddpg:  # noqa: N801  (registered under its own name)
         problem.need_bounds("ddpg")
         walk, rng = Walk(problem, self.floor), problem.rng("allocator/ddpg")
         agent = Agent(FEATURES, KEPT * len(problem.sites), derive(problem.seed, "allocator/ddpg"))
-        warm = min(max(1, round(self.warmup * self.trials)), self.trials)
+        warm = min(max(TOGETHER, round(self.warmup * self.trials)), self.trials)
         made: list[Episode] = []
         tried: list[Trial] = []
         while len(made) < warm:
