@@ -1,9 +1,11 @@
 """Allocators against brute force on small problems, and the promises every one of them makes."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+from scipy.special import erfinv
 
 from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
@@ -111,6 +113,23 @@ def test_threshold_keeps_scores_above_k_and_checks_the_budget():
     assert entry.kept.tolist() == [1, 3]
     with pytest.raises(Infeasible, match="lowest reachable 3"):
         threshold(k=1.0)(problem([4], [1], 2, scores=scores))
+
+
+@pytest.mark.parametrize("share", [0.683, 0.8, 0.9])
+def test_global_finds_the_one_threshold_that_reaches_a_share(share):
+    """The k of the 3-sigma rule from a sparsity instead of the other way round."""
+    rng = np.random.default_rng(0)
+    scores = {f"s{i}": np.abs(rng.standard_normal(40_000)) for i in range(3)}
+    sites = [Site(name, "weights", 40_000, (), np.arange(0)) for name in scores]
+
+    def price(plan):
+        return {"nonzero": float(sum(s.size for s in sites) - sum(e.size - len(e.kept) for e in plan))}
+
+    plan = global_(floor=0.0)(Problem("weights", sites, scores, [Bound("nonzero", (1 - share) * 120_000, "")], price))
+    gone = {e.site: np.setdiff1d(np.arange(e.size), e.kept) for e in plan}
+    least = min(scores[e.site][e.kept].min() for e in plan)
+    most = max(scores[name][units].max() for name, units in gone.items())
+    assert most <= least == pytest.approx(math.sqrt(2) * float(erfinv(share)), abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from torch import nn
 
 from penjing.core.protocols import Cost
 from penjing.core.registry import build, entries
-from penjing.costs.counts import macs, memory, nonzero, params, size
+from penjing.costs.counts import conv_weights, macs, memory, nonzero, params, size
 from penjing.exporting.onnx import export_onnx
 
 from .drafts import FakeDraft, conv, linear
@@ -39,10 +39,15 @@ def test_the_predicted_size_is_that_of_the_file_within_5_percent(width: int, tmp
     assert predicted == pytest.approx(file.stat().st_size, rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["params", "macs", "size", "memory", "nonzero", "latency", "error"])
+@pytest.mark.parametrize("name", ["params", "macs", "size", "memory", "nonzero", "conv_weights", "latency", "error"])
 def test_every_cost_is_registered_with_its_unit(name: str) -> None:
     cost = build("cost", name)
     assert isinstance(cost, Cost) and cost.unit
     assert cost.cheap is (name not in ("latency", "error"))
     assert entries("cost")[name].unit == cost.unit
     assert cost == build("cost", {name: {}}) and hash(cost) == hash(build("cost", name))
+
+
+def test_weights_of_convolutions_are_counted_once_by_density_and_without_linear_layers() -> None:
+    first, second = conv(3, 4, weight="a", density=0.25), conv(4, 4, weight="b")
+    assert conv_weights()(FakeDraft((first, second, second, linear(4, 10)))) == 27 + 144

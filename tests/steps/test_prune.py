@@ -107,3 +107,26 @@ def test_zeros_of_any_rewrite_are_counted_and_held_through_training(monkeypatch,
     steps = [prune(criterion="l1", rewrite="halves", allocator="global"), train(epochs=1, lr=0.02, batch=16)]
     result = penjing.run(model, pictures(tmp_path), steps, {"nonzero": total - size // 2})
     assert int((result.model.stem.weight == 0).sum()) == size // 2
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "include", "exclude", "cut"),
+    [
+        ("weights", "conv:*", (), ["conv1.weight", "conv2.weight", "stem.weight"]),
+        ("weights", "linear:*", (), ["linear.weight"]),
+        ("weights", "*", ("conv:*",), ["linear.weight"]),
+        ("weights", "conv:conv*", ("conv2.weight",), ["conv1.weight"]),
+        ("channels", "conv:*", ("stem",), ["conv1"]),
+    ],
+)
+def test_patterns_may_name_a_kind_of_layer(rewrite, include, exclude, cut):
+    result = penjing.run(
+        tiny(), None, [prune(criterion="l1", rewrite=rewrite, include=include, exclude=exclude,
+        allocator={"uniform": {"keep": 0.5}})], example=torch.randn(2, 3, 8, 8),
+    )  # fmt: skip
+    assert sorted(line["site"] for line in result.results["sites"] if line["after"] < line["before"]) == cut
+
+
+def test_a_kind_of_layer_that_is_not_there_is_told():
+    with pytest.raises(PlanError, match=r"none matches include \['linear:conv\*'\]"):
+        run_tiny("nonzero=0.5x", rewrite="weights", include="linear:conv*")

@@ -20,7 +20,10 @@ HIT = 1e-2
 """A plan further than this from its tightest bound is filled in finer steps, where that is allowed."""
 
 REMEMBERED = 8192
-"""Units of a site whose choices are kept in memory; single weights are too many for each of their counts."""
+"""Units of a site whose choices are all kept in memory; single weights are too many for each of their counts."""
+
+LATELY = 4
+"""Choices kept in memory of a site of more units: what is priced next mostly differs at one site."""
 
 Shown = Callable[[str, float], str]
 """Writes a cost, given its name, for people."""
@@ -57,7 +60,7 @@ class Problem:
     said: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
-    _entries: dict[tuple[str, int], tuple[Entry, ...]] = field(default_factory=dict, repr=False)
+    _entries: dict[str, dict[int, tuple[Entry, ...]]] = field(default_factory=dict, repr=False)
 
     def rng(self, name: str) -> np.random.Generator:
         """Return the random numbers of this name; the same ones each time."""
@@ -75,11 +78,15 @@ class Problem:
 
     def _kept(self, site: Site, count: int) -> tuple[Entry, ...]:
         """Return what a plan says of a site that keeps its best ``count`` units: nothing where these are all."""
-        known = self._entries.get((site.name, count))
+        mine = self._entries.setdefault(site.name, {})
+        known = mine.pop(count, None)
         if known is None:
-            known = Plan.of(self.rewrite, {site.name: self.order(site)[:count]}, [site]).entries
-            if site.size <= REMEMBERED:
-                self._entries[site.name, count] = known
+            stays = np.zeros(site.size, dtype=np.bool_)
+            stays[self.order(site)[:count]] = True
+            known = Plan.of(self.rewrite, {site.name: np.flatnonzero(stays)}, [site]).entries
+            if site.size > REMEMBERED and len(mine) >= LATELY:
+                del mine[next(iter(mine))]
+        mine[count] = known
         return known
 
     def fits(self, plan: Plan) -> bool:

@@ -73,7 +73,9 @@ class threshold:  # noqa: N801  (registered under its own name)
     """Keep the units whose score is above ``k``; the budget is checked, not sought.
 
     With the criterion ``deviation`` on weights this is the 3-sigma rule: the bulk within ``k`` standard deviations
-    of the mean goes, the outliers stay.
+    of the mean goes, the outliers stay; at 3 that is for layers far too wide, and the ruin of small ones. To have
+    ``k`` found from a budget instead, take ``global`` with that criterion and ``floor`` zero, or ``uniform`` for a
+    ``k`` of each layer.
     """
 
     k: float = 3.0

@@ -48,6 +48,23 @@ class nonzero:  # noqa: N801 - the name a budget writes
 
 @register("cost")
 @dataclass(frozen=True)
+class conv_weights:  # noqa: N801 - the name a budget writes
+    """Count the weights of convolutions that are left and not set to zero, without biases, norms and linear layers.
+
+    Units: weights.
+    """
+
+    unit = "weights"
+    cheap = True
+
+    def __call__(self, draft: Draft) -> float:
+        """Return the count; a weight that several layers read counts once."""
+        layers = {layer.weight: layer for layer in draft.layers if layer.kind == "conv"}
+        return float(sum(round(layer.density * layer.weights) for layer in layers.values()))
+
+
+@register("cost")
+@dataclass(frozen=True)
 class macs:  # noqa: N801 - the name a budget writes
     """Count the multiply-accumulates that convolutions and linear layers spend on one sample.
 

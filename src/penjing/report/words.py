@@ -15,10 +15,13 @@ from penjing.report.results import Bounded, Certificate, Results, Row
 ALIKE = "not distinguishable"
 _Z95 = 1.959964  # the 97.5 % quantile of the normal distribution
 
-LABELS = {"macs": "MACs", "params": "parameters", "size": "file size", "nonzero": "weights not zero"}
+LABELS = {
+    "macs": "MACs", "params": "parameters", "size": "file size", "nonzero": "weights not zero",
+    "conv_weights": "weights of convolutions not zero",
+}  # fmt: skip
 UNITS_OF = {
     "macs": "MACs", "params": "parameters", "size": "bytes", "memory": "bytes", "latency": "ms", "error": "%",
-    "divergence": "nats", "tuned_error": "%",
+    "divergence": "nats", "tuned_error": "%", "conv_weights": "weights",
 }  # fmt: skip
 
 

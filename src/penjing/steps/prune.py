@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from penjing.allocators.driver import Driver
+from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Compared, Cost, Measured, Rewrite
 from penjing.core.registry import build, register
@@ -48,7 +50,8 @@ class prune:  # noqa: N801  (registered under its own name)
 
     ``criterion`` scores units, ``allocator`` decides how many of each site stay (by default greedy, and global for
     single weights), ``rewrite`` says what a unit is; of several, such as ``["channels", "layers"]``, one plan is made.
-    ``include`` and ``exclude`` are patterns of site names. ``images`` calibration pictures, with their labels where
+    ``include`` and ``exclude`` are patterns of site names; before a colon stands a kind of layer, as in ``conv:*`` and
+    ``linear:head*``, for sites of what such layers write. ``images`` calibration pictures, with their labels where
     there are any, feed criteria that need data. ``step`` fixes the multiple that widths are rounded to; by default it
     is 4 (finer for the last units, so that the bound is hit), or, when latency is bounded, the better of 4 and what
     the target teaches. Where a bound must be measured (latency, size), the cut network is exported and measured, and
@@ -152,6 +155,7 @@ class prune:  # noqa: N801  (registered under its own name)
             self._file(criterion, graph, cut.plan, state, run)
             run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
+            _file_ruins(cut.plan, run)
             told = [f"{len(cut.plan)} of {len(sites)} sites", pricer.told(cut.plan), chooser.driver.said]
             said.append(", ".join(filter(None, told)))
         return cut, pricer
@@ -162,10 +166,9 @@ class prune:  # noqa: N801  (registered under its own name)
         Raises: PlanError when none is left, with the first reason.
         """
         found = [replace(site, rewrite=name) for name, change in changes.items() for site in change.find(graph)]
+        kinds = {layer.weight: layer.kind for layer in graph.layers if layer.weight}
         chosen = [
-            site
-            for site in found
-            if any(fnmatch(site.name, p) for p in self.include) and not any(fnmatch(site.name, p) for p in self.exclude)
+            site for site in found if _matches(site, self.include, kinds) and not _matches(site, self.exclude, kinds)
         ]
         if chosen:
             return chosen
@@ -236,6 +239,22 @@ class prune:  # noqa: N801  (registered under its own name)
         notes = ({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in about)
         told = [(line["where"], line["why"]) for line in run.noted("pinned")]
         run.note("pinned", *(note for note in notes if (note["where"], note["why"]) not in told))
+
+
+def _matches(site: Site, patterns: Sequence[str], kinds: Mapping[str, str]) -> bool:
+    """Tell whether a site has a name that one of the patterns describes; ``kinds`` of layers are told by weight."""
+    named = {f"{kinds[slot.tensor]}:{site.name}" for slot in site.slots_with("out") if slot.tensor in kinds}
+    return any(fnmatch(name, pattern) for name in (site.name, *named) for pattern in patterns)
+
+
+def _file_ruins(plan: Plan, run: Run) -> None:
+    """Name the layers that a choice of single weights leaves less than one a neuron, were they square."""
+    for entry in plan:
+        if entry.rewrite == "weights" and len(entry.kept) < math.sqrt(entry.size):
+            few = f"only {len(entry.kept):,} of its {entry.size:,} weights are left"
+            text = f"The layer of {entry.site} is likely ruined: {few}; exclude it, or keep more of it."
+            console.remark(f"{run.at}: {text}")
+            run.note("remarks", text)
 
 
 def _file_search(driver: Driver, run: Run) -> None:

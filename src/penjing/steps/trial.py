@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +15,7 @@ from penjing.core.types import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.rewrites.perform import perform
-from penjing.training.state import chance
+from penjing.training.state import chance, one_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +40,3 @@ class Attempt:
         model = copy.deepcopy(self.model)
         perform(model, self.graph, plan, self.changes)
         return model
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
