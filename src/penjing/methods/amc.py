@@ -16,8 +16,8 @@ class amc:  # noqa: N801  (registered under its own name)
 
     Channels of least L1 norm go. Each of ``trials`` plans is judged by the validation error of the network cut by it,
     refitted in least squares to what the original computes on ``images`` pictures, its batch norm recalibrated. The
-    best is refitted and trained for ``epochs``. ``reward`` is ``budget``, or ``guaranteed``, which pays for cutting further as well; ``floor`` is the
-    share of its channels that every site keeps as long as the budget allows.
+    best is refitted and trained for ``epochs``. ``reward`` is ``budget``, or ``guaranteed``, which pays for cutting
+    further as well; ``floor`` is the share of its channels that every site keeps as long as the budget allows.
 
     Raises: PlanError naming an option that cannot be.
     Paper: He, Lin, Liu, Wang, Li, Han, AMC: AutoML for Model Compression and Acceleration on Mobile Devices, ECCV 2018.
