@@ -17,11 +17,12 @@ from penjing.core.protocols import Compared, Cost, Measured, Removing, Rewrite
 from penjing.core.registry import build, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
-from penjing.graph.blocks import lost, removed
+from penjing.graph.blocks import lies_in, removed
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
 from penjing.graph.trace import trace
+from penjing.rewrites.nested import nested
 from penjing.steps.choose import Chooser, Cut, Judge
 from penjing.steps.price import Pricer
 from penjing.steps.state import Run, State
@@ -167,7 +168,7 @@ class prune:  # noqa: N801  (registered under its own name)
             if any(fnmatch(site.name, p) for p in self.include) and not any(fnmatch(site.name, p) for p in self.exclude)
         ]
         if chosen:
-            return chosen
+            return nested(graph, chosen, changes)
         if found:
             names = ", ".join(site.name for site in found[:5])
             raise PlanError(
@@ -252,9 +253,9 @@ class prune:  # noqa: N801  (registered under its own name)
             if isinstance(change, Removing):
                 found |= {(name, site.name): (site.size, site.size) for site in change.find(graph)}
         found |= {(entry.rewrite, entry.site): (entry.size, len(entry.kept)) for entry in plan}
-        gone = lost(graph, removed(graph, plan))
+        gone = removed(graph, plan)
         for site in graph.sites:
-            if gone.issuperset(slot.tensor for slot in site.slots):
+            if lies_in(graph, site, gone):
                 found["channels", site.name] = (site.size, 0)
         return found
 
