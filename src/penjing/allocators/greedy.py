@@ -80,10 +80,9 @@ class greedy:  # noqa: N801  (registered under its own name)
                     continue
                 counts[site.name], moved = move[1], True
                 exceeded = problem.exceeded(problem.keep(counts))
-                for one in (site, *problem.outer(site)):  # an outer site has less left to lose than its price tells
-                    following = self._move(problem, one, counts, exceeded)
-                    if following is not None:
-                        heappush(heap, (*following, problem.sites.index(one)))
+                following = self._move(problem, site, counts, exceeded)
+                if following is not None:
+                    heappush(heap, (*following, i))
         return counts, peaked
 
     def _together(self, problem: Problem) -> dict[str, int]:

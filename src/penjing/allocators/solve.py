@@ -130,7 +130,7 @@ class _Problem:
         ]
         takers = set(within.values())
         options = [
-            _worthwhile(loss, cost, np.array([(i, j) in takers for j in range(len(loss))], dtype=np.bool_))
+            _worthwhile(loss, cost, np.array([j if (i, j) in takers else -1 for j in range(len(loss))]))
             for i, (loss, cost) in enumerate(zip(lost, spent, strict=True))
         ]
         while (left := emptied(options, within)) is not None:
@@ -259,10 +259,10 @@ class _Problem:
         return None, proved
 
 
-def _worthwhile(loss: Floats, cost: Floats, takes: NDArray[np.bool_]) -> Ints:
+def _worthwhile(loss: Floats, cost: Floats, takes: Ints) -> Ints:
     """Return the options that are allowed and that no other beats or equals in the loss and in every cost.
 
-    An option that takes other sites away cannot be compared with one that does not.
+    An option that takes other sites away compares with none; ``takes`` tells such apart, and is -1 for all others.
     """
     allowed = np.flatnonzero(np.isfinite(loss) & np.isfinite(cost).all(1))
     facts, takes = np.column_stack([loss, cost])[allowed], takes[allowed]
