@@ -106,19 +106,32 @@ def test_sites_within_sites_are_chosen_as_brute_force_does(
         assert rounded.bound - 1e-9 <= least <= rounded.loss + 1e-9
 
 
-def test_many_blocks_are_proved() -> None:
-    losses, costs, limits = layers(90)
-    rng = np.random.default_rng(1)
-    within = {}
-    for first in range(0, 90, 3):  # a block with two sites in it
-        costs[first] = np.zeros((2, 2))
-        losses[first] = np.array([sum(losses[first + k].max() for k in (1, 2)) * rng.uniform(0.1, 0.6), 0.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_blocks_are_solved_as_if_each_were_one_choice_of_all_that_is_in_it(seed: int) -> None:
+    """Each block goes, or stays with one of every pair of options of the two sites in it: one site of 17 options."""
+    rng = np.random.default_rng(seed)
+    losses, costs, within, as_one, priced = [], [], {}, [], []
+    for first in range(0, 36, 3):
+        block, inner = (
+            rng.integers(20, 60, 1).astype(float),
+            -np.sort(-rng.integers(0, 40, (2, 4)), axis=1).astype(float),
+        )
+        spent = np.sort(rng.integers(1, 50, (2, 4, 2)), axis=1).astype(float)
+        rest = rng.integers(1, 20, 2).astype(float)
+        losses += [np.append(block, 0.0), *inner]
+        costs += [np.array([np.zeros(2), rest]), *spent]
         within |= {first + 1: (first, 0), first + 2: (first, 0)}
-    found = solve(losses, costs, limits / 2, within=within)
-    assert found is not None and found.proven and found.gap <= 1e-3
-    gone = [first for first in range(0, 90, 3) if found.choice[first] == 0]
-    assert 0 < len(gone) < 30
-    assert all((found.choice[first + k] == TAKEN) == (first in gone) for first in range(0, 90, 3) for k in (1, 2))
+        as_one.append(np.append(block, (inner[0][:, None] + inner[1]).ravel()))
+        priced.append(np.concatenate([np.zeros((1, 2)), (rest + spent[0][:, None] + spent[1]).reshape(16, 2)]))
+    limits = 0.45 * np.sum([cost[-1] for cost in priced], axis=0)
+    found = solve(losses, costs, limits, within=within, gap=1e-9)
+    reference = solve(as_one, priced, limits, gap=1e-9)
+    assert found is not None and found.proven and reference is not None and reference.proven
+    assert found.loss == pytest.approx(reference.loss)
+    chosen = left(found, within)
+    assert found.loss == pytest.approx(sum(losses[i][j] for i, j in chosen))
+    assert (sum(costs[i][j] for i, j in chosen) <= limits + 1e-9).all()
+    assert 0 < found.choice.count(TAKEN) < 24
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penjing.allocators.around import Around
 from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
 from penjing.allocators.knapsack import knapsack
@@ -159,6 +160,25 @@ def test_the_knapsack_chooses_what_brute_force_does(limit: int) -> None:
     plan = chosen(knapsack(floor=0.0, gap=0.0), problem)
     assert problem.fits(plan) and normal(problem, plan)
     assert problem.lost(plan) == pytest.approx(least_lost(problem))
+
+
+def test_a_block_comes_back_with_part_of_its_channels() -> None:
+    """What lies in a block that is away is priced with the block there, or bringing it back would seem too dear."""
+    problem = network({"b": [9.0], "b.1": [5.0, 1.0, 1.0, 1.0], "c": [1.0]}, {"b": ["b.1"]}, 3)
+    least = {site.name: site.fewest for site in problem.sites}
+    around = Around(problem, by_scores(problem), least)
+    settled = around.settle([{"b": 0, "b.1": 4, "c": 1}])
+    assert settled.counts == {"b": 1, "b.1": 1, "c": 1} and settled.loss == 3.0 and settled.proven
+
+
+def test_a_block_stays_away_where_losses_say_so_and_scores_do_not() -> None:
+    problem = network({"b": [5.0], "b.1": [2.0, 2.0, 2.0], "c": [1.0]}, {"b": ["b.1"]}, 3)
+    losses = by_scores(problem) | {"b": np.array([0.1, 0.0]), "b.1": np.array([9.0, 6.0, 3.0, 0.0])}
+    around = Around(problem, losses, {site.name: site.fewest for site in problem.sites})
+    assert around.loss({"b": 0, "b.1": 1, "c": 1}) == 0.1
+    assert around.loss({"b": 1, "b.1": 1, "c": 1}) == 6.0
+    settled = around.settle([{"b": 0, "b.1": 1, "c": 1}])
+    assert settled.counts["b"] == 0 and settled.loss == 0.1
 
 
 problems = st.tuples(
