@@ -112,6 +112,29 @@ def test_blocks_of_one_unit_may_go_beside_channels(name: str) -> None:
     assert all(len(e.kept) > 0 for e in plan if e.rewrite == "channels")
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_nothing_is_said_of_what_goes_with_a_block(name: str, share: float) -> None:
+    blocks = [Site(f"b{i}", "layers", 1, (), np.arange(0), least=0, rewrite="layers") for i in range(4)]
+    inner = [Site(f"c{i}", "channels", 16, (), np.arange(16), step=4, within=f"b{i}") for i in range(4)]
+    sites = [*blocks, *(replace(site, rewrite="channels") for site in inner)]
+    rng = np.random.default_rng(1)
+    scores = {site.name: rng.random(site.size) * (6 if site in blocks else 1) for site in sites}
+
+    def price(plan: Plan) -> Mapping[str, float]:
+        gone, kept = plan.of_rewrite("layers"), plan.of_rewrite("channels")
+        return {"macs": float(sum(len(kept.get(f"c{i}", range(16))) for i in range(4) if f"b{i}" not in gone))}
+
+    try:
+        plan = chosen(name, Problem("both", sites, scores, [Bound("macs", share * 64, f"{share}x")], price))
+    except Infeasible:
+        assert getattr(entries("allocator")[name], "absolute", False)
+        return
+    gone = plan.of_rewrite("layers")
+    assert price(plan)["macs"] <= share * 64
+    assert not any(f"c{i}" in plan.of_rewrite("channels") for i in range(4) if f"b{i}" in gone)
+
+
 @pytest.mark.parametrize("name", ALLOCATORS)
 def test_what_nothing_reaches_is_refused(name: str) -> None:
     with pytest.raises(Infeasible) as refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ import penjing
 from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
 from penjing.core.registry import entries, options
+from penjing.core.types import Plan, Site
 from penjing.graph import form
 from penjing.graph.trace import trace
 from penjing.steps.prune import prune
@@ -137,8 +139,18 @@ def test_every_allocator_chooses_among_channels_and_blocks(name: str, share: flo
     gone = {entry.site for entry in cut.plan if entry.rewrite == "layers"}
     assert gone == {f"blocks.{i}" for i in range(3) if type(cut.model.blocks[i]) is nn.Identity}
     assert all((len(entry.kept) == 0) == (entry.rewrite == "layers") for entry in cut.plan)
+    assert not any(entry.site.startswith(block) for entry in cut.plan if entry.site not in gone for block in gone)
     whole, small = (sum(x.macs for x in trace(m, *state.example).layers) for m in (net, cut.model))
     assert 0 < small <= share * whole
+
+
+def test_losses_are_measured_of_blocks_as_of_channels(data: Path) -> None:
+    step = prune(rewrite=BOTH, allocator={"knapsack": {"loss": "measured", "trials": 40}}, measure="divergence")
+    results = penjing.run(deep(), data, [step], "macs=0.6x").results
+    alone = {trial["plan"] for trial in results["trials"]}
+    sites = [Site(f"blocks.{i}", "layers", 1, (), np.arange(0), least=0) for i in range(3)]
+    assert {Plan.of("layers", {site.name: []}, sites).key for site in sites} <= alone
+    assert any("losses by measured" in cut["said"] for cut in results["sensitivity"])
 
 
 def test_channels_zeros_and_blocks_make_one_plan(data: Path) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penjing.allocators.cover import Within
 from penjing.allocators.problem import Problem
 from penjing.allocators.sensitivity import Losses
-from penjing.allocators.solve import solve
+from penjing.allocators.solve import TAKEN, solve
 from penjing.core.types import Floats, Site
 
 OPTIONS = 30
@@ -45,9 +46,10 @@ class Around:
     """Seeks the plan of least loss, of plans that keep ``least`` units a site and every bound.
 
     A layer costs by what it reads and by what it writes, so no cost is a sum over sites; around a plan it nearly is:
-    each option is priced with all other sites as they are. The knapsack's answer is priced exactly, and where it
-    misses a bound or wastes some, the limits are moved by as much and it is solved again. Each round looks at counts
-    near the best plan so far, first all over, then half as far each time.
+    each option is priced with all other sites as they are, and what lies within a site with that site whole. The
+    knapsack's answer is priced exactly, and where it misses a bound or wastes some, the limits are moved by as much and
+    it is solved again. Each round looks at counts near the best plan so far, first all over, then half as far each
+    time.
     """
 
     problem: Problem
@@ -59,7 +61,7 @@ class Around:
 
     def settle(self, starts: Sequence[Mapping[str, int]]) -> Settled:
         """Return the best plan found from the best of these, all of which keep every bound."""
-        best = self._started([*starts, self._together()])
+        best = self._started([*starts, self.problem.together(self.least)])
         for round_ in range(1, ROUNDS + 1):
             reach, several = 0.5 ** (round_ - 1), OPTIONS if round_ == 1 else FEWER
             options = [self._options(site, best.counts[site.name], reach, several) for site in self.problem.sites]
@@ -73,51 +75,55 @@ class Around:
         """Return the best of these that keep every bound once no site keeps less than its least."""
         raised = [{name: max(counts[name], least) for name, least in self.least.items()} for counts in starts]
         fitting = [counts for counts in raised if (self._price(counts) <= self._limits).all()]
-        best = self.problem.fill(min(fitting, key=self.loss))
+        best = self._filled(min(fitting, key=self.loss))
         return Settled(best, self.loss(best), 0, math.inf, False)
-
-    def _together(self) -> dict[str, int]:
-        """Return the counts that lie equally far between the least and the whole of each site."""
-
-        def counts_at(share: float) -> dict[str, int]:
-            found = {}
-            for site in self.problem.sites:
-                least = self.least[site.name]
-                found[site.name] = max(site.allowed(least + share * (site.size - least)), least)
-            return found
-
-        return self.problem.fit(counts_at)
 
     def loss(self, counts: Mapping[str, int]) -> float:
         """Return what a plan of these counts loses."""
-        return sum(float(self.losses[site.name][counts[site.name]]) for site in self.problem.sites)
+        taken = self.problem.taken(counts)
+        left = (site.name for site in self.problem.sites if site.name not in taken)
+        return sum(float(self.losses[name][counts[name]]) for name in left)
 
     def _round(self, best: Settled, options: Sequence[list[int]], round_: int) -> Settled:
         """Return the best plan of these options that a knapsack priced around ``best`` leads to, or ``best`` again."""
-        centre, limits = best.counts, self._limits
-        base = self._price(centre)
-        losses = [self.losses[s.name][counts] for s, counts in zip(self.problem.sites, options, strict=True)]
-        costs = [
-            np.array([self._price({**centre, site.name: n}) - base for n in counts])
-            for site, counts in zip(self.problem.sites, options, strict=True)
-        ]
-        room, seen = limits - base, {tuple(centre.values())}
+        sites, limits, centre = self.problem.sites, self._limits, best.counts
+        losses = [self.losses[s.name][counts] for s, counts in zip(sites, options, strict=True)]
+        costs = [self._costs(site, counts, centre) for site, counts in zip(sites, options, strict=True)]
+        within = self._within(options)
+        room, seen = limits - self._price(centre), {self._key(centre)}
         gap, proven, found = best.gap, best.proven, centre
         for _ in range(CORRECTIONS):
-            solution = solve(losses, costs, room, gap=self.gap, seconds=self.seconds)
+            solution = solve(losses, costs, room, within=within, gap=self.gap, seconds=self.seconds)
             if solution is None:
                 break
             gap, proven = solution.gap, solution.proven
-            counts = {s.name: int(o[j]) for s, o, j in zip(self.problem.sites, options, solution.choice, strict=True)}
+            chosen = {i: j for i, j in enumerate(solution.choice) if j != TAKEN}
+            counts = {**centre, **{sites[i].name: int(options[i][j]) for i, j in chosen.items()}}
             left = limits - self._price(counts)
             if (left >= 0).all() and self.loss(counts) < self.loss(found):
                 found = counts
-            if tuple(counts.values()) in seen:
+            if self._key(counts) in seen:
                 break
-            seen.add(tuple(counts.values()))
-            room = left + sum(cost[j] for cost, j in zip(costs, solution.choice, strict=True))
-        found = found if found is centre else self.problem.fill(found)
+            seen.add(self._key(counts))
+            room = left + sum(costs[i][j] for i, j in chosen.items())
+        found = found if found is centre else self._filled(found)
         return Settled(found, self.loss(found), round_, gap, proven)
+
+    def _filled(self, counts: dict[str, int]) -> dict[str, int]:
+        """Give back what there is room for, unless a block comes back by its score that had better stay away."""
+        return min(self.problem.fill(counts), counts, key=self.loss)
+
+    def _costs(self, site: Site, counts: Sequence[int], centre: Mapping[str, int]) -> Floats:
+        """Return what each count of a site adds to the price of the centre, or of the centre with the site there."""
+        there = {one.name: one.size for one in self.problem.outer(site) if centre[one.name] == 0}
+        base = self._price({**centre, **there})
+        return np.array([self._price({**centre, **there, site.name: n}) - base for n in counts])
+
+    def _within(self, options: Sequence[list[int]]) -> Within:
+        """Return, for each site within another, that one and which of its options keeps nothing."""
+        number = {site.name: i for i, site in enumerate(self.problem.sites)}
+        pairs = ((i, number.get(site.within)) for i, site in enumerate(self.problem.sites))
+        return {i: (j, options[j].index(0)) for i, j in pairs if j is not None and 0 in options[j]}
 
     def _options(self, site: Site, now: int, reach: float, several: int) -> list[int]:
         """Return the counts to look at: of those within reach no more than ``several``, evenly spread, with ``now``."""
@@ -132,9 +138,14 @@ class Around:
     def _limits(self) -> Floats:
         return np.array([bound.limit for bound in self.problem.bounds])
 
+    def _key(self, counts: Mapping[str, int]) -> tuple[int, ...]:
+        """Return what makes a plan: the count of each site, and nothing of those that go with another."""
+        taken = self.problem.taken(counts)
+        return tuple(TAKEN if site.name in taken else counts[site.name] for site in self.problem.sites)
+
     def _price(self, counts: Mapping[str, int]) -> Floats:
         """Return what a plan of these counts costs of each bound; each plan is priced once."""
-        key = tuple(counts[site.name] for site in self.problem.sites)
+        key = self._key(counts)
         if key not in self._priced:
             costs = self.problem.price(self.problem.keep(counts))
             self._priced[key] = np.array([costs[bound.cost] for bound in self.problem.bounds])

@@ -25,7 +25,8 @@ class greedy:  # noqa: N801  (registered under its own name)
 
     Paper: Yang et al., NetAdapt, ECCV 2018, the outer loop, with scores in place of short fine-tuning; and Shen et
     al., HALP, NeurIPS 2022, whose knapsack this approximates.
-    Differs: units go in order of score and are never taken back, except by the final fill.
+    Differs: units go in order of score and are never taken back, except by the final fill. A site that goes with all
+    that lies within it loses its own score less what is lost within it already.
     """
 
     floor: float = 0.1
@@ -62,7 +63,9 @@ class greedy:  # noqa: N801  (registered under its own name)
         moved = True
         while exceeded and moved:  # a site that saves nothing now may save when others have moved: all are asked again
             moved = False
-            priced = [(self._move(problem, site, counts, exceeded), i) for i, site in enumerate(problem.sites)]
+            taken = problem.taken(counts)
+            asked = [(i, site) for i, site in enumerate(problem.sites) if site.name not in taken]
+            priced = [(self._move(problem, site, counts, exceeded), i) for i, site in asked]
             heap = [(*move, i) for move, i in priced if move is not None]
             peaked |= any(m is None and counts[(s := problem.sites[i]).name] > self._least(s) for m, i in priced)
             heapify(heap)
@@ -90,16 +93,7 @@ class greedy:  # noqa: N801  (registered under its own name)
         least = {site.name: self._least(site) for site in problem.sites}
         if not problem.fits(problem.keep(least)):
             least = {site.name: site.fewest for site in problem.sites}
-
-        def counts_at(share: float) -> dict[str, int]:
-            found = {}
-            for site in problem.sites:
-                low = least[site.name]
-                half = 0.5 if low == 0 else 0.0  # what may go whole stays until half of everything goes
-                found[site.name] = max(site.allowed(low + share * (site.size - low) + half), low)
-            return found
-
-        return problem.fit(counts_at)
+        return problem.together(least)
 
     def _least(self, site: Site) -> int:
         return max(site.fewest, site.allowed(self.floor * site.size))
@@ -108,6 +102,8 @@ class greedy:  # noqa: N801  (registered under its own name)
         self, problem: Problem, site: Site, counts: Mapping[str, int], exceeded: Sequence[Bound]
     ) -> tuple[float, int] | None:
         """Return (score lost per share saved, count after) of the next count that saves anything."""
+        if site.name in problem.taken(counts):
+            return None
         now, least = counts[site.name], self._least(site)
         before = problem.used(problem.keep(counts), exceeded)
         fewer = now
@@ -115,6 +111,5 @@ class greedy:  # noqa: N801  (registered under its own name)
             fewer = max(site.below(fewer), least)
             saved = before - problem.used(problem.keep({**counts, site.name: fewer}), exceeded)
             if saved > 1e-12:
-                lost = float(problem.scores[site.name][problem.order(site)[fewer:now]].sum())
-                return lost / saved, fewer
+                return problem.lost_more(counts, site, fewer) / saved, fewer
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from penjing.core.errors import Infeasible, PlanError
 from penjing.core.random import stream
-from penjing.core.types import Bound, Entry, Floats, Ints, Plan, Site
+from penjing.core.types import Bound, Entry, Floats, Ints, Plan, Site, inside
 
 CLOSE = 1e-3
 """A plan within this share of its tightest bound is not worth filling."""
@@ -45,6 +46,10 @@ class Problem:
     hit. ``minimise`` names what trials measure and a search seeks the least of: a cost, or ``"lost"``, the score of
     what a plan removes. An allocator that has something to tell of its choice puts a phrase into ``said``, and plain
     JSON data into ``facts``, which are filed with its search.
+
+    A site may lie within another, as channels lie in a block. Where nothing of the outer one stays, the inner ones go
+    with it: plans say nothing of them, and of the score only that of the outer one is lost. The counts of the inner
+    ones stand for what they keep once the outer one is back.
     """
 
     rewrite: str
@@ -72,9 +77,24 @@ class Problem:
             self._orders[site.name] = np.argsort(-self.scores[site.name], kind="stable")
         return self._orders[site.name]
 
+    @cached_property
+    def inner(self) -> Mapping[str, frozenset[str]]:
+        """The names of the sites that lie within each site that has such."""
+        return inside(self.sites)
+
+    def outer(self, site: Site) -> list[Site]:
+        """Return the sites that a site lies within."""
+        return [one for one in self.sites if site.name in self.inner.get(one.name, ())]
+
+    def taken(self, counts: Mapping[str, int]) -> set[str]:
+        """Return the names of the sites that go with one of which these counts keep nothing."""
+        return {name for outer, names in self.inner.items() if counts.get(outer) == 0 for name in names}
+
     def keep(self, counts: Mapping[str, int]) -> Plan:
-        """Return the plan that keeps the best ``counts[site]`` units of each site."""
-        return Plan(tuple(entry for site in self.sites for entry in self._kept(site, counts.get(site.name, site.size))))
+        """Return the plan that keeps the best ``counts[site]`` units of each site that does not go with another."""
+        taken = self.taken(counts)
+        left = (site for site in self.sites if site.name not in taken)
+        return Plan(tuple(entry for site in left for entry in self._kept(site, counts.get(site.name, site.size))))
 
     def _kept(self, site: Site, count: int) -> tuple[Entry, ...]:
         """Return what a plan says of a site that keeps its best ``count`` units: nothing where these are all."""
@@ -111,8 +131,27 @@ class Problem:
         return sum(costs[b.cost] / b.limit for b in bounds)
 
     def lost(self, plan: Plan) -> float:
-        """Return the score of everything that a plan removes."""
-        return sum(float(self.scores[e.site].sum() - self.scores[e.site][e.kept].sum()) for e in plan)
+        """Return the score of everything that a plan removes; nothing counts beside the site that it goes with."""
+        return sum(float(self.scores[e.site].sum() - self.scores[e.site][e.kept].sum()) for e in self.deciding(plan))
+
+    def deciding(self, plan: Plan) -> list[Entry]:
+        """Return the entries of a plan without those of sites that go with another."""
+        taken = self.taken({entry.site: len(entry.kept) for entry in plan})
+        return [entry for entry in plan if entry.site not in taken]
+
+    def lost_more(self, counts: Mapping[str, int], site: Site, fewer: int) -> float:
+        """Return the score that is lost beside that of ``counts`` where a site keeps only ``fewer`` of its units.
+
+        A site that goes altogether costs only what is not lost already within it.
+        """
+        more = self._lost(site, fewer, counts[site.name])
+        if fewer == 0 and site.name in self.inner:
+            within = self.inner[site.name] - self.taken(counts)
+            more -= sum(self._lost(one, counts[one.name], one.size) for one in self.sites if one.name in within)
+        return more
+
+    def _lost(self, site: Site, fewer: int, count: int) -> float:
+        return float(self.scores[site.name][self.order(site)[fewer:count]].sum())
 
     def need_bounds(self, name: str) -> None:
         """Refuse a problem without a bound.
@@ -142,6 +181,22 @@ class Problem:
             else:
                 high = middle
         return best
+
+    def together(self, least: Mapping[str, int]) -> dict[str, int]:
+        """Return the counts that lie equally far between the least and the whole of each site.
+
+        Raises: Infeasible when the least do not keep the bounds.
+        """
+
+        def counts_at(share: float) -> dict[str, int]:
+            found = {}
+            for site in self.sites:
+                low = least[site.name]
+                half = 0.5 if low == 0 else 0.0  # what may go whole stays until half of everything goes
+                found[site.name] = max(site.allowed(low + share * (site.size - low) + half), low)
+            return found
+
+        return self.fit(counts_at)
 
     def near(self, plan: Plan) -> Plan:
         """Return a plan of the proportions of this one that keeps every bound and wastes little of them.
@@ -198,21 +253,29 @@ class Problem:
             small = min(site.step, step)
             return min((counts[site.name] // small + 1) * small, site.size)
 
-        def worth(site: Site) -> float:
-            now, then = counts[site.name], more(site)
-            gained = float(self.scores[site.name][self.order(site)[now:then]].sum())
-            return gained / max(self.excess(self.keep({**counts, site.name: then})) - excess, 1e-12)
+        def gained(site: Site) -> float:
+            return self.lost_more({**counts, site.name: more(site)}, site, counts[site.name])
 
-        heap = [(-worth(site), i) for i, site in enumerate(self.sites) if counts[site.name] < site.size]
+        def worth(site: Site) -> float:
+            return gained(site) / max(self.excess(self.keep({**counts, site.name: more(site)})) - excess, 1e-12)
+
+        taken = self.taken(counts)
+        open_ = [(i, s) for i, s in enumerate(self.sites) if counts[s.name] < s.size and s.name not in taken]
+        heap = [(-worth(site), i) for i, site in open_]
         heapify(heap)
         while heap:
             _, i = heappop(heap)
             site = self.sites[i]
             then = more(site)
+            if counts[site.name] == 0 and site.name in self.inner and gained(site) < 0:
+                continue  # with what is cut within it, it would lose more than it does by being away
             found = self.excess(self.keep({**counts, site.name: then}))
             if found > 0:
                 continue
+            taken = self.taken(counts)
             counts, excess = {**counts, site.name: then}, found
-            if then < site.size:
-                heappush(heap, (-worth(site), i))
+            back = taken - self.taken(counts)
+            for j, one in enumerate(self.sites):
+                if counts[one.name] < one.size and (one is site or one.name in back):
+                    heappush(heap, (-worth(one), j))
         return counts, excess

@@ -117,5 +117,5 @@ def _told(problem: Problem, name: str, losses: Losses, trials: Sequence[Trial], 
 
 
 def total(problem: Problem, losses: Losses, plan: Plan) -> float:
-    """Return what a plan loses, added up over its sites."""
-    return sum(float(losses[entry.site][len(entry.kept)]) for entry in plan)
+    """Return what a plan loses, added up over its sites; nothing counts beside the site that it goes with."""
+    return sum(float(losses[entry.site][len(entry.kept)]) for entry in problem.deciding(plan))

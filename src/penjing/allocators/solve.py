@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penjing.allocators.cover import Cover, Within, emptied
 from penjing.core.muted import stdout_muted
 from penjing.core.types import Floats, Ints
 
@@ -27,10 +28,16 @@ ROUNDINGS = 4096
 TRIES = 4
 """How often HiGHS is asked again after an answer that exceeds a limit within its own tolerance."""
 
+TAKEN = -1
+"""What is chosen at a site that an option of another one takes away."""
+
+ALONE: Within = MappingProxyType({})
+"""No site lies within another."""
+
 
 @dataclass(frozen=True)
 class Solution:
-    """One option a site: ``choice[i]`` counts in the options given for site i.
+    """One option a site: ``choice[i]`` counts in the options given for site i, ``TAKEN`` where the site is taken away.
 
     ``loss`` is what it loses, ``bound`` what every choice within the limits loses at least, ``gap`` their difference as
     a share of the loss; ``proven`` says that the gap is as small as asked.
@@ -44,9 +51,18 @@ class Solution:
 
 
 def solve(
-    losses: Sequence[Floats], costs: Sequence[Floats], limits: Floats, *, gap: float = 1e-3, seconds: float = 10.0
+    losses: Sequence[Floats],
+    costs: Sequence[Floats],
+    limits: Floats,
+    *,
+    within: Within = ALONE,
+    gap: float = 1e-3,
+    seconds: float = 10.0,
 ) -> Solution | None:
     """Choose one option a site: the least sum of losses whose sums of costs keep every limit.
+
+    A site may lie ``within`` another, of which one option takes it away: there nothing is chosen, lost or spent. In
+    the linear program the options of each site and those that take it away add up to one (``cover``).
 
     The relaxation to fractions of options gives the bound, and its rounding a first choice. An option that the bound
     shows to lead to nothing better is left out, and HiGHS branches over what is left until the gap is proved, or gives
@@ -57,9 +73,9 @@ def solve(
     Shapes: losses[i] [options of site i], costs[i] [options of site i, budgets], limits [budgets].
     Paper: Sinha and Zoltners, The multiple-choice knapsack problem, Operations Research 27, 1979: dominated options,
     the relaxation, and options left out by their reduced cost.
-    Differs: several budgets; the relaxation is solved and the branching done by HiGHS.
+    Differs: several budgets; sites within sites; the relaxation is solved and the branching done by HiGHS.
     """
-    problem = _Problem.of(losses, costs, np.asarray(limits, dtype=np.float64))
+    problem = _Problem.of(losses, costs, np.asarray(limits, dtype=np.float64), within)
     relaxed = None if problem is None else problem.relax()
     if problem is None or relaxed is None:
         return None
@@ -73,8 +89,10 @@ def solve(
         bound = max(bound, min(proved, above))  # what was left out loses as much as the first choice at least
     if best is None:
         return None
-    left = _gap(above, bound)
-    return Solution([int(i) for i in problem.index[best]], above, min(bound, above), left, left <= gap)
+    left, choice = _gap(above, bound), [TAKEN] * len(losses)
+    for site, option in zip(problem.sites, best, strict=True):
+        choice[site] = TAKEN if option < 0 else int(problem.cover.index[option])
+    return Solution(choice, above, min(bound, above), left, left <= gap)
 
 
 def _gap(loss: float, bound: float) -> float:
@@ -86,23 +104,22 @@ def _gap(loss: float, bound: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The options worth looking at, those of one site after those of another; a choice is one position a site.
+    """The options worth looking at; a choice is one position a site, as ``cover`` has it.
 
     ``cost`` is what an option needs above the least of its site, as a share of what the limits leave for that, so that
-    every limit is 1, or ``most`` with what floats may add up to.
+    every limit is 1, or ``most`` with what floats may add up to. ``sites`` are those of which something is left.
 
-    Shapes: site, loss_of, index [options]; cost [options, budgets]; starts [sites]; most [budgets].
+    Shapes: sites [sites]; loss_of [options]; cost [options, budgets]; most [budgets].
     """
 
-    site: Ints
-    starts: Ints
+    sites: Ints
+    cover: Cover
     loss_of: Floats
     cost: Floats
-    index: Ints
     most: Floats
 
     @classmethod
-    def of(cls, losses: Sequence[Floats], costs: Sequence[Floats], limits: Floats) -> _Problem | None:
+    def of(cls, losses: Sequence[Floats], costs: Sequence[Floats], limits: Floats, within: Within) -> _Problem | None:
         """Drop what is forbidden, dominated or too dear, and scale the rest; None where a site has nothing left."""
         bounded = limits < math.inf
         limits = limits[bounded]
@@ -111,46 +128,34 @@ class _Problem:
             np.asarray(cost, dtype=np.float64).reshape(len(loss), len(bounded))[:, bounded]
             for loss, cost in zip(lost, costs, strict=True)
         ]
-        mine = [_worthwhile(loss, cost) for loss, cost in zip(lost, spent, strict=True)]
-        while all(len(options) for options in mine):
-            least = np.array([cost[options].min(0) for cost, options in zip(spent, mine, strict=True)])
-            least = least.reshape(len(mine), len(limits))
-            room = limits - least.sum(0)
-            tight = SLACK * len(mine) * np.maximum(np.abs(limits), np.abs(least).sum(0))
-            fitting = [
-                options[(cost[options] - low <= room + tight).all(1)]
-                for cost, options, low in zip(spent, mine, least, strict=True)
-            ]
-            if sum(map(len, fitting)) == sum(map(len, mine)):
+        takers = set(within.values())
+        options = [
+            _worthwhile(loss, cost, np.array([j if (i, j) in takers else -1 for j in range(len(loss))]))
+            for i, (loss, cost) in enumerate(zip(lost, spent, strict=True))
+        ]
+        while (left := emptied(options, within)) is not None:
+            sites, cover = Cover.of(left, within)
+            cost = np.concatenate([spent[i][left[i]] for i in sites])
+            least = cover.least(cost)
+            above, room = cover.above(cost, least), limits - least.sum(0)
+            tight = SLACK * len(sites) * np.maximum(np.abs(limits), np.abs(least).sum(0))
+            fits = (above <= room + tight).all(1)
+            if fits.all():
                 scale = np.where(room > tight, room, math.inf)  # nothing is left that needs any of what is not there
-                above = [cost[options] - low for cost, options, low in zip(spent, mine, least, strict=True)]
-                sizes = [len(options) for options in mine]
-                return cls(
-                    np.repeat(np.arange(len(mine)), sizes),
-                    np.cumsum([0, *sizes])[:-1],
-                    np.concatenate([loss[options] for loss, options in zip(lost, mine, strict=True)]),
-                    np.concatenate(above) / scale,
-                    np.concatenate(mine),
-                    1 + tight / scale,
-                )
-            mine = fitting
+                lost_by = np.concatenate([lost[i][left[i]] for i in sites])
+                return cls(sites, cover, lost_by, above / scale, 1 + tight / scale)
+            for site, mine in zip(sites, np.split(fits, cover.starts[1:]), strict=True):
+                left[site] = left[site][mine]
+            options = left
         return None
 
     def loss(self, choice: Ints) -> float:
         """Return what a choice loses."""
-        return float(self.loss_of[choice].sum())
+        return float(self.loss_of[choice[choice >= 0]].sum())
 
     def fits(self, choice: Ints) -> bool:
         """Tell whether a choice keeps every limit."""
-        return bool((self.cost[choice].sum(0) <= self.most).all())
-
-    @property
-    def _membership(self) -> Any:
-        """One row a site with a one for each of its options."""
-        from scipy.sparse import csr_array
-
-        options = np.arange(len(self.site))
-        return csr_array((np.ones(len(options)), (self.site, options)), shape=(len(self.starts), len(options)))
+        return bool((self._spent(choice) <= self.most).all())
 
     def relax(self) -> tuple[float, Floats, Floats] | None:
         """Solve the relaxation; None where even fractions of options do not keep the limits.
@@ -163,59 +168,53 @@ class _Problem:
         budgets = self.cost.shape[1]
         found = linprog(
             self.loss_of, A_ub=self.cost.T if budgets else None, b_ub=self.most if budgets else None,
-            A_eq=self._membership, b_eq=np.ones(len(self.starts)), bounds=(0, None), method="highs-ds",
+            A_eq=self.cover.members, b_eq=np.ones(len(self.sites)), bounds=(0, None), method="highs-ds",
         )  # fmt: skip
         if found.x is None:
             return None
         prices = np.maximum(-found.ineqlin.marginals, 0.0) if budgets else np.zeros(0)
         priced = self.loss_of + self.cost @ prices
-        least = np.minimum.reduceat(priced, self.starts)
-        return float(least.sum() - self.most @ prices), priced - least[self.site], np.asarray(found.x)
+        least = self.cover.least(priced)
+        return float(least.sum() - self.most @ prices), self.cover.above(priced, least), np.asarray(found.x)
 
     def round(self, penalties: Floats, shares: Floats) -> Ints | None:
         """Return a choice near the relaxation's that keeps the limits, or None where none is found."""
-        support = [np.flatnonzero((self.site == i) & (shares > 1e-9)) for i in range(len(self.starts))]
-        ways = (np.array(way) for way in islice(product(*support), ROUNDINGS))
+        starts = self.cover.starts[1:]
+        usual = self.cover.starts + np.array([part.argmin() for part in np.split(penalties, starts)])
+        found = [np.flatnonzero((self.cover.site == i) & (shares > 1e-9)) for i in range(len(self.sites))]
+        support = [mine if len(mine) else usual[[i]] for i, mine in enumerate(found)]
+        ways = [self.cover.complete(np.array(way), usual) for way in islice(product(*support), ROUNDINGS)]
         fitting = [way for way in ways if self.fits(way)]
-        choice = (
-            min(fitting, key=self.loss) if fitting else self._repaired(np.array([s[0] for s in support]), penalties)
-        )
-        return None if choice is None else self._improved(choice)
+        choice = min(fitting, key=self.loss) if fitting else self._repaired(ways[0], penalties, usual)
+        return None if choice is None else self._improved(choice, usual)
 
-    def _repaired(self, choice: Ints, penalties: Floats) -> Ints | None:
+    def _repaired(self, choice: Ints, penalties: Floats, usual: Ints) -> Ints | None:
         """Change one site at a time, for what that costs the bound, until the limits are kept."""
         while (over := float(np.maximum(self._spent(choice) - self.most, 0).sum())) > 0:
-            after = np.maximum(self._changed(choice) - self.most, 0).sum(1)
+            after = np.maximum(self._spent(choice) + self.cover.changed(choice, self.cost, usual) - self.most, 0).sum(1)
             saved = over - after
             helps = saved > 1e-12 * over
             if not helps.any():
                 return None
-            price = np.where(helps, (penalties - penalties[choice][self.site]) / np.where(helps, saved, 1.0), math.inf)
-            choice = self._with(choice, int(price.argmin()))
+            price = np.full(len(penalties), math.inf)
+            price[helps] = self.cover.changed(choice, penalties, usual)[helps] / saved[helps]
+            choice = self.cover.turned(choice, int(price.argmin()), usual)
         return choice
 
-    def _improved(self, choice: Ints) -> Ints:
+    def _improved(self, choice: Ints, usual: Ints) -> Ints:
         """Change one site at a time while that loses less and keeps the limits."""
         while True:
-            gained = self.loss_of[choice][self.site] - self.loss_of
-            gained[~(self._changed(choice) <= self.most).all(1)] = 0.0
-            if (best := int(gained.argmax())) in choice or gained[best] <= 0:
+            gained = -self.cover.changed(choice, self.loss_of, usual)
+            spent = self._spent(choice) + self.cover.changed(choice, self.cost, usual)
+            gained[~(spent <= self.most).all(1)] = 0.0
+            best = int(gained.argmax())
+            if best in choice or gained[best] <= SLACK * np.abs(self.loss_of[choice[choice >= 0]]).sum():
                 return choice
-            choice = self._with(choice, best)
+            choice = self.cover.turned(choice, best, usual)
 
     def _spent(self, choice: Ints) -> Floats:
-        spent: Floats = self.cost[choice].sum(0)
+        spent: Floats = self.cost[choice[choice >= 0]].sum(0)
         return spent
-
-    def _changed(self, choice: Ints) -> Floats:
-        """Return what is spent when a site takes another option, for each option."""
-        changed: Floats = self._spent(choice) - self.cost[choice][self.site] + self.cost
-        return changed
-
-    def _with(self, choice: Ints, option: int) -> Ints:
-        changed = choice.copy()
-        changed[self.site[option]] = option
-        return changed
 
     def branch(self, worth: NDArray[np.bool_], bound: float, gap: float, seconds: float) -> tuple[Ints | None, float]:
         """Let HiGHS choose among the options that are ``worth`` it.
@@ -225,14 +224,14 @@ class _Problem:
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         end = time.monotonic() + seconds
-        least = np.minimum.reduceat(self.loss_of, self.starts)
-        shift, loss = float(least.sum()), self.loss_of - least[self.site]
+        least = self.cover.least(self.loss_of)
+        shift, loss = float(least.sum()), self.cover.above(self.loss_of, least)
         scale = max(bound - shift, float(loss.max()) * 1e-9, 1e-300)
         # HiGHS takes its gap from the objective without the shift.
         wanted = min(gap * abs(bound) / scale, 1.0)
         proved, limits = bound, np.ones(self.cost.shape[1])
         for _ in range(TRIES):
-            constraints = [LinearConstraint(self._membership, 1, 1)]
+            constraints = [LinearConstraint(self.cover.members, 1, 1)]
             if len(limits):
                 constraints.append(LinearConstraint(self.cost.T, -math.inf, limits))
             with stdout_muted():
@@ -250,19 +249,24 @@ class _Problem:
                     proved = float(found.mip_dual_bound) * scale + shift
             if found.x is None:
                 return None, proved
-            choice = np.array([s + int(part.argmax()) for s, part in zip(
-                self.starts, np.split(np.asarray(found.x), self.starts[1:]), strict=True)])  # fmt: skip
+            parts = np.split(np.asarray(found.x), self.cover.starts[1:])
+            taken = [float(part.sum()) < 0.5 for part in parts]
+            chosen = self.cover.starts + np.array([int(part.argmax()) for part in parts])
+            choice = np.where(taken, TAKEN, chosen)
             if self.fits(choice):
                 return choice, proved
             limits = limits - 2 * np.maximum(self._spent(choice) - 1, 0)
         return None, proved
 
 
-def _worthwhile(loss: Floats, cost: Floats) -> Ints:
-    """Return the options that are allowed and that no other beats or equals in the loss and in every cost."""
+def _worthwhile(loss: Floats, cost: Floats, takes: Ints) -> Ints:
+    """Return the options that are allowed and that no other beats or equals in the loss and in every cost.
+
+    An option that takes other sites away compares with none; ``takes`` tells such apart, and is -1 for all others.
+    """
     allowed = np.flatnonzero(np.isfinite(loss) & np.isfinite(cost).all(1))
-    facts = np.column_stack([loss, cost])[allowed]
-    no_worse = (facts[:, None] <= facts).all(2)
+    facts, takes = np.column_stack([loss, cost])[allowed], takes[allowed]
+    no_worse = (facts[:, None] <= facts).all(2) & (takes[:, None] == takes)
     better = no_worse & (~no_worse.T | (np.arange(len(facts))[:, None] < np.arange(len(facts))))
     kept: Ints = allowed[~better.any(0)]
     return kept

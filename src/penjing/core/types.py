@@ -58,7 +58,8 @@ class Site:
     ``ids`` are the graph-wide numbers of the units, in the order of the site; ``step`` is the multiple that kept
     counts are rounded to, ``least`` the smallest count allowed (0 where the whole site may go), and ``width`` how many
     channels of one layer a unit spans at most. ``rewrite`` is what changes it; where it is empty, the one that a plan
-    is made for.
+    is made for. ``within`` names the site, if any, that takes this one with it when nothing of it stays: the block
+    that channels lie in.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Site:
     least: int = 1
     width: int = 1
     rewrite: str = ""
+    within: str = ""
 
     def slots_with(self, *roles: str) -> list[Slot]:
         """Return the slots with one of these roles."""
@@ -96,6 +98,23 @@ class Site:
     def below(self, count: int) -> int:
         """Return the next smaller count a plan may keep, the fewest at the end."""
         return max((count - 1) // self.step * self.step, self.fewest)
+
+
+def inside(sites: Sequence[Site]) -> dict[str, frozenset[str]]:
+    """Return, by the name of each site that takes others with it, the names of all that lie within it, however deep.
+
+    >>> named = {"block": "", "conv1": "block", "head": "gone"}
+    >>> inside([Site(name, "", 1, (), np.arange(1), within=outer) for name, outer in named.items()])
+    {'block': frozenset({'conv1'})}
+    """
+    outer = {site.name: site.within for site in sites}
+    found: dict[str, set[str]] = {}
+    for site in sites:
+        name = site.within
+        while name in outer and site.name not in found.setdefault(name, set()):
+            found[name].add(site.name)
+            name = outer[name]
+    return {name: frozenset(inner) for name, inner in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +255,8 @@ class Plan:
     def of(cls, rewrite: str, kept: Mapping[str, Sequence[int] | Ints], sites: Sequence[Site]) -> Plan:
         """Build a plan from kept unit indices by site name; sites not named stay whole and are left out.
 
-        ``rewrite`` changes the sites that name none of their own.
+        ``rewrite`` changes the sites that name none of their own. What lies within a site of which nothing stays goes
+        with it, and so is left out as well.
 
         Raises: PlanError for an unknown site, an index out of range, or an empty choice where something must stay.
         """
@@ -255,7 +275,10 @@ class Plan:
                 raise PlanError(f"{name} has units 0 to {site.size - 1}; the plan keeps {array[0]}..{array[-1]}.")
             if array.size < site.size:
                 entries.append(Entry(site.rewrite or rewrite, name, array, site.size))
-        return cls(tuple(entries))
+        taken: set[str] = set()
+        if empty := [entry.site for entry in entries if not len(entry.kept)]:
+            taken.update(*(inner for name, inner in inside(sites).items() if name in empty))
+        return cls(tuple(entry for entry in entries if entry.site not in taken))
 
     def of_rewrite(self, name: str) -> dict[str, Kept]:
         """Return the kept units by site of one rewrite."""

@@ -14,7 +14,7 @@ from torch import nn
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.protocols import Removing
 from penjing.core.registry import build
-from penjing.core.types import Note, Plan
+from penjing.core.types import Note, Plan, Site
 from penjing.graph.graph import Block, Graph
 from penjing.graph.program import shell
 from penjing.graph.proof import STEADY, Certificate, prove, sifted
@@ -53,6 +53,13 @@ def removed(graph: Graph, plan: Plan) -> frozenset[str]:
         if isinstance(change, Removing):
             names.update(change.removes(graph, plan.of_rewrite(rewrite)))
     return frozenset(names)
+
+
+def lies_in(graph: Graph, site: Site, without: Collection[str]) -> bool:
+    """Tell whether all tensors that a site lies in are lost with these blocks."""
+    return bool(site.slots) and all(
+        slot.tensor in graph.held and graph.held[slot.tensor].issubset(without) for slot in site.slots
+    )
 
 
 def lost(graph: Graph, without: Collection[str]) -> frozenset[str]:

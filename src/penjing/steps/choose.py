@@ -132,7 +132,7 @@ class Chooser:
         Raises: Infeasible when no step meets the bounds.
         """
         finer = self.asked_step is None and not self.pricer.is_timed
-        plans: list[Plan] = []
+        plans: list[tuple[float, Plan]] = []
         refused: Infeasible | None = None
         for step in self._steps():
             sites = at_step(self.sites, step)
@@ -141,13 +141,14 @@ class Chooser:
                 self.pricer.shown, self.pricer.held_back,
             )  # fmt: skip
             try:
-                plans.append(self._allocated(problem, step))
+                plan = self._allocated(problem, step)
+                plans.append((problem.lost(plan), plan))
             except Infeasible as error:
                 refused = error
         if not plans:
             assert refused is not None
             raise refused
-        return min(plans, key=self._lost)
+        return min(plans, key=lambda one: one[0])[1]
 
     def _allocated(self, problem: Problem, step: int) -> Plan:
         """Return what the allocator chooses; once it has searched, what it found, fitted to the bounds as they are."""
@@ -171,9 +172,6 @@ class Chooser:
         coarse = self.asked_step is None and self.step > ARITHMETIC_STEP
         coarse = coarse and not self._searches
         return [self.step, ARITHMETIC_STEP] if coarse else [self.step]
-
-    def _lost(self, plan: Plan) -> float:
-        return sum(float(self.scores[e.site].sum() - self.scores[e.site][e.kept].sum()) for e in plan)
 
     # -------------------------------------------------------------------------------------------------- its cut
 

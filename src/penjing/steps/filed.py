@@ -7,7 +7,7 @@ from collections.abc import Collection
 from penjing.core.protocols import Removing, Rewrite
 from penjing.core.registry import build
 from penjing.core.types import Plan
-from penjing.graph.blocks import lost, removed
+from penjing.graph.blocks import lies_in, removed
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
 from penjing.steps.state import Run
@@ -40,8 +40,8 @@ def _widths(graph: Graph, plan: Plan, rewrites: Collection[str]) -> dict[tuple[s
         if isinstance(change, Removing):
             found |= {(name, site.name): (site.size, site.size) for site in change.find(graph)}
     found |= {(entry.rewrite, entry.site): (entry.size, len(entry.kept)) for entry in plan}
-    gone = lost(graph, removed(graph, plan))
+    gone = removed(graph, plan)
     for site in graph.sites:
-        if gone.issuperset(slot.tensor for slot in site.slots):
+        if lies_in(graph, site, gone):
             found["channels", site.name] = (site.size, 0)
     return found

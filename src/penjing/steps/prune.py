@@ -22,6 +22,7 @@ from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
+from penjing.rewrites.nested import nested
 from penjing.steps.choose import Chooser, Cut, Judge
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.price import Pricer
@@ -171,7 +172,7 @@ class prune:  # noqa: N801  (registered under its own name)
             site for site in found if _matches(site, self.include, kinds) and not _matches(site, self.exclude, kinds)
         ]
         if chosen:
-            return chosen
+            return nested(graph, chosen, changes)
         if found:
             names = ", ".join(site.name for site in found[:5])
             raise PlanError(
