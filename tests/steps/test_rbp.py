@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+import penjing
 from penjing.core.errors import Infeasible, PlanError
 from penjing.data import load
 from penjing.data.data import Data
 from penjing.graph.trace import trace
 from penjing.steps.rbp import rbp
 from penjing.steps.state import Run, State
+from penjing.training.loop import fit
 from tiny import pictures, skilled
 
 
@@ -104,3 +106,29 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
 def test_sites_that_match_nothing_are_named(net: nn.Module, data: Data) -> None:
     with pytest.raises(PlanError, match=r"rbp: no channel that may go is read by a layer and matches include"):
         pruned(net, data, "macs=0.5x", include=("nothing",))
+
+
+def test_a_run_that_was_killed_between_two_sites_ends_as_if_it_had_not_been(
+    net: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [{"rbp": {"epochs": 1, "batch": 16, "images": 64}}]
+
+    def go(folder: str) -> nn.Module:
+        return penjing.run(copy.deepcopy(net), data, steps, "macs=0.5x", folder=tmp_path / folder).model
+
+    whole = go("whole")
+    calls, real = [], fit
+
+    def killed(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise SystemExit
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penjing.steps.rbp.fit", killed)
+        with pytest.raises(SystemExit):
+            go("broken")
+    again = go("broken")
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
