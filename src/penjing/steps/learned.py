@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatch
 
+import numpy as np
 from torch import nn
 
+from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
 from penjing.core.types import Plan, Site
 from penjing.data.data import Data
 from penjing.data.divide import balance_of, pick
 from penjing.data.splits import Split
+from penjing.graph.blocks import removed
 from penjing.graph.gates import Gates
 from penjing.graph.graph import Graph
 from penjing.graph.proof import prove
 from penjing.rewrites.channels import channels
+from penjing.rewrites.layers import layers
+from penjing.rewrites.perform import perform
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.state import Run
 
@@ -39,6 +44,19 @@ def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequen
     return found
 
 
+def gated_blocks(
+    graph: Graph, ends: Collection[str], include: Sequence[str], exclude: Sequence[str]
+) -> list[Site]:
+    """Return the sites of blocks, of those in ``ends``, that match."""
+    return [
+        site
+        for site in layers().find(graph)
+        if site.name in ends
+        and any(fnmatch(site.name, p) for p in include)
+        and not any(fnmatch(site.name, p) for p in exclude)
+    ]
+
+
 def _has_gate(graph: Graph, site: Site) -> bool:
     try:
         Gates(graph, [site.name])
@@ -56,19 +74,41 @@ def some_epochs(data: Data, epochs: float, seed: int) -> tuple[Split, int]:
     return data.train.subset(pick(balance_of(data.train.labels, len(data.train)), count, seed, "some epochs")), times
 
 
-def cut_channels(model: nn.Module, graph: Graph, plan: Plan, run: Run) -> nn.Module:
-    """Return a copy of the traced network without the channels that a plan removes, proved, and write down both.
+def within(problem: Problem, alive: Mapping[str, int]) -> Plan:
+    """Return the plan that keeps the best ``alive`` units of each site, as far as the bounds allow.
+
+    What goes beyond that are the units of the least scores among all sites.
+
+    Raises: Infeasible when no plan keeps the bounds.
+    """
+    plan = problem.keep(alive)
+    if problem.fits(plan):
+        return plan
+    ranked = np.sort(np.concatenate([problem.scores[site.name] for site in problem.sites]))[::-1]
+
+    def counts(share: float) -> dict[str, int]:
+        edge = ranked[min(int(share * len(ranked)), len(ranked) - 1)]
+        above = {s.name: int((problem.scores[s.name] > edge).sum()) if share > 0 else 0 for s in problem.sites}
+        return {s.name: min(alive[s.name], s.allowed(above[s.name] + s.step / 2)) for s in problem.sites}
+
+    return problem.keep(problem.fit(counts))
+
+
+def cut_channels(
+    model: nn.Module, graph: Graph, plan: Plan, run: Run, rewrites: Sequence[str] = ("channels",)
+) -> nn.Module:
+    """Return a copy of the traced network without the channels and blocks a plan removes, proved; write down both.
 
     Raises: PlanError when the proof fails.
     """
-    file_widths(run, graph, plan, ["channels"])
-    smaller, kept = copy.deepcopy(model), plan.of_rewrite("channels")
-    if not kept:
+    file_widths(run, graph, plan, rewrites)
+    smaller = copy.deepcopy(model)
+    if not len(plan):
         return smaller
-    channels().apply(smaller, graph, kept)
-    certificate = prove(graph, model, smaller, kept)
+    perform(smaller, graph, plan, {"channels": channels(), "layers": layers()})
+    certificate = prove(graph, model, smaller, plan.of_rewrite("channels"), removed(graph, plan))
     if not certificate.ok:
-        names = ", ".join(kept)
+        names = ", ".join(entry.site for entry in plan)
         raise PlanError(
             f"The cut of {names} fails its proof; leave it out with exclude, and please report the network."
         )

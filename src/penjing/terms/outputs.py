@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,14 +45,7 @@ class outputs:  # noqa: N801 - the name a recipe writes
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
         """Return the weighted mean of relative squared distances; a scalar."""
-        theirs, own = answers(self._teacher(x)), answers(outputs)
-        if [t.shape for t in theirs] != [s.shape for s in own]:
-            shapes = [", ".join(str(list(t.shape)) for t in tensors) for tensors in (theirs, own)]
-            raise TrainError(f"outputs: the teacher returns {shapes[0]} and the model {shapes[1]}; both must be alike.")
-        loss = x.new_zeros((), dtype=own[0].float().dtype)
-        for s, t in zip(own, theirs, strict=True):
-            loss = loss + (s.float() - t.float()).square().sum() / t.float().square().sum().clamp(min=1e-12)
-        return self.weight * loss / len(own)
+        return self.weight * apart("outputs", answers(self._teacher(x)), answers(outputs))
 
     def after_step(self) -> None:
         """Do nothing."""
@@ -59,3 +53,17 @@ class outputs:  # noqa: N801 - the name a recipe writes
     def detach(self) -> None:
         """Give the teacher its modes and its device back and forget a lent one."""
         self._teacher.release()
+
+
+def apart(term: str, theirs: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
+    """Return the mean over the tensors of ``‖s - t‖² / ‖t‖²``, a scalar.
+
+    Raises: TrainError, naming the term, when the two have other shapes.
+    """
+    if [t.shape for t in theirs] != [s.shape for s in own]:
+        shapes = [", ".join(str(list(t.shape)) for t in tensors) for tensors in (theirs, own)]
+        raise TrainError(f"{term}: the teacher returns {shapes[0]} and the model {shapes[1]}; both must be alike.")
+    loss = own[0].new_zeros((), dtype=own[0].float().dtype)
+    for s, t in zip(own, theirs, strict=True):
+        loss = loss + (s.float() - t.float()).square().sum() / t.float().square().sum().clamp(min=1e-12)
+    return loss / len(own)

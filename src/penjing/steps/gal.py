@@ -1,0 +1,201 @@
+"""Generative adversarial learning: close channels and blocks by soft masks while the outputs stay the original's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penjing.allocators.problem import Problem
+from penjing.core.errors import PlanError
+from penjing.core.outputs import answers
+from penjing.core.random import derive
+from penjing.core.registry import build, register
+from penjing.core.types import Plan, Site
+from penjing.graph import branches
+from penjing.graph.gates import closed, fold
+from penjing.graph.graph import Graph
+from penjing.graph.trace import trace
+from penjing.steps.choose import at_step
+from penjing.steps.learned import cut_channels, gated_blocks, gated_sites, some_epochs, within
+from penjing.steps.price import Pricer, step_of
+from penjing.steps.state import Run, State
+from penjing.terms.adversary import Adversary
+from penjing.terms.masks import Masks
+from penjing.training.loop import fit
+from penjing.training.options import Options
+from penjing.training.recalibrate import recalibrate as recalibrate_norms
+
+TIGHT = 0.75
+"""After this share of the training masks keep the whole budget, so that weights learn with what is left."""
+
+STRUCTURES = ("channels", "blocks", "both")
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """What bears a mask: sites of channels and of blocks, and the modules that end the blocks' branches."""
+
+    graph: Graph
+    channels: Sequence[Site]
+    blocks: Sequence[Site]
+    ends: branches.Ends
+
+    @property
+    def sites(self) -> list[Site]:
+        """All of them."""
+        return [*self.channels, *self.blocks]
+
+
+@register("step")
+@dataclass(frozen=True)
+class gal:  # noqa: N801  (registered under its own name)
+    """Prune channels and residual blocks by soft masks: generative adversarial learning, which needs no labels.
+
+    Every channel, or every block's branch, or ``"both"`` (``structures``) is multiplied by a mask m ≥ 0 that begins
+    at 1. Weights learn for ``epochs`` epochs to return what the original returns, by ``data_weight`` times the squared
+    distance and by ``adversarial`` times the loss of passing for the original before a critic, which learns beside
+    them. Masks learn by FISTA with an L1 ``penalty``, one step at ``mask_lr`` for every ``every`` steps of the weights.
+    What ends at m = 0 goes, physically; the other masks are folded into weights, and batch norm is recalibrated on
+    ``images`` calibration pictures. Train afterwards. Further ``terms`` may join the loss.
+
+    Without a budget the penalty decides what goes. Under a budget, of whatever cost, it decides the order: the
+    smallest masks are closed as fast as a bound wants that falls from the whole network's cost to the budget over
+    three quarters of the training. The step keeps what it predicts; it measures no exported file.
+
+    Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
+    Paper: Lin, Ji, Yan, Zhang, Cao, Ye, Huang, Doermann, Towards Optimal Structured CNN Pruning via Generative
+    Adversarial Learning, CVPR 2019.
+    Differs: the distance is relative to the size of the outputs, so that penalties mean much the same for all
+    networks; masks begin at 1, where the released code draws them from a Gaussian, which closes half of them at once;
+    their gradient is the mean over the steps since the last, not that of the last batch; the L1 norm acts in the
+    proximal step alone. The paper has no budget.
+    """
+
+    epochs: float = 20.0
+    structures: Literal["channels", "blocks", "both"] = "both"
+    penalty: float = 1e-3
+    data_weight: float = 1.0
+    adversarial: float = 0.1
+    every: int = 10
+    lr: float = 1e-2
+    mask_lr: float = 0.1
+    critic_lr: float = 1e-2
+    batch: int = 128
+    images: int = 1024
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    budget: Mapping[str, Any] | str | None = None
+    terms: tuple[Any, ...] = ()
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        for name in ("epochs", "penalty", "data_weight", "lr", "mask_lr", "critic_lr"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise PlanError(f"gal: {name} must be a number above 0; got {value}.")
+        if not (math.isfinite(self.adversarial) and self.adversarial >= 0):
+            raise PlanError(f"gal: adversarial is a weight, 0 or more; got {self.adversarial}.")
+        if self.structures not in STRUCTURES:
+            raise PlanError(f"gal: structures is one of {', '.join(STRUCTURES)}; got {self.structures!r}.")
+        for name in ("every", "images", "batch"):
+            if getattr(self, name) < 1:
+                raise PlanError(f"gal: {name} must be 1 or more; got {getattr(self, name)}.")
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with the pruned network.
+
+        Raises: Infeasible when the budget cannot be met; PlanError when nothing may be cut.
+        """
+        data = state.data_for("gal")
+        with run.stage("gal") as said:
+            graph = trace(state.model, *state.example)
+            pricer = Pricer(graph, state, run, self.budget)
+            masked = self._masked(state, graph, pricer)
+            whole = {site.name: np.ones(site.size) for site in masked.sites}
+            problem = Problem("channels", masked.sites, whole, pricer.bounds, pricer, run.seed, shown=pricer.shown,
+                              held_back=pricer.held_back)  # fmt: skip
+            least = problem.keep({site.name: site.fewest for site in masked.sites})
+            if not problem.fits(least):
+                problem.refuse(least)
+            split, times = some_epochs(data, self.epochs, derive(run.seed, "gal"))
+            recipe = Options(
+                epochs=times, lr=self.lr, batch=self.batch, weight_decay=2e-4, precision=self.precision
+            )
+            masks = Masks(
+                graph, {site.name: site.size for site in masked.channels}, masked.ends, self.mask_lr, self.penalty,
+                self.every, recipe.steps(len(split)) * times,
+                (lambda masks, done: _closed(problem, masks, done)) if problem.bounds else None,
+            )  # fmt: skip
+            adversary = Adversary(_classes(state), self.data_weight, self.adversarial, self.critic_lr)
+            model = state.copy_model()
+            fit(
+                model, split, None, recipe,
+                terms=[masks, adversary, *(build("term", term) for term in self.terms)],
+                seed=derive(run.seed, "gal/train"), teacher=state.original, checkpoint=run.checkpoint(),
+            )  # fmt: skip
+            learned = masks.learned()
+            scored = _scored(problem, learned)
+            plan = within(scored, _alive(scored))
+            fold(model, graph, {site.name: learned[site.name] for site in masked.channels})
+            branches.fold(model, masked.ends, learned)
+            smaller = cut_channels(model, graph, plan, run, ["channels", "layers"] if masked.blocks else ["channels"])
+            recalibrate_norms(smaller, data.calibration(self.images, run.seed, size=128))
+            zero = sum(int((mask == 0).sum()) for mask in learned.values())
+            total = sum(mask.numel() for mask in learned.values())
+            run.note("gal", {"masks": total, "closed": zero, "sites": len(masked.sites), "cut": len(plan)})
+            said.append(f"{zero} of {total} masks closed; {len(plan)} of {len(masked.sites)} sites cut")
+        return state.with_model(smaller, *([plan] if len(plan) else []))
+
+    def _masked(self, state: State, graph: Graph, pricer: Pricer) -> Masked:
+        """Return what bears a mask.
+
+        Raises: PlanError when nothing may.
+        """
+        channels, blocks = [], []
+        if self.structures != "blocks":
+            found = gated_sites("gal", graph, self.include, self.exclude)
+            channels = at_step(found, step_of(None, ["channels"], pricer))
+        ends = branches.ends_of(state.model, graph) if self.structures != "channels" else {}
+        blocks = gated_blocks(graph, ends, self.include, self.exclude)
+        if not channels and not blocks:
+            raise PlanError(
+                "gal: no residual block that may be left out ends in a normalisation or layer of its own and matches "
+                "include; take structures channels, and see penjing inspect."
+            )
+        return Masked(graph, channels, blocks, {site.name: ends[site.name] for site in blocks})
+
+
+def _closed(problem: Problem, masks: Mapping[str, Tensor], done: float) -> dict[str, Tensor]:
+    """Return the masks of which the smallest are closed, as many as a budget wants that tightens as training goes."""
+    whole = problem.price(Plan())
+    left = max(0.0, 1 - done / TIGHT)
+    bounds = [replace(b, limit=b.limit + left * max(0.0, whole[b.cost] - b.limit)) for b in problem.bounds]
+    scored = replace(_scored(problem, masks), bounds=bounds)
+    kept = {entry.site: entry.kept for entry in within(scored, _alive(scored))}
+    return {name: mask * closed(len(mask), kept[name]) if name in kept else mask for name, mask in masks.items()}
+
+
+def _scored(problem: Problem, masks: Mapping[str, Tensor]) -> Problem:
+    scores = {site.name: masks[site.name].double().numpy() for site in problem.sites}
+    return replace(problem, scores=scores, _orders={}, _entries={})
+
+
+def _alive(problem: Problem) -> dict[str, int]:
+    """Return how many units of each site are not closed, in its step."""
+    return {s.name: s.allowed(int((problem.scores[s.name] > 0).sum()) + (s.step - 1)) for s in problem.sites}
+
+
+def _classes(state: State) -> int:
+    args, kwargs = state.example
+    with torch.no_grad():
+        return answers(state.original(*args, **kwargs))[0].shape[1]
