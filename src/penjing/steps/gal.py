@@ -22,7 +22,7 @@ from penjing.graph.gates import closed, fold
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
-from penjing.steps.learned import cut_channels, gated_blocks, gated_sites, some_epochs, within
+from penjing.steps.learned import cut_channels, gated_blocks, gated_sites, rescored, some_epochs, tightened, within
 from penjing.steps.price import Pricer, step_of
 from penjing.steps.state import Run, State
 from penjing.terms.adversary import Adversary
@@ -30,9 +30,6 @@ from penjing.terms.masks import Masks
 from penjing.training.loop import fit
 from penjing.training.options import Options
 from penjing.training.recalibrate import recalibrate as recalibrate_norms
-
-TIGHT = 0.75
-"""After this share of the training masks keep the whole budget, so that weights learn with what is left."""
 
 STRUCTURES = ("channels", "blocks", "both")
 
@@ -128,9 +125,7 @@ class gal:  # noqa: N801  (registered under its own name)
             if not problem.fits(least):
                 problem.refuse(least)
             split, times = some_epochs(data, self.epochs, derive(run.seed, "gal"))
-            recipe = Options(
-                epochs=times, lr=self.lr, batch=self.batch, weight_decay=2e-4, precision=self.precision
-            )
+            recipe = Options(epochs=times, lr=self.lr, batch=self.batch, weight_decay=2e-4, precision=self.precision)
             masks = Masks(
                 graph, {site.name: site.size for site in masked.channels}, masked.ends, self.mask_lr, self.penalty,
                 self.every, recipe.steps(len(split)) * times,
@@ -144,8 +139,7 @@ class gal:  # noqa: N801  (registered under its own name)
                 seed=derive(run.seed, "gal/train"), teacher=state.original, checkpoint=run.checkpoint(),
             )  # fmt: skip
             learned = masks.learned()
-            scored = _scored(problem, learned)
-            plan = within(scored, _alive(scored))
+            plan = within(_scored(problem, learned))
             fold(model, graph, {site.name: learned[site.name] for site in masked.channels})
             branches.fold(model, masked.ends, learned)
             smaller = cut_channels(model, graph, plan, run, ["channels", "layers"] if masked.blocks else ["channels"])
@@ -176,23 +170,13 @@ class gal:  # noqa: N801  (registered under its own name)
 
 
 def _closed(problem: Problem, masks: Mapping[str, Tensor], done: float) -> dict[str, Tensor]:
-    """Return the masks of which the smallest are closed, as many as a budget wants that tightens as training goes."""
-    whole = problem.price(Plan())
-    left = max(0.0, 1 - done / TIGHT)
-    bounds = [replace(b, limit=b.limit + left * max(0.0, whole[b.cost] - b.limit)) for b in problem.bounds]
-    scored = replace(_scored(problem, masks), bounds=bounds)
-    kept = {entry.site: entry.kept for entry in within(scored, _alive(scored))}
+    """Return the masks with the smallest closed, as the budget wants it by now."""
+    kept = {entry.site: entry.kept for entry in within(tightened(_scored(problem, masks), done))}
     return {name: mask * closed(len(mask), kept[name]) if name in kept else mask for name, mask in masks.items()}
 
 
 def _scored(problem: Problem, masks: Mapping[str, Tensor]) -> Problem:
-    scores = {site.name: masks[site.name].double().numpy() for site in problem.sites}
-    return replace(problem, scores=scores, _orders={}, _entries={})
-
-
-def _alive(problem: Problem) -> dict[str, int]:
-    """Return how many units of each site are not closed, in its step."""
-    return {s.name: s.allowed(int((problem.scores[s.name] > 0).sum()) + (s.step - 1)) for s in problem.sites}
+    return rescored(problem, {site.name: masks[site.name].double().numpy() for site in problem.sites})
 
 
 def _classes(state: State) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
-from penjing.core.types import Plan, Site
+from penjing.core.types import Floats, Plan, Site
 from penjing.data.data import Data
 from penjing.data.divide import balance_of, pick
 from penjing.data.splits import Split
@@ -25,6 +26,10 @@ from penjing.rewrites.layers import layers
 from penjing.rewrites.perform import perform
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.state import Run
+
+
+TIGHT = 0.75
+"""After this share of a training the whole budget is kept, so that weights learn with what is left."""
 
 
 def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
@@ -44,9 +49,7 @@ def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequen
     return found
 
 
-def gated_blocks(
-    graph: Graph, ends: Collection[str], include: Sequence[str], exclude: Sequence[str]
-) -> list[Site]:
+def gated_blocks(graph: Graph, ends: Collection[str], include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
     """Return the sites of blocks, of those in ``ends``, that match."""
     return [
         site
@@ -74,15 +77,29 @@ def some_epochs(data: Data, epochs: float, seed: int) -> tuple[Split, int]:
     return data.train.subset(pick(balance_of(data.train.labels, len(data.train)), count, seed, "some epochs")), times
 
 
-def within(problem: Problem, alive: Mapping[str, int]) -> Plan:
-    """Return the plan that keeps the best ``alive`` units of each site, as far as the bounds allow.
+def rescored(problem: Problem, scores: Mapping[str, Floats]) -> Problem:
+    """Return the problem with other scores, of which zero is a unit that is gone."""
+    return replace(problem, scores=scores, _orders={}, _entries={})
+
+
+def tightened(problem: Problem, done: float) -> Problem:
+    """Return the problem with bounds that fall from the whole network's costs to what they are, with the share done."""
+    whole = problem.price(Plan())
+    left = max(0.0, 1 - done / TIGHT)
+    bounds = [replace(b, limit=b.limit + left * max(0.0, whole[b.cost] - b.limit)) for b in problem.bounds]
+    return replace(problem, bounds=bounds)
+
+
+def within(problem: Problem) -> Plan:
+    """Return the plan that keeps the units whose score is not zero, as far as the bounds allow.
 
     What goes beyond that are the units of the least scores among all sites.
 
     Raises: Infeasible when no plan keeps the bounds.
     """
+    alive = {s.name: s.allowed(int((problem.scores[s.name] > 0).sum()) + s.step - 1) for s in problem.sites}
     plan = problem.keep(alive)
-    if problem.fits(plan):
+    if not problem.sites or problem.fits(plan):
         return plan
     ranked = np.sort(np.concatenate([problem.scores[site.name] for site in problem.sites]))[::-1]
 
