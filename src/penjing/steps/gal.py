@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from penjing.allocators.problem import Problem
+from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.outputs import answers
 from penjing.core.random import derive
 from penjing.core.registry import build, register
-from penjing.core.types import Plan, Site
+from penjing.core.types import Site
 from penjing.graph import branches
 from penjing.graph.gates import closed, fold
 from penjing.graph.graph import Graph
@@ -62,8 +63,9 @@ class gal:  # noqa: N801  (registered under its own name)
     ``images`` calibration pictures. Train afterwards. Further ``terms`` may join the loss.
 
     Without a budget the penalty decides what goes. Under a budget, of whatever cost, it decides the order: the
-    smallest masks are closed as fast as a bound wants that falls from the whole network's cost to the budget over
-    three quarters of the training. The step keeps what it predicts; it measures no exported file.
+    smallest masks are closed as fast as a bound wants that falls from the whole network's cost to the budget in the
+    middle half of the training. The order means something where the penalty is large enough for the mask of a unit
+    that nobody needs to fall well below 1. The step keeps what it predicts; it measures no exported file.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
     Paper: Lin, Ji, Yan, Zhang, Cao, Ye, Huang, Doermann, Towards Optimal Structured CNN Pruning via Generative
@@ -76,12 +78,12 @@ class gal:  # noqa: N801  (registered under its own name)
 
     epochs: float = 20.0
     structures: Literal["channels", "blocks", "both"] = "both"
-    penalty: float = 1e-3
+    penalty: float = 0.03
     data_weight: float = 1.0
     adversarial: float = 0.1
-    every: int = 10
+    every: int = 2
     lr: float = 1e-2
-    mask_lr: float = 0.1
+    mask_lr: float = 0.5
     critic_lr: float = 1e-2
     batch: int = 128
     images: int = 1024
@@ -142,6 +144,11 @@ class gal:  # noqa: N801  (registered under its own name)
             plan = within(_scored(problem, learned))
             fold(model, graph, {site.name: learned[site.name] for site in masked.channels})
             branches.fold(model, masked.ends, learned)
+            for site in masked.channels:
+                if not bool(learned[site.name].any()):
+                    what = f"All masks of {site.name} closed, so that nothing passes it; lower penalty."
+                    run.note("remarks", what)
+                    console.remark(f"gal: {what}")
             smaller = cut_channels(model, graph, plan, run, ["channels", "layers"] if masked.blocks else ["channels"])
             recalibrate_norms(smaller, data.calibration(self.images, run.seed, size=128))
             zero = sum(int((mask == 0).sum()) for mask in learned.values())

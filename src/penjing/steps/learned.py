@@ -27,9 +27,9 @@ from penjing.rewrites.perform import perform
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.state import Run
 
-
-TIGHT = 0.75
-"""After this share of a training the whole budget is kept, so that weights learn with what is left."""
+LOOSE, TIGHT = 0.25, 0.75
+"""Between these shares of a training a budget tightens: before, what is learned has no order yet; afterwards weights
+learn with what is left."""
 
 
 def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
@@ -85,7 +85,7 @@ def rescored(problem: Problem, scores: Mapping[str, Floats]) -> Problem:
 def tightened(problem: Problem, done: float) -> Problem:
     """Return the problem with bounds that fall from the whole network's costs to what they are, with the share done."""
     whole = problem.price(Plan())
-    left = max(0.0, 1 - done / TIGHT)
+    left = min(max((TIGHT - done) / (TIGHT - LOOSE), 0.0), 1.0)
     bounds = [replace(b, limit=b.limit + left * max(0.0, whole[b.cost] - b.limit)) for b in problem.bounds]
     return replace(problem, bounds=bounds)
 

@@ -51,7 +51,7 @@ class ssl:  # noqa: N801  (registered under its own name)
     Without a budget the penalty decides what goes; a group moves by ``penalty`` times the sum of the learning rates,
     which is about half of ``lr`` times the number of steps. Under a budget, of whatever cost, it decides the order:
     units that have lost most of their size become zero as fast as a bound wants that falls from the whole network's
-    cost to the budget over three quarters of the training. The step keeps what it predicts; it measures no exported
+    cost to the budget in the middle half of the training. The step keeps what it predicts; it measures no exported
     file.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.

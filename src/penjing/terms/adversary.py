@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class Adversary:
         self._teacher.hire(None, model)
         sizes = (self.classes, *WIDTHS)
         layers: list[nn.Module] = []
-        for read, written in zip(sizes, sizes[1:], strict=False):
+        for read, written in pairwise(sizes):
             layers += [nn.Linear(read, written), nn.ReLU()]
         self._critic = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
         return list(self._critic.parameters())

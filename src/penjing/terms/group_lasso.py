@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from penjing.graph.groups import Groups, Tensors
 
-
 PACES = 50
 """How often in a training ``pace`` is called."""
 

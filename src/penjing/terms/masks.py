@@ -75,7 +75,7 @@ class Masks:
     @torch.no_grad()
     def after_step(self) -> None:
         """Read the masks where they have moved, and close what is to go by now."""
-        self._step += 1
+        self._step.add_(1)
         if int(self._step) % self.every:
             return
         for name, parameter in self._at.items():
