@@ -23,7 +23,16 @@ from penjing.graph.gates import closed, fold
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
-from penjing.steps.learned import cut_channels, gated_blocks, gated_sites, rescored, some_epochs, tightened, within
+from penjing.steps.learned import (
+    cut_channels,
+    gated_blocks,
+    gated_sites,
+    rescored,
+    some_epochs,
+    tightened,
+    together,
+    within,
+)
 from penjing.steps.price import Pricer, step_of
 from penjing.steps.state import Run, State
 from penjing.terms.adversary import Adversary
@@ -46,8 +55,8 @@ class Masked:
 
     @property
     def sites(self) -> list[Site]:
-        """All of them."""
-        return [*self.channels, *self.blocks]
+        """All of them, for one plan."""
+        return together(self.graph, self.channels, self.blocks)
 
 
 @register("step")
@@ -120,10 +129,11 @@ class gal:  # noqa: N801  (registered under its own name)
             graph = trace(state.model, *state.example)
             pricer = Pricer(graph, state, run, self.budget)
             masked = self._masked(state, graph, pricer)
-            whole = {site.name: np.ones(site.size) for site in masked.sites}
-            problem = Problem("channels", masked.sites, whole, pricer.bounds, pricer, run.seed, shown=pricer.shown,
+            sites = masked.sites
+            whole = {site.name: np.ones(site.size) for site in sites}
+            problem = Problem("channels", sites, whole, pricer.bounds, pricer, run.seed, shown=pricer.shown,
                               held_back=pricer.held_back)  # fmt: skip
-            least = problem.keep({site.name: site.fewest for site in masked.sites})
+            least = problem.keep({site.name: site.fewest for site in sites})
             if not problem.fits(least):
                 problem.refuse(least)
             split, times = some_epochs(data, self.epochs, derive(run.seed, "gal"))
@@ -153,8 +163,8 @@ class gal:  # noqa: N801  (registered under its own name)
             recalibrate_norms(smaller, data.calibration(self.images, run.seed, size=128))
             zero = sum(int((mask == 0).sum()) for mask in learned.values())
             total = sum(mask.numel() for mask in learned.values())
-            run.note("gal", {"masks": total, "closed": zero, "sites": len(masked.sites), "cut": len(plan)})
-            said.append(f"{zero} of {total} masks closed; {len(plan)} of {len(masked.sites)} sites cut")
+            run.note("gal", {"masks": total, "closed": zero, "sites": len(sites), "cut": len(plan)})
+            said.append(f"{zero} of {total} masks closed; {len(plan)} of {len(sites)} sites cut")
         return state.with_model(smaller, *([plan] if len(plan) else []))
 
     def _masked(self, state: State, graph: Graph, pricer: Pricer) -> Masked:

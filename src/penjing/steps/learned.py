@@ -23,6 +23,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.proof import prove
 from penjing.rewrites.channels import channels
 from penjing.rewrites.layers import layers
+from penjing.rewrites.nested import nested
 from penjing.rewrites.perform import perform
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.state import Run
@@ -75,6 +76,12 @@ def some_epochs(data: Data, epochs: float, seed: int) -> tuple[Split, int]:
     if count >= len(data.train):
         return data.train, times
     return data.train.subset(pick(balance_of(data.train.labels, len(data.train)), count, seed, "some epochs")), times
+
+
+def together(graph: Graph, sites: Sequence[Site], blocks: Sequence[Site]) -> list[Site]:
+    """Return sites of channels and of blocks for one plan: what lies within a block goes with it."""
+    every = [*(replace(site, rewrite="channels") for site in sites), *blocks]
+    return nested(graph, every, {"channels": channels(), "layers": layers()})
 
 
 def rescored(problem: Problem, scores: Mapping[str, Floats]) -> Problem:

@@ -22,7 +22,16 @@ from penjing.graph.trace import trace
 from penjing.rewrites.weights import weights
 from penjing.steps.choose import at_step
 from penjing.steps.filed import file_widths
-from penjing.steps.learned import cut_channels, gated_blocks, gated_sites, rescored, some_epochs, tightened, within
+from penjing.steps.learned import (
+    cut_channels,
+    gated_blocks,
+    gated_sites,
+    rescored,
+    some_epochs,
+    tightened,
+    together,
+    within,
+)
 from penjing.steps.price import Pricer, step_of
 from penjing.steps.state import Run, State
 from penjing.terms.group_lasso import GroupLasso
@@ -152,7 +161,7 @@ class ssl:  # noqa: N801  (registered under its own name)
             raise PlanError(f"ssl: the network has none of {', '.join(self.groups)}; see penjing inspect.")
         if pricer.bounds and not (sites or blocks):
             raise PlanError("ssl: a budget needs filters, channels or depth among groups; shapes removes nothing.")
-        return groups, [*sites, *blocks]
+        return groups, together(graph, sites, blocks)
 
     def _sparse(self, model: nn.Module, state: State, run: Run) -> Plan:
         """Return, and write down, where columns of kernels are zero, so that training holds them."""
