@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.graph.groups import Groups, Tensors
-
-PACES = 50
-"""How often in a training ``pace`` is called."""
+from penjing.terms.masks import PACES
 
 
 @dataclass(eq=False)

@@ -20,12 +20,16 @@ Pace: TypeAlias = Callable[[Mapping[str, Tensor], float], Mapping[str, Tensor]]
 """
 
 
+PACES = 50
+"""About how often in a training a pace is asked: it may price many plans."""
+
+
 @dataclass(eq=False)
 class Masks:
     """Multiply every unit of the ``sites`` (sizes by name) and the branches of every block by a factor m ≥ 0.
 
     All factors begin at 1 and are learned by FISTA with an L1 ``penalty``, one step every ``every`` of the ``steps``
-    optimiser steps; the rate falls to a tenth twice. After each of them ``pace`` may close more. No label is looked at
+    optimiser steps; the rate falls to a tenth twice. Now and then ``pace`` may close more. No label is looked at
     (``task_weight`` 0).
 
     Shapes: masks [units] a site, [1] a block.
@@ -80,7 +84,7 @@ class Masks:
             return
         for name, parameter in self._at.items():
             self._mask[name].copy_(self._fista.point(parameter))
-        if self.pace is not None:
+        if self.pace is not None and int(self._step) // self.every % max(1, self.steps // self.every // PACES) == 0:
             for name, mask in self.pace(self.learned(), int(self._step) / max(self.steps, 1)).items():
                 self._mask[name].copy_(mask)
                 self._fista.close(self._at[name], self._mask[name] == 0)
