@@ -12,10 +12,11 @@ import pytest
 
 from penjing.allocators.driver import Driver
 from penjing.allocators.n2n import MULTIPLIERS, Judge, economy, n2n, punished, softness
+from penjing.allocators.policy import Policy
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
 from penjing.core.journal import Journal
-from penjing.core.types import Bound, Plan, Site, Trial
+from penjing.core.types import Bound, Floats, Plan, Site, Trial
 from penjing.workers import Here
 
 from .searching import bowl, counts_of, played, problem
@@ -82,6 +83,22 @@ def test_of_channels_and_blocks_blocks_go_first_and_what_is_gone_stays_gone() ->
     later = {tuple(counts[3:].tolist()) for batch in batches[21:] for counts in batch}
     assert len(later) == 1 and {tuple(chosen[3:].tolist())} == later
     assert asked.fits(asked.keep({s.name: int(n) for s, n in zip(asked.sites, chosen, strict=True)}))
+
+
+def test_what_lies_within_a_block_that_goes_is_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided: list[int] = []
+
+    class Counting(Policy):
+        def __init__(self, features: Floats, *args: Any, **options: Any) -> None:
+            decided.append(len(features))
+            super().__init__(features, *args, **options)
+
+    monkeypatch.setattr("penjing.allocators.n2n.Policy", Counting)
+    asked = blocky(0.45)
+    asked = replace(asked, sites=[replace(s, within="b0") if s.name == "s1" else s for s in asked.sites])
+    loss = lambda counts: 10.0 + 30.0 * float(counts[3] > 0)  # noqa: E731  (the outer block is the one to lose)
+    chosen, _, __ = played(n2n(updates=20), asked, loss)
+    assert chosen[3] == 0 and decided == [4, 2]
 
 
 def test_blocks_alone_are_removed_until_the_bound_holds() -> None:

@@ -89,7 +89,8 @@ class n2n:  # noqa: N801  (registered under its own name)
         if blocks:
             can_fit = problem.fits(problem.keep({site.name: site.fewest for site in wide}))
             best = yield from self._stage(problem, judge, blocks, (0.0, 1.0), wide, replace(best, fits=can_fit))
-        if wide:
+        taken = problem.taken(best.counts)
+        if wide := [site for site in wide if site.name not in taken]:
             start = replace(best, fits=problem.fits(problem.keep(best.counts)))
             best = yield from self._stage(problem, judge, wide, MULTIPLIERS, [], start)
         plan = problem.keep(best.counts)
