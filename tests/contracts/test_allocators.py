@@ -20,7 +20,7 @@ MANY = [4 + i % 7 for i in range(200)]
 
 SHORT = {
     "trials": 3, "sources": 2, "cycles": 1, "population": 3, "iterations": 1, "parents": 2, "mutations": 1,
-    "crossovers": 1,
+    "crossovers": 1, "updates": 2,
 }  # fmt: skip
 """Options that make a search short, of those it has."""
 
