@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from penjing.training.least_squares import damped, solve
-from penjing.training.surgeon import Pattern, choose, greedy, sweep
+from penjing.training.surgeon import Pattern, choose, removal
 
 
 def problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -37,9 +37,9 @@ def error(w: Tensor, hessian: Tensor, mask: Tensor) -> float:
 
 def test_each_removal_costs_what_least_squares_says_and_is_the_cheapest() -> None:
     w, hessian = problem(1, 6)
-    removal = greedy(w, hessian)
+    found = removal(w, hessian)
     stays, before = torch.ones(6, dtype=torch.bool), 0.0
-    for q, loss in zip(removal.columns[0].tolist(), removal.losses[0].tolist(), strict=True):
+    for q, loss in zip(found.columns[0].tolist(), found.losses[0].tolist(), strict=True):
         costs = {}
         for other in stays.nonzero()[:, 0].tolist():
             without = stays.clone()
@@ -110,10 +110,3 @@ def test_of_every_four_along_the_channels_two_stay(exact: int) -> None:
 def test_the_pattern_knows_which_layers_it_suits() -> None:
     assert Pattern(2, 4, kernel=9).suits(8 * 9)
     assert not Pattern(2, 4, kernel=9).suits(3 * 9)
-
-
-def test_a_sweep_of_one_column_at_a_time_equals_brute_force_compensation() -> None:
-    """Once the first column is gone, the others are what least squares makes of them."""
-    w, hessian = problem(2, 6)
-    stays = sweep(w * torch.tensor([0.0, 1, 1, 1, 1, 1]).double(), hessian, torch.ones(2).double(), 2)
-    assert stays[:, 0].tolist() == [False, False] and stays[:, 1:].all()

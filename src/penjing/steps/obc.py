@@ -33,16 +33,15 @@ class obc:  # noqa: N801  (registered under its own name)
     layer itself: those go whose loss, once the others are refitted, moves least what it writes, on what it reads behind
     the layers thinned before it, away from what the original has there. The rest is then fitted in least squares as by
     ``reconstruct``, batch norm included; ``ridge`` holds it to the weights there were, as a share of the mean power of
-    what a layer reads. Filters of up to ``exact`` weights are thinned one weight after the other, larger ones in one
-    sweep over the columns, which is faster and a little worse. ``pattern``, such as ``"2:4"``, lets two of every four
+    what a layer reads. Of filters of up to ``exact`` weights one goes at a time, of larger ones one in 64
+    at a time. ``pattern``, such as ``"2:4"``, lets two of every four
     weights along the input channels stay in all layers whose channels it divides, instead of what the budget says.
 
     A layer that cannot be refitted (a transposed convolution, a weight that serves twice) loses what the criterion
     says. Shapes do not change: report sparse weights.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
-    Paper: Frantar, Singh, Alistarh, Optimal Brain Compression, NeurIPS 2022; of large layers Frantar, Alistarh,
-    SparseGPT, ICML 2023.
+    Paper: Frantar, Singh, Alistarh, Optimal Brain Compression, NeurIPS 2022.
     Differs: targets are the original's, also behind thinned layers, and weights start from the best dense fit to them;
     sums of a residual are fitted, not the branch alone; kept weights are solved for at once, which is where the papers'
     updates end. Neurons are weighed by the batch norm behind them.

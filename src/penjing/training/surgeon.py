@@ -17,8 +17,8 @@ from torch import Tensor
 from penjing.core.types import Layer
 from penjing.training.patches import by_group
 
-BLOCK = 128
-"""So many columns choose their zeros together in a sweep."""
+ROUNDS = 64
+"""In so many rounds the weights of a large filter go."""
 
 AT_ONCE = 1 << 24
 """Elements of inverses held at once, float64."""
@@ -43,6 +43,13 @@ class Pattern:
         """
         return torch.arange(columns).view(-1, self.of, self.kernel).mT.reshape(-1)
 
+    def spare(self, cost: Tensor, gone: Tensor) -> Tensor:
+        """Return which columns, in this order, may still go: of each row the cheapest, as many as it has to give up."""
+        rows = cost.unflatten(1, (-1, self.of))
+        left = self.of - self.stay - gone.unflatten(1, (-1, self.of)).sum(2, keepdim=True)
+        spare: Tensor = rows.argsort(dim=2, stable=True).argsort(dim=2) < left
+        return spare.flatten(1)
+
     def suits(self, columns: int) -> bool:
         """Tell whether the input channels divide into rows."""
         return columns % (self.of * self.kernel) == 0
@@ -56,71 +63,46 @@ class Removal:
     losses: Tensor
 
 
-def greedy(weights: Tensor, hessian: Tensor, pattern: Pattern | None = None) -> Removal:
-    """Remove, row by row, the weight that costs least, adapt the others, and again, until none may go.
+def removal(weights: Tensor, hessian: Tensor, together: int = 1, pattern: Pattern | None = None) -> Removal:
+    """Remove, row by row, the weights that cost least, ``together`` at a time, adapt the others, and again.
 
+    Losses are those of one weight after the other in any case; only what is cheapest is looked up anew less often.
     With a ``pattern`` the columns must be in its order, and its rows give up no more than they must.
 
     Shapes: ``weights`` [rows, columns], ``hessian`` [columns, columns].
-    Paper: Frantar, Singh, Alistarh, Optimal Brain Compression, NeurIPS 2022, eq. 2 and algorithm 1; for half their H.
+    Paper: Frantar, Singh, Alistarh, Optimal Brain Compression, NeurIPS 2022, algorithm 1 and, for several weights,
+    appendix A; with H / 2 for their H.
     """
     columns = weights.shape[1]
     inverse = torch.linalg.inv(hessian.double())
     parts = weights.double().split(max(1, AT_ONCE // columns**2))
-    found = [_greedy(part.clone(), inverse.expand(len(part), -1, -1).clone(), pattern) for part in parts]
+    found = [_removal(part.clone(), inverse.repeat(len(part), 1, 1), together, pattern) for part in parts]
     return Removal(torch.cat([f.columns for f in found]), torch.cat([f.losses for f in found]))
 
 
-def _greedy(w: Tensor, inverse: Tensor, pattern: Pattern | None) -> Removal:
+def _removal(w: Tensor, inverse: Tensor, together: int, pattern: Pattern | None) -> Removal:
     rows, columns = w.shape
-    every = torch.arange(rows, device=w.device)
-    barred = torch.zeros_like(w, dtype=torch.bool)
-    steps = columns if pattern is None else columns // pattern.of * (pattern.of - pattern.stay)
-    order, losses = torch.zeros(rows, steps, dtype=torch.int64, device=w.device), w.new_zeros(rows, steps)
-    gone = torch.zeros_like(barred)
-    for step in range(steps):
-        cost = w.square() / inverse.diagonal(dim1=1, dim2=2)
-        least, q = cost.masked_fill(barred, torch.inf).min(1)
-        order[:, step], losses[:, step] = q, least
-        column = inverse[every, :, q]
-        pivot = column[every, q]
-        w -= column * (w[every, q] / pivot)[:, None]
-        inverse.baddbmm_(column[:, :, None], (column / -pivot[:, None])[:, None, :])
-        inverse[every, q], inverse[every, :, q] = 0.0, 0.0
-        inverse[every, q, q], w[every, q] = 1.0, 0.0
-        gone[every, q] = barred[every, q] = True
+    every = torch.arange(rows, device=w.device)[:, None]
+    gone = torch.zeros_like(w, dtype=torch.bool)
+    total = columns if pattern is None else columns // pattern.of * (pattern.of - pattern.stay)
+    order, losses = [], []
+    for start in range(0, total, together):
+        cost = (w.square() / inverse.diagonal(dim1=1, dim2=2)).masked_fill(gone, torch.inf)
         if pattern is not None:
-            full = gone.view(rows, -1, pattern.of).sum(2) >= pattern.of - pattern.stay
-            barred |= full.repeat_interleave(pattern.of, 1)
-    return Removal(order, losses)
-
-
-def sweep(weights: Tensor, hessian: Tensor, worth: Tensor, remove: int, pattern: Pattern | None = None) -> Tensor:
-    """Choose zeros column by column, each block of columns its share, adapting the columns that come after.
-
-    Shapes: ``weights`` [rows, columns], ``worth`` [rows] weighs the rows' errors; returns a mask of what stays.
-    Paper: Frantar, Alistarh, SparseGPT, ICML 2023, algorithm 1.
-    """
-    w, columns = weights.double().clone(), weights.shape[1]
-    factor = torch.linalg.cholesky(torch.linalg.inv(hessian.double()), upper=True)
-    pivots = factor.diagonal()
-    stays = torch.ones_like(w, dtype=torch.bool)
-    width = BLOCK if pattern is None else pattern.of
-    for start in range(0, columns, width):
-        block = slice(start, min(start + width, columns))
-        cost = w[:, block].square() / pivots[block].square()
-        if pattern is None:
-            count = round(remove * block.stop / columns) - round(remove * start / columns)
-            flat = (cost * worth[:, None]).flatten()
-            gone = torch.zeros_like(flat, dtype=torch.bool)
-            gone[flat.argsort(stable=True)[:count]] = True
-            stays[:, block] = ~gone.view_as(cost)
-        else:
-            stays[:, block].scatter_(1, cost.argsort(dim=1, stable=True)[:, : pattern.of - pattern.stay], False)
-        for j in range(block.start, block.stop):
-            lost = torch.where(stays[:, j], 0.0, w[:, j]) / factor[j, j]
-            w[:, j:] -= lost[:, None] * factor[j, j:]
-    return stays
+            cost = cost.masked_fill(~pattern.spare(cost, gone), torch.inf)
+        q = cost.topk(min(together, total - start), largest=False).indices
+        among = inverse.gather(2, q[:, None].expand(-1, columns, -1))
+        factor = torch.linalg.cholesky(among.gather(1, q[:, :, None].expand(-1, -1, q.shape[1])))
+        change = torch.linalg.solve_triangular(factor, w[every, q][:, :, None], upper=False)
+        half = torch.linalg.solve_triangular(factor, among.mT, upper=False)
+        w -= (half.mT @ change)[:, :, 0]
+        inverse.baddbmm_(half.mT, half, alpha=-1)
+        for_all = every.expand_as(q)
+        inverse[for_all, q], inverse[for_all, :, q] = 0.0, 0.0
+        inverse[for_all, q, q], w[for_all, q], gone[for_all, q] = 1.0, 0.0, True
+        order.append(q)
+        losses.append(change[:, :, 0].square())
+    return Removal(torch.cat(order, 1), torch.cat(losses, 1))
 
 
 def choose(
@@ -128,24 +110,19 @@ def choose(
 ) -> Tensor:
     """Return a mask of the ``keep`` weights of a layer that stay, those of all neurons weighed against each other.
 
-    Neurons that read up to ``exact`` values are thinned greedily, others in one sweep in which each group has its
-    share. With a ``pattern`` that says how many stay.
+    Of neurons that read up to ``exact`` values one weight goes at a time, of others one in ``ROUNDS``. With a
+    ``pattern`` that says how many stay.
 
     Shapes: ``weights`` and result [groups, columns, neurons], ``hessian`` [groups, columns, columns], ``worth``
     [groups, neurons].
     """
-    groups, columns, _ = weights.shape
-    remove = weights.numel() - keep
+    columns = weights.shape[1]
     order = torch.arange(columns) if pattern is None else pattern.order(columns)
     order = order.to(weights.device)
-    rows, moments = weights.mT[:, :, order], hessian[:, order][:, :, order]
-    if columns > exact:
-        shares = [round(remove * (g + 1) / groups) - round(remove * g / groups) for g in range(groups)]
-        parts = [sweep(rows[g], moments[g], worth[g], shares[g], pattern) for g in range(groups)]
-        stays = torch.stack(parts)
-    else:
-        removals = [greedy(rows[g], moments[g], pattern) for g in range(groups)]
-        stays = _cheapest(removals, worth, remove if pattern is None else None, columns)
+    together = 1 if columns <= exact else math.ceil(columns / ROUNDS)
+    groups = zip(weights.mT[:, :, order], hessian[:, order][:, :, order], strict=True)
+    removals = [removal(rows, moments, together, pattern) for rows, moments in groups]
+    stays = _cheapest(removals, worth, weights.numel() - keep if pattern is None else None, columns)
     result = torch.empty_like(stays)
     result[:, :, order] = stays
     return result.mT
@@ -156,12 +133,12 @@ def _cheapest(removals: list[Removal], worth: Tensor, count: int | None, columns
 
     A row's removals go in its own order, so that a cheap one behind a dear one costs as much as that.
     """
-    losses = torch.stack([removal.losses for removal in removals]) * worth[:, :, None]
+    losses = torch.stack([one.losses for one in removals]) * worth[:, :, None]
     chosen = torch.ones_like(losses, dtype=torch.bool)
     if count is not None:
         chosen = torch.zeros_like(chosen)
         chosen.view(-1)[losses.cummax(2).values.flatten().argsort(stable=True)[:count]] = True
-    where = torch.stack([removal.columns for removal in removals])
+    where = torch.stack([one.columns for one in removals])
     stays = torch.ones(*where.shape[:2], columns, dtype=torch.bool, device=worth.device)
     return stays.scatter(2, where, ~chosen)
 
