@@ -89,28 +89,30 @@ class gmp(train):  # noqa: N801  (registered under its own name)
         """Return the state with a trained network, and as the last plan which of its weights are left."""
         data = state.data_for("gmp")
         with run.stage("gmp", f"{self.epochs} epochs") as said:
-            graph = trace(state.model, *state.example)
-            change = build("rewrite", "weights")
-            sites = prune(rewrite="weights", include=self.include, exclude=self.exclude).sites(
-                graph, {"weights": change}
-            )
-            chooser = _Chooser(graph, sites, RANKINGS[self.among], Pricer(graph, state, run, self.budget))
-            sparsity = chooser.least(state.model) if self.sparsity is None else self.sparsity
-            model = self.trained(state, run, said, self._term(chooser, state.model, sparsity, len(data.train)))
+            chooser = self._chooser(state, run)
+            sparsity = chooser.least() if self.sparsity is None else self.sparsity
+            model = self.trained(state, run, said, self._term(chooser, sparsity, len(data.train)))
+            chooser = self._chooser(state.with_model(model), run)
             if self.sparsity is None:
-                sparsity = chooser.least(model, sparsity)
-            plan = chooser.plan(model, sparsity)
-            perform(model, graph, plan, {"weights": change})
-            file_widths(run, graph, plan, ["weights"])
-            said.append(f"{chooser.zeros(model):.1%} of the weights of {len(sites)} layers zero")
+                sparsity = chooser.least(sparsity)
+            plan = chooser.plan(sparsity)
+            perform(model, chooser.graph, plan, {"weights": build("rewrite", "weights")})
+            file_widths(run, chooser.graph, plan, ["weights"])
+            said.append(f"{chooser.zeros():.1%} of the weights of {len(chooser.sites)} layers zero")
         return state.with_model(model, plan)
 
-    def _term(self, chooser: _Chooser, model: nn.Module, sparsity: float, samples: int) -> Gradual:
+    def _chooser(self, state: State, run: Run) -> _Chooser:
+        graph = trace(state.model, *state.example)
+        cut = prune(rewrite="weights", include=self.include, exclude=self.exclude)
+        sites = cut.sites(graph, {"weights": build("rewrite", "weights")})
+        return _Chooser(state.model, graph, sites, RANKINGS[self.among], Pricer(graph, state, run, self.budget))
+
+    def _term(self, chooser: _Chooser, sparsity: float, samples: int) -> Gradual:
         steps = self.steps(samples) * self.epochs
         begin = math.floor(self.begin * steps)
         end = max(math.floor(self.end * steps), begin + 1)
         every = self.every or max(1, (end - begin) // 100)
-        first = min(chooser.zeros(model), sparsity)
+        first = min(chooser.zeros(), sparsity)
         names = [site.name for site in chooser.sites]
         return Gradual(names, chooser.ranking, sparsity, begin, end, every, first)
 
@@ -119,48 +121,49 @@ class gmp(train):  # noqa: N801  (registered under its own name)
 class _Chooser:
     """Says which weights of a network stay at a share of zeros, and what share the budget wants."""
 
+    model: nn.Module
     graph: Graph
     sites: list[Site]
     ranking: Ranking
     pricer: Pricer
 
-    def _weights(self, model: nn.Module) -> dict[str, Tensor]:
-        return {site.name: model.get_parameter(site.name) for site in self.sites}
+    def _weights(self) -> dict[str, Tensor]:
+        return {site.name: self.model.get_parameter(site.name) for site in self.sites}
 
-    def zeros(self, model: nn.Module) -> float:
+    def zeros(self) -> float:
         """Return the share of these weights that are zero."""
-        weights = self._weights(model).values()
+        weights = self._weights().values()
         return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
-    def plan(self, model: nn.Module, sparsity: float) -> Plan:
+    def plan(self, sparsity: float) -> Plan:
         """Return which weights stay."""
-        kept = self.ranking.kept(self._weights(model), sparsity)
+        kept = self.ranking.kept(self._weights(), sparsity)
         units = {name: mask.flatten().nonzero()[:, 0].cpu().numpy() for name, mask in kept.items()}
         return Plan.of("weights", units, self.sites)
 
-    def least(self, model: nn.Module, low: float = 0.0) -> float:
+    def least(self, low: float = 0.0) -> float:
         """Return the smallest share of zeros, at least ``low``, that keeps every bound.
 
         Raises: PlanError without a bound; Infeasible when none does.
         """
         if not self.pricer.bounds:
             raise PlanError("gmp needs a sparsity, or a budget such as nonzero=0.2x to take it from.")
-        if self._fits(model, low):
+        if self._fits(low):
             return low
-        if not self._fits(model, 1.0):
-            self._refuse(model)
+        if not self._fits(1.0):
+            self._refuse()
         high = 1.0
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            low, high = (low, middle) if self._fits(model, middle) else (middle, high)
+            low, high = (low, middle) if self._fits(middle) else (middle, high)
         return high
 
-    def _fits(self, model: nn.Module, sparsity: float) -> bool:
-        costs = self.pricer(self.plan(model, sparsity))
+    def _fits(self, sparsity: float) -> bool:
+        costs = self.pricer(self.plan(sparsity))
         return all(bound.met(costs[bound.cost]) for bound in self.pricer.bounds)
 
-    def _refuse(self, model: nn.Module) -> None:
-        costs, shown = self.pricer(self.plan(model, 1.0)), self.pricer.shown
+    def _refuse(self) -> None:
+        costs, shown = self.pricer(self.plan(1.0)), self.pricer.shown
         missed = [b for b in self.pricer.bounds if not b.met(costs[b.cost])]
         told = "; ".join(
             f"{b.cost} {b.asked} is {shown(b.cost, b.limit)}, lowest reachable {shown(b.cost, costs[b.cost])}"

@@ -20,6 +20,9 @@ from penjing.training.patches import by_group
 ROUNDS = 64
 """In so many rounds the weights of a large filter go."""
 
+FAINT = 1e-8
+"""What a direction of the inputs has at least of the power of the strongest."""
+
 AT_ONCE = 1 << 24
 """Elements of inverses held at once, float64."""
 
@@ -74,10 +77,18 @@ def removal(weights: Tensor, hessian: Tensor, together: int = 1, pattern: Patter
     appendix A; with H / 2 for their H.
     """
     columns = weights.shape[1]
-    inverse = torch.linalg.inv(hessian.double())
+    inverse = _inverse(hessian.double())
     parts = weights.double().split(max(1, AT_ONCE // columns**2))
     found = [_removal(part.clone(), inverse.repeat(len(part), 1, 1), together, pattern) for part in parts]
     return Removal(torch.cat([f.columns for f in found]), torch.cat([f.losses for f in found]))
+
+
+def _inverse(hessian: Tensor) -> Tensor:
+    """Return the inverse; directions that rounding has left without power, or with less than none, get a little."""
+    powers, directions = torch.linalg.eigh(hessian)
+    powers = powers.clamp_min(FAINT * float(powers[-1].clamp_min(1e-30)))
+    inverse: Tensor = (directions / powers) @ directions.mT
+    return inverse
 
 
 def _removal(w: Tensor, inverse: Tensor, together: int, pattern: Pattern | None) -> Removal:
