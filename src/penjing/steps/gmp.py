@@ -105,7 +105,8 @@ class gmp(train):  # noqa: N801  (registered under its own name)
         graph = trace(state.model, *state.example)
         cut = prune(rewrite="weights", include=self.include, exclude=self.exclude)
         sites = cut.sites(graph, {"weights": build("rewrite", "weights")})
-        return _Chooser(state.model, graph, sites, RANKINGS[self.among], Pricer(graph, state, run, self.budget))
+        budget = self.budget if self.sparsity is None else {}
+        return _Chooser(state.model, graph, sites, RANKINGS[self.among], Pricer(graph, state, run, budget))
 
     def _term(self, chooser: _Chooser, sparsity: float, samples: int) -> Gradual:
         steps = self.steps(samples) * self.epochs
