@@ -64,11 +64,11 @@ def test_kept_weights_solved_at_once_are_where_the_updates_end() -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 10**6), share=st.floats(0.1, 0.9), exact=st.sampled_from([0, 12]))
-def test_it_is_never_worse_than_magnitude_at_equal_counts(seed: int, share: float, exact: int) -> None:
+@given(seed=st.integers(0, 10**6), share=st.floats(0.1, 0.9))
+def test_it_is_never_worse_than_magnitude_at_equal_counts(seed: int, share: float) -> None:
     w, hessian = problem(8, 12, seed)
     keep = max(1, round(share * w.numel()))
-    mask = choose(w.T[None], hessian[None], torch.ones(1, 8).double(), keep, exact)[0].T
+    mask = choose(w.T[None], hessian[None], torch.ones(1, 8).double(), keep, exact=12)[0].T
     largest = torch.zeros(w.numel(), dtype=torch.bool)
     largest[w.abs().flatten().argsort(descending=True)[:keep]] = True
     assert int(mask.sum()) == keep
@@ -87,17 +87,15 @@ def test_greedy_is_near_the_best_of_all_masks() -> None:
 
 def test_a_neuron_of_no_worth_goes_first() -> None:
     w, hessian = problem(4, 6)
-    for exact in (0, 6):
-        mask = choose(w.T[None], hessian[None], torch.tensor([[1.0, 0.0, 1.0, 1.0]]).double(), 18, exact)[0]
-        assert mask.sum(0).tolist() == [6, 0, 6, 6]
+    mask = choose(w.T[None], hessian[None], torch.tensor([[1.0, 0.0, 1.0, 1.0]]).double(), 18, exact=6)[0]
+    assert mask.sum(0).tolist() == [6, 0, 6, 6]
 
 
 def test_weights_that_are_zero_already_go_first() -> None:
     w, hessian = problem(4, 6)
     w[:, ::2] = 0
-    for exact in (0, 6):
-        mask = choose(w.T[None], hessian[None], torch.ones(1, 4).double(), 12, exact)[0].T
-        assert torch.equal(mask, w != 0)
+    mask = choose(w.T[None], hessian[None], torch.ones(1, 4).double(), 12, exact=6)[0].T
+    assert torch.equal(mask, w != 0)
 
 
 @pytest.mark.parametrize("exact", [0, 100])
@@ -110,3 +108,21 @@ def test_of_every_four_along_the_channels_two_stay(exact: int) -> None:
 def test_the_pattern_knows_which_layers_it_suits() -> None:
     assert Pattern(2, 4, kernel=9).suits(8 * 9)
     assert not Pattern(2, 4, kernel=9).suits(3 * 9)
+
+
+def test_several_at_a_time_are_charged_for_one_after_the_other() -> None:
+    w, hessian = problem(3, 12)
+    found = removal(w, hessian, together=5)
+    for row in range(3):
+        assert sorted(found.columns[row].tolist()) == list(range(12))
+        for n in range(1, 13):
+            stays = torch.ones(12, dtype=torch.bool)
+            stays[found.columns[row, :n]] = False
+            assert float(found.losses[row, :n].sum()) == pytest.approx(error(w[row : row + 1], hessian, stays[None]))
+
+
+def test_a_direction_without_power_does_not_break_it() -> None:
+    w, hessian = problem(3, 6)
+    hessian[5], hessian[:, 5] = hessian[4], hessian[:, 4]
+    hessian[5, 5] = hessian[4, 4] * (1 - 1e-6)  # what rounding may leave of two inputs that are alike
+    assert removal(w, hessian).losses.isfinite().all()
