@@ -158,7 +158,7 @@ def _tried(
     """Return one point as plain data, or why there is none."""
     start, run.at = time.perf_counter(), f"frontier {cost}={asked}"
     try:
-        found, pricer = replace(cut, budget={cost: asked}).decide(state, run, scored=scored)
+        found, pricer = replace(cut, budget={cost: asked}, towards=1.0).decide(state, run, scored=scored)
     except Infeasible as error:
         return {"refused": str(error)}
     small = state.with_model(found.model, found.plan)

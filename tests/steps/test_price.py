@@ -13,6 +13,7 @@ from penjing.core.types import Plan
 from penjing.costs.fit import fit
 from penjing.costs.probe import Shape
 from penjing.exporting.measure import cpu_name
+from penjing.graph import surgery
 from penjing.graph.trace import trace
 from penjing.steps import price
 from penjing.steps.price import Pricer, asked, timed
@@ -108,3 +109,29 @@ def test_what_cannot_be_reached_names_the_layer_that_holds_it_back(state, tmp_pa
     run = Run(tmp_path, {"energy": "1nJ"}, target=targets.find("gemmini_default"))
     with pytest.raises(Infeasible, match=r"lowest reachable [\d.]+ \w+ \(.*, and \S+ alone takes"):
         prune(criterion="l1").decide(state, run)
+
+
+def cut_in_half(state):
+    model = tiny().eval()
+    graph = trace(model, *state.example)
+    surgery.cut(model, graph, {"conv1": np.arange(16)})
+    return state.with_model(model, Plan.of("channels", {"conv1": np.arange(16)}, graph.sites))
+
+
+def test_after_a_cut_the_original_still_takes_what_it_was_measured_to(state, tmp_path):
+    run = Run(tmp_path, {"latency": "0.5x"}, target=replace(measured(cpu_name()), step=4))
+    run.made["original"] = SimpleNamespace(cost=lambda name: 4.0, timing=4.0)
+    small = cut_in_half(state)
+    assert Pricer(trace(state.model, *state.example), state, run)(Plan())["latency"] == pytest.approx(4.0)
+    assert Pricer(trace(small.model, *small.example), small, run)(Plan())["latency"] < 3.0
+
+
+def test_a_part_of_the_way_goes_from_the_network_as_it_is(state, tmp_path):
+    run = Run(tmp_path, {"macs": "0.2x", "params": "0.9x"})
+    small = cut_in_half(state)
+    pricer = Pricer(trace(small.model, *small.example), small, run)
+    now, (macs, params) = pricer(Plan()), pricer.bounds
+    pricer.approach(0.25)
+    assert pricer.bounds[0].limit == pytest.approx(0.75 * now["macs"] + 0.25 * macs.limit)
+    assert now["params"] < params.limit == pricer.bounds[1].limit
+    assert pricer.bounds[0].asked == "0.25 of the way to 0.2x"

@@ -8,9 +8,12 @@ import penjing
 from penjing.core import registry
 from penjing.core.errors import BudgetError, Infeasible, PlanError
 from penjing.core.types import Site, Slot
+from penjing.data import load
+from penjing.steps.original import counted, drafted
 from penjing.steps.prune import prune
+from penjing.steps.state import Run, State
 from penjing.steps.train import train
-from tiny import pictures, tiny
+from tiny import pictures, skilled, tiny
 
 
 @pytest.mark.parametrize("wrong", [{"step": 0}, {"step": -2}, {"rounds": 0}, {"images": 0}, {"images": True}])
@@ -130,3 +133,30 @@ def test_patterns_may_name_a_kind_of_layer(rewrite, include, exclude, cut):
 def test_a_kind_of_layer_that_is_not_there_is_told():
     with pytest.raises(PlanError, match=r"none matches include \['linear:conv\*'\]"):
         run_tiny("nonzero=0.5x", rewrite="weights", include="linear:conv*")
+
+
+@pytest.mark.parametrize("towards", [0.0, 1.5, -1.0, float("nan")])
+def test_a_share_of_the_way_is_one(towards):
+    with pytest.raises(PlanError, match=r"prune: towards is a share of the way to the budget, above 0 and at most 1"):
+        prune(towards=towards)
+
+
+@pytest.mark.parametrize(("rewrite", "cost"), [("channels", "macs"), ("weights", "nonzero")])
+def test_cuts_get_to_the_budget_in_rounds_and_do_nothing_once_they_are_there(rewrite, cost, tmp_path):
+    model = tiny().eval()
+    state, run = State(model, model, None, ((torch.randn(2, 3, 8, 8),), {})), Run(tmp_path, {cost: "0.4x"})
+    whole, ends = counted(drafted(model, state.example))[cost], []
+    for share in (1 / 3, 1 / 2, 1.0, 1 / 2):
+        state = prune(rewrite=rewrite, criterion="l1", step=1, towards=share)(state, run)
+        ends.append(counted(drafted(state.model, state.example))[cost] / whole)
+    assert ends == pytest.approx([0.8, 0.6, 0.4, 0.4], abs=1 / 16)  # a channel of the stem
+    assert ends[3] == ends[2] <= 0.4
+
+
+def test_an_error_bound_is_approached_by_the_macs_that_it_allows(tmp_path):
+    data, model, ends = load(pictures(tmp_path), seed=0), skilled(), []
+    state = State(model, model, data, ((data.example(2),), {}))
+    for towards in (0.25, 1.0):
+        cut = prune(criterion="l1", towards=towards, step=1)(state, Run(tmp_path, {"error": "+30"}))
+        ends.append(counted(drafted(cut.model, state.example))["macs"])
+    assert ends[1] < ends[0] < counted(drafted(model, state.example))["macs"]

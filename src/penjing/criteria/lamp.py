@@ -32,11 +32,15 @@ class lamp:  # noqa: N801 - the name a recipe writes
     def __call__(self, site: Site, evidence: Evidence) -> Tensor:
         """Return w_u² / Σ_{v ≥ u} w_v²."""
         units(site, "lamp")
-        squares = evidence.filters(site).double().square().sum(1)
-        order = squares.argsort(stable=True)
-        ascending = squares[order]
-        at_least = ascending.flip(0).cumsum(0).flip(0)
-        scores = torch.zeros_like(squares)
-        # Units of an all-zero site have no share of anything.
-        scores[order] = torch.where(ascending > 0, ascending / at_least, 0.0)
-        return scores
+        return remaining(evidence.filters(site).double().square().sum(1))
+
+
+def remaining(squares: Tensor) -> Tensor:
+    """Return each square's share of all those at least as large, [n]."""
+    order = squares.argsort(stable=True)
+    ascending = squares[order]
+    at_least = ascending.flip(0).cumsum(0).flip(0)
+    scores = torch.zeros_like(squares)
+    # Units of an all-zero site have no share of anything.
+    scores[order] = torch.where(ascending > 0, ascending / at_least, 0.0)
+    return scores

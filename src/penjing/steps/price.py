@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from penjing.core.errors import BudgetError
 from penjing.core.protocols import Cost, Target, Targeted
 from penjing.core.registry import build, entries
-from penjing.core.types import Bound, Plan
+from penjing.core.types import Bound, Layer, Plan
 from penjing.costs.fit import StaircaseModel
 from penjing.costs.hardware import untold
 from penjing.costs.measured import measured
@@ -24,6 +25,7 @@ from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
+from penjing.graph.trace import trace
 from penjing.steps.heaviest import heaviest
 from penjing.steps.original import original_of
 from penjing.steps.state import Run, State
@@ -81,7 +83,7 @@ class Pricer:
             self.table.step = self.target.step or learn_step(self.table)
             before = on_file(run)
             self.table.overhead = 0.0 if before is None else before.overhead
-            self.table.calibrate(graph.layers, self.original.timing)
+            self.table.calibrate(self._original_layers(), self.original.timing)
         self._costs = {b.cost: self._cost(b.cost) for b in self.bounds}
 
     def _cost(self, name: str) -> Cost:
@@ -96,6 +98,12 @@ class Pricer:
     def is_timed(self) -> bool:
         """Whether latency is bounded and a runtime measures it."""
         return bool(self.target.runtime) and self.wants("latency")
+
+    def _original_layers(self) -> Sequence[Layer]:
+        """Return the layers whose latency was measured, which after an earlier cut are not those of the graph."""
+        if not self.state.plans:
+            return self.graph.layers
+        return trace(self.state.original, *self.state.example, proof=False).layers
 
     def _refuse_idle(self) -> None:
         """Refuse a budget of which the original keeps every bound.
@@ -115,6 +123,19 @@ class Pricer:
         """Let this be the only bound."""
         self.bounds = [bound]
         self._costs = {bound.cost: self._cost(bound.cost)}
+
+    def approach(self, share: float) -> None:
+        """Let the bounds be where this share of the way from the network as it is now to the budget ends."""
+        now = self(Plan())
+        self.bounds = [
+            # A bound that is kept already stays as it is.
+            replace(
+                b,
+                limit=max(b.limit, now[b.cost] + share * (b.limit - now[b.cost])),
+                asked=f"{share:.3g} of the way to {b.asked}",
+            )
+            for b in self.bounds
+        ]
 
     def is_measured(self, cost: str) -> bool:
         """Tell whether only the exported file decides about this cost."""

@@ -25,7 +25,7 @@ from penjing.graph.trace import trace
 from penjing.rewrites.nested import nested
 from penjing.steps.choose import Chooser, Cut, Judge
 from penjing.steps.filed import file_certificate, file_widths
-from penjing.steps.price import Pricer
+from penjing.steps.price import Predicting, Pricer
 from penjing.steps.sensitivity import sensitivity
 from penjing.steps.state import Run, State
 
@@ -59,9 +59,11 @@ class prune:  # noqa: N801  (registered under its own name)
     the plan corrected, up to ``rounds`` times, before any training. ``normalise`` divides scores by their site's
     mean; by default where the criterion says that they are not comparable across sites, unless the allocator compares
     them with a number of its own. Where the error alone is bounded, the step seeks the fewest MACs that keep it on
-    validation without training. ``budget`` replaces the run's for this step. ``measure`` is the cost that allocators
-    which try several plans minimise, here on at most 2,048 validation pictures after batch norm is recalibrated;
-    where no data tells it, they minimise the score lost.
+    validation without training. ``budget`` replaces the run's for this step. ``towards`` goes that share of the way
+    from the network as it is now to the budget, so that several cuts with training between them get there in rounds;
+    nothing is measured on the way. ``measure`` is the cost that allocators which try several plans minimise, here on
+    at most 2,048 validation pictures after batch norm is recalibrated; where no data tells it, they minimise the score
+    lost.
     """
 
     criterion: Any = "jacobian"
@@ -74,6 +76,7 @@ class prune:  # noqa: N801  (registered under its own name)
     rounds: int = 4
     normalise: bool | None = None
     budget: Mapping[str, Any] | str | None = None
+    towards: float = 1.0
     measure: Any = field(default_factory=lambda: {"error": {"images": 2048, "recalibrate": 2}})
 
     def __post_init__(self) -> None:
@@ -95,6 +98,10 @@ class prune:  # noqa: N801  (registered under its own name)
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise PlanError(f"prune: {name} must be a whole number, 1 or more; got {value!r}.")
+        if not 0 < self.towards <= 1:
+            raise PlanError(
+                f"prune: towards is a share of the way to the budget, above 0 and at most 1; got {self.towards}."
+            )
         for name in ("include", "exclude"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
@@ -121,7 +128,7 @@ class prune:  # noqa: N801  (registered under its own name)
         changes: dict[str, Rewrite] = {name: build("rewrite", name) for name in self.rewrites}
         allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
         graph = trace(state.model, *state.example)
-        sites = self._sites(graph, changes)
+        sites = self.sites(graph, changes)
         raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
         return Scored(graph, changes, sites, self._scores(criterion, raw, graph, sites, state, run))
 
@@ -138,7 +145,7 @@ class prune:  # noqa: N801  (registered under its own name)
             allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
             known = self.score(state, run) if scored is None else scored
             graph, sites = known.graph, known.sites
-            pricer = pricing(graph, state, run, self.budget)
+            pricer = (pricing if self.towards == 1 else Predicting)(graph, state, run, self.budget)
             chooser = Chooser(
                 graph, [site for site in sites if site.name in known.scores], known.scores, pricer, state, run,
                 changes=known.changes, allocator=allocator, step=self.step, judge=self._judge(state, run),
@@ -147,6 +154,8 @@ class prune:  # noqa: N801  (registered under its own name)
             with closing(chooser.driver):
                 if not pricer.bounds and "error" in pricer.wanted:
                     chooser.within_error(self.images)
+                if self.towards < 1:
+                    pricer.approach(self.towards)
                 if pricer.bounds:
                     said.append(chooser.lowest())
                 cut = chooser.settle(self.rounds)
@@ -161,7 +170,7 @@ class prune:  # noqa: N801  (registered under its own name)
             said.append(", ".join(filter(None, told)))
         return cut, pricer
 
-    def _sites(self, graph: Graph, changes: Mapping[str, Rewrite]) -> list[Site]:
+    def sites(self, graph: Graph, changes: Mapping[str, Rewrite]) -> list[Site]:
         """Return the sites that may change.
 
         Raises: PlanError when none is left, with the first reason.

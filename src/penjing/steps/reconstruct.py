@@ -47,7 +47,7 @@ class reconstruct:  # noqa: N801  (registered under its own name)
             batches = data.calibration(self.images, run.seed, size=128)
             without = frozenset().union(*(removed(graph, plan) for plan in state.plans))
             refitted = refit_layers(
-                state.original, model, graph, _still_there(state, graph), batches,
+                state.original, model, graph, still_there(state, graph), batches,
                 without=without, ridge=self.ridge, seed=run.seed,
             )  # fmt: skip
             there = len(graph.layers) - sum(len(graph.blocks[name].layers) for name in without)
@@ -55,7 +55,7 @@ class reconstruct:  # noqa: N801  (registered under its own name)
         return state.with_model(model)
 
 
-def _still_there(state: State, graph: Graph) -> dict[str, Kept]:
+def still_there(state: State, graph: Graph) -> dict[str, Kept]:
     """Return what the cuts so far, one after the other, have left of each site of the original.
 
     Raises: PlanError for a site that only an earlier cut made.

@@ -45,6 +45,13 @@ class Moments:
         )
 
 
+def damped(covariance: Tensor, ridge: float) -> Tensor:
+    """Return C + r I, [groups, in, in], r being ``ridge`` times the mean of C's diagonal."""
+    # A unit that is never active has no power: the floor keeps its weights where they were.
+    power = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
+    return covariance + (max(ridge, 1e-9) * power)[:, None, None] * torch.eye(covariance.shape[1]).to(covariance)
+
+
 def solve(covariance: Tensor, cross: Tensor, prior: Tensor, ridge: float) -> Tensor:
     """Return the W that minimises tr(WᵀCW - 2WᵀB) + r ||W - prior||², r being ``ridge`` times the mean of C's diagonal.
 
@@ -58,10 +65,7 @@ def solve(covariance: Tensor, cross: Tensor, prior: Tensor, ridge: float) -> Ten
     >>> solve(c, b, torch.tensor([[[1.0], [0.0]]]), 0.0).flatten().tolist()
     [1.5, 0.0]
     """
-    size = covariance.shape[1]
-    # A unit that is never active has no power: the floor keeps its weights where they were.
-    power = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
-    held = covariance + (max(ridge, 1e-9) * power)[:, None, None] * torch.eye(size).to(covariance)
+    held = damped(covariance, ridge)
     slope = cross - covariance @ prior
     if bool((prior != 0).all()):
         everywhere: Tensor = torch.linalg.solve(held, slope)

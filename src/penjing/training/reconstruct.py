@@ -32,10 +32,11 @@ from penjing.core.random import torch_stream
 from penjing.core.types import Kept, Layer, is_gone
 from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
-from penjing.training.least_squares import Moments, solve
+from penjing.training.least_squares import Moments, damped, solve
 from penjing.training.patches import by_group, by_position, patches, picked
 from penjing.training.recalibrate import batch_norms
 from penjing.training.state import Snapshot, device_of
+from penjing.training.surgeon import Surgeon
 
 POSITIONS = 64
 """How many output positions of one sample take part; neighbours tell nearly the same."""
@@ -57,11 +58,13 @@ def reconstruct(
     without: Collection[str] = (),
     ridge: float = 1e-2,
     seed: int = 0,
+    surgeon: Surgeon | None = None,
 ) -> list[str]:
     """Refit the layers of ``compressed`` in place and return the names of those refitted.
 
     ``graph`` is that of ``original``, and ``kept`` the units by site that ``compressed`` still has; ``without`` names
-    the blocks that were taken out of it. A weight that is zero stays zero. ``ridge`` holds weights to where they were,
+    the blocks that were taken out of it. A weight that is zero stays zero; with a
+    ``surgeon`` that chooses anew which are. ``ridge`` holds weights to where they were,
     as a share of the mean power of what the layer reads. A layer whose weight or batch norm serves twice, or whose
     output is no plain product of patches and weight (a transposed convolution, a weight computed on the fly), or that
     runs over positions of which some are gone, is left as it is.
@@ -92,7 +95,7 @@ def reconstruct(
                 heard = [told for forward in forwards if (told := forward.resume()) is not None]
                 if len(heard) == len(batches):
                     place = places[heard[0].layer]
-                    place.refit(place.moments(heard), ridge)
+                    place.refit(place.moments(heard), ridge, surgeon)
                     refitted.append(place.layer.name)
     except BaseException:
         before.restore()
@@ -235,7 +238,7 @@ class _Place:
         self.target.rows.clear()
         return moments
 
-    def refit(self, moments: Moments, ridge: float) -> None:
+    def refit(self, moments: Moments, ridge: float, surgeon: Surgeon | None = None) -> None:
         """Set the weight, and the bias or the batch norm behind it.
 
         The batch norm gets the statistics that the refitted layer has, and the scale and shift under which it gives
@@ -255,8 +258,14 @@ class _Place:
             gain = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
             scale = (gain.double() / (norm.running_var.double() + norm.eps).sqrt()).view_as(wanted)
         faint = scale.abs() <= FAINT * scale.abs().max()
-        fitted = solve(covariance, cross / torch.where(faint, 1.0, scale)[:, None, :], old, ridge)
-        fitted = torch.where(faint[:, None, :], old, fitted)
+        unscaled = cross / torch.where(faint, 1.0, scale)[:, None, :]
+
+        def fit(prior: Tensor) -> Tensor:
+            return torch.where(faint[:, None, :], prior, solve(covariance, unscaled, prior, ridge))
+
+        if surgeon is not None:
+            old = surgeon(self.layer, old, fit, damped(covariance, ridge), scale.square())
+        fitted = fit(old)
         self.weight.copy_(fitted.mT.reshape(self.weight.shape))
         mean = torch.einsum("gi,gio->go", read, fitted)
         if norm is None:
