@@ -70,7 +70,7 @@ class Gradual:
     were set to zero: one that is larger than others are by then comes back with that magnitude. A weight at zero gets
     no gradient meanwhile. After ``end`` the zeros stay where they are. Adds nothing to the loss.
 
-    Paper: Zhu, Gupta, To Prune, or Not to Prune, 2017, section 3.
+    Paper: Zhu, Gupta, To Prune, or Not to Prune, 2017.
     """
 
     names: Sequence[str]

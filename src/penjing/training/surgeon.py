@@ -73,8 +73,8 @@ def removal(weights: Tensor, hessian: Tensor, together: int = 1, pattern: Patter
     With a ``pattern`` the columns must be in its order, and its rows give up no more than they must.
 
     Shapes: ``weights`` [rows, columns], ``hessian`` [columns, columns].
-    Paper: Frantar, Singh, Alistarh, Optimal Brain Compression, NeurIPS 2022, algorithm 1 and, for several weights,
-    appendix A; with H / 2 for their H.
+    Paper: Frantar, Singh, Alistarh, Optimal Brain Compression, NeurIPS 2022, the greedy solver for single
+    weights and for groups of them; with H / 2 for their H.
     """
     columns = weights.shape[1]
     inverse = _inverse(hessian.double())
