@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from penjing.core import yaml
 from penjing.core.errors import RecipeError, did_you_mean
-from penjing.core.registry import build, checked
+from penjing.core.registry import build, checked, entries
 
 VERSION = 1
 
@@ -111,24 +111,35 @@ def usual_steps(
 ) -> list[Any]:
     """Return the steps of ``compress``; ``epochs`` of zero leave the cut at closed-form recovery.
 
-    A ``method`` says itself what is cut and how it is trained.
+    A ``method`` says itself what is cut and how it is trained; one that is a single step, such as ``rbp``, says what is
+    cut, and is trained for ``epochs`` afterwards.
 
     Raises: RecipeError for one beside another choice.
     """
-    end = ["export", "check"]
-    if method is not None:
-        usual = {"epochs": (epochs, EPOCHS), "lr": (lr, LR), "criterion": (criterion, CRITERION),
-                 "allocator": (allocator, ALLOCATOR)}  # fmt: skip
-        for name, (asked, default) in usual.items():
-            if asked != default:
-                raise RecipeError(
-                    f"A method says itself what {name} is; leave {name} out, or set it where the method has such an "
-                    f"option: {{METHOD: {{{name}: {asked}}}}}."
-                )
-        build("method", method)
-        return [method, *end]
     training = [{"train": {"epochs": epochs, "lr": lr}}] if epochs else []
-    return [{"prune": {"criterion": criterion, "allocator": allocator}}, "reconstruct", "recalibrate", *training, *end]
+    end = ["export", "check"]
+    if method is None:
+        cut = {"prune": {"criterion": criterion, "allocator": allocator}}
+        return [cut, "reconstruct", "recalibrate", *training, *end]
+    one = _is_step(method)
+    told = {"criterion": (criterion, CRITERION), "allocator": (allocator, ALLOCATOR)}
+    told |= {} if one else {"epochs": (epochs, EPOCHS), "lr": (lr, LR)}
+    for name, (asked, default) in told.items():
+        if asked != default:
+            raise RecipeError(
+                f"A method says itself what {name} is; leave {name} out, or set it where the method has such an "
+                f"option: {{METHOD: {{{name}: {asked}}}}}."
+            )
+    if one:
+        return [method, *training, *end]
+    build("method", method)
+    return [method, *end]
+
+
+def _is_step(method: Any) -> bool:
+    """Tell whether what is asked for as a method is a single step."""
+    name = next(iter(method), "") if isinstance(method, Mapping) else method
+    return isinstance(name, str) and name in entries("step") and name not in entries("method")
 
 
 class _Loader(yaml.Loader):

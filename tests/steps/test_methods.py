@@ -49,6 +49,10 @@ def test_a_method_object_is_checked_like_a_recipe() -> None:
 
 def test_a_method_leaves_no_room_for_another_choice() -> None:
     assert told(ordered(usual_steps(method={"han": {"rounds": 1}}))) == ["prune", "train", "export", "check"]
+    assert told(ordered(usual_steps(epochs=2, method={"rbp": {"epochs": 1}}))) == ["rbp", "train", "export", "check"]
+    assert told(ordered(usual_steps(epochs=0, method="obc"))) == ["obc", "export", "check"]
+    with pytest.raises(RecipeError, match=r"A method says itself what allocator is"):
+        usual_steps(allocator="random", method="rbp")
     with pytest.raises(RecipeError, match=r"leave epochs out, or set it where the method has such an option"):
         usual_steps(epochs=3, method="han")
     with pytest.raises(RecipeError, match=r"There is no method 'hann'\. Did you mean 'han'"):

@@ -102,7 +102,8 @@ Method = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="A whole published method in place of criterion, allocator, epochs and lr: see penjing list methods. "
+        help="A whole published method in place of criterion, allocator, epochs and lr: see penjing list methods; or a "
+        "step that chooses what goes, such as rbp, in place of the first two. "
         "With options: '{han: {sparsity: 0.8}}'.",
         autocompletion=completion.registered("method"),
     ),
