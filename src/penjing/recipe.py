@@ -122,7 +122,7 @@ def usual_steps(
         cut = {"prune": {"criterion": criterion, "allocator": allocator}}
         return [cut, "reconstruct", "recalibrate", *training, *end]
     one = _is_step(method)
-    told = {"criterion": (criterion, CRITERION), "allocator": (allocator, ALLOCATOR)}
+    told: dict[str, tuple[Any, Any]] = {"criterion": (criterion, CRITERION), "allocator": (allocator, ALLOCATOR)}
     told |= {} if one else {"epochs": (epochs, EPOCHS), "lr": (lr, LR)}
     for name, (asked, default) in told.items():
         if asked != default:
