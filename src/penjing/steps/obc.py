@@ -33,9 +33,9 @@ class obc:  # noqa: N801  (registered under its own name)
     layer itself: those go whose loss, once the others are refitted, moves least what it writes, on what it reads behind
     the layers thinned before it, away from what the original has there. The rest is then fitted in least squares as by
     ``reconstruct``, batch norm included; ``ridge`` holds it to the weights there were, as a share of the mean power of
-    what a layer reads. Of filters of up to ``exact`` weights one goes at a time, of larger ones one in 64
-    at a time. ``pattern``, such as ``"2:4"``, lets two of every four
-    weights along the input channels stay in all layers whose channels it divides, instead of what the budget says.
+    what a layer reads. Of filters of up to ``exact`` weights one goes at a time, of larger ones one in 64 at a time.
+    ``pattern``, such as ``"2:4"``, lets two of every four weights along the input channels stay in all layers whose
+    channels it divides, instead of what the budget says.
 
     A layer that cannot be refitted (a transposed convolution, a weight that serves twice) loses what the criterion
     says. Shapes do not change: report sparse weights.
