@@ -64,9 +64,9 @@ def reconstruct(
 
     ``graph`` is that of ``original``, and ``kept`` the units by site that ``compressed`` still has; ``without`` names
     the blocks that were taken out of it. A weight that is zero stays zero, unless a ``surgeon`` chooses anew which are.
-    ``ridge`` holds weights to where they were, as a share of the mean power of what the layer reads. A layer whose weight or batch norm serves twice, or whose
-    output is no plain product of patches and weight (a transposed convolution, a weight computed on the fly), or that
-    runs over positions of which some are gone, is left as it is.
+    ``ridge`` holds weights to where they were, as a share of the mean power of what the layer reads. A layer whose
+    weight or batch norm serves twice, or whose output is no plain product of patches and weight (a transposed
+    convolution, a weight computed on the fly), or that runs over positions of which some are gone, is left as it is.
 
     All batches run side by side, each stopping at every layer until it is refitted: one forward of either network in
     all. In memory are the activations of all samples where they stopped, and the original's targets at all layers.
