@@ -65,3 +65,15 @@ def test_what_is_never_active_keeps_its_weights():
     prior = torch.ones(1, 4, 2).double()
     zero = torch.zeros(1, 4, 4).double()
     torch.testing.assert_close(solve(zero, torch.zeros(1, 4, 2).double(), prior, 1e-2), prior)
+
+
+def test_a_zero_in_one_column_changes_no_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 50, 6, generator=generator, dtype=torch.float64)
+    covariance, cross = x.mT @ x, torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    prior = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    dense = solve(covariance, cross, prior, 1e-2)
+    prior[0, 2, 1] = 0
+    thinned = solve(covariance, cross, prior, 1e-2)
+    changed = (thinned - dense).abs().amax(1) > 1e-9
+    assert changed.nonzero().tolist() == [[0, 1]] and float(thinned[0, 2, 1]) == 0

@@ -67,12 +67,12 @@ def solve(covariance: Tensor, cross: Tensor, prior: Tensor, ridge: float) -> Ten
     """
     held = damped(covariance, ridge)
     slope = cross - covariance @ prior
-    if bool((prior != 0).all()):
-        everywhere: Tensor = torch.linalg.solve(held, slope)
-        return prior + everywhere
     result = torch.zeros_like(prior)
     for group in range(len(prior)):
-        for column in range(prior.shape[2]):
+        thinned = (prior[group] == 0).any(0)
+        full = (~thinned).nonzero()[:, 0]
+        result[group, :, full] = prior[group, :, full] + torch.linalg.solve(held[group], slope[group, :, full])
+        for column in thinned.nonzero()[:, 0].tolist():
             stays = prior[group, :, column].nonzero()[:, 0]
             change = torch.linalg.solve(held[group][stays][:, stays], slope[group, stays, column])
             result[group, stays, column] = prior[group, stays, column] + change
