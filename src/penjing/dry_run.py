@@ -74,12 +74,12 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
 
 
 def _costs(cut: Cut, pricer: Pricer, state: State) -> list[dict[str, Any]]:
-    """Return a row a cost: the original's, what is asked, and what is predicted, where it is known before the work."""
+    """Return a row a cost, those asked first: the original's, what is asked, and what is predicted, where it is."""
     draft = drafted(cut.model, state.example)
     predicted = counted(draft) | estimated(draft, pricer.target) | pricer(cut.plan)
     original = pricer.original.counts | {b.cost: pricer.original.cost(b.cost) for b in pricer.bounds}
     rows = []
-    for name in [*predicted, *(name for name in pricer.wanted if name not in predicted)]:
+    for name in dict.fromkeys([*pricer.wanted, *predicted]):
         one = pricer.wanted.get(name)
         known = one is not None and (name in original or one.kind == "absolute")
         rows.append(

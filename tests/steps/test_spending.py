@@ -1,7 +1,5 @@
 """Where the time of a real run goes: all of it, on a runtime and by a model."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -9,7 +7,6 @@ from torch import nn
 import penjing
 from penjing.core.errors import PlanError
 from penjing.exporting.onnx import export_onnx
-from penjing.report import explain
 from penjing.steps import spending as module
 from penjing.steps.original import drafted
 from penjing.steps.prune import prune
@@ -51,7 +48,7 @@ def test_measured_times_add_up_to_the_latency(tmp_path):
     assert set(by_name) == {"stem", "conv1", "conv2", "linear"}
     assert by_name["conv1"]["after"]["out_channels"] == result.model.conv1.out_channels
     assert by_name["conv1"]["before"]["predicted_ms"] > 0
-    assert "Layers, by the time lost" in explain.text(json.loads((tmp_path / "run" / "results.json").read_text()))
+    assert "Layers, by the time lost" in str(penjing.explain(tmp_path / "run"))
 
 
 @pytest.fixture
