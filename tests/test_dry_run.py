@@ -89,7 +89,7 @@ def test_what_is_known_only_afterwards_says_so(folder):
 
 
 def test_without_a_cut_there_is_nothing_to_preview(folder):
-    with pytest.raises(PlanError, match="no step cuts"):
+    with pytest.raises(PlanError, match="no step cuts before anything is trained"):
         penjing.preview(tiny(), folder, ["recalibrate"])
 
 

@@ -50,11 +50,11 @@ class Preview:
 def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
     """Let the first cut among the steps choose, on the network as it is.
 
-    Raises: PlanError when no step cuts; Infeasible when the budget cannot be met.
+    Raises: PlanError when no step prunes; Infeasible when the budget cannot be met.
     """
     places = [i for i, step in enumerate(steps) if isinstance(step, prune)]
     if not places:
-        raise PlanError("There is no plan to preview, since no step cuts; add the step prune.")
+        raise PlanError("There is no plan to preview: no step cuts before anything is trained, as prune does.")
     at = places[0]
     try:
         cut, pricer = steps[at].decide(state, run, Predicting)
