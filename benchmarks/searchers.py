@@ -42,6 +42,7 @@ ALLOCATORS: dict[str, Any] = {
     "abcpruner": {"abcpruner": {"sources": 10, "cycles": 5}},
     "evolution": {"evolution": {"population": 19, "iterations": 5, "parents": 5, "mutations": 9, "crossovers": 9}},
     "n2n": {"n2n": {"updates": 22}},
+    "ddpg": {"ddpg": {"trials": 114}},
 }
 """At most 114 evaluations each."""
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from penjing.steps.learned import (
     cut_channels,
     gated_blocks,
     gated_sites,
+    reachable,
     rescored,
     some_epochs,
     tightened,
@@ -130,12 +130,7 @@ class gal:  # noqa: N801  (registered under its own name)
             pricer = Pricer(graph, state, run, self.budget)
             masked = self._masked(state, graph, pricer)
             sites = masked.sites
-            whole = {site.name: np.ones(site.size) for site in sites}
-            problem = Problem("channels", sites, whole, pricer.bounds, pricer, run.seed, shown=pricer.shown,
-                              held_back=pricer.held_back)  # fmt: skip
-            least = problem.keep({site.name: site.fewest for site in sites})
-            if not problem.fits(least):
-                problem.refuse(least)
+            problem = reachable(sites, pricer, run)
             split, times = some_epochs(data, self.epochs, derive(run.seed, "gal"))
             recipe = Options(epochs=times, lr=self.lr, batch=self.batch, weight_decay=2e-4, precision=self.precision)
             masks = Masks(

@@ -26,6 +26,7 @@ from penjing.rewrites.layers import layers
 from penjing.rewrites.nested import nested
 from penjing.rewrites.perform import perform
 from penjing.steps.filed import file_certificate, file_widths
+from penjing.steps.price import Pricer
 from penjing.steps.state import Run
 
 LOOSE, TIGHT = 0.25, 0.75
@@ -82,6 +83,25 @@ def together(graph: Graph, sites: Sequence[Site], blocks: Sequence[Site]) -> lis
     """Return sites of channels and of blocks for one plan: what lies within a block goes with it."""
     every = [*(replace(site, rewrite="channels") for site in sites), *blocks]
     return nested(graph, every, {"channels": channels(), "layers": layers()})
+
+
+def priced(sites: Sequence[Site], scores: Mapping[str, Floats], pricer: Pricer, run: Run) -> Problem:
+    """Return the problem of keeping the units of the best scores within the bounds of a pricer."""
+    return Problem(
+        "channels", sites, scores, pricer.bounds, pricer, run.seed, shown=pricer.shown, held_back=pricer.held_back
+    )
+
+
+def reachable(sites: Sequence[Site], pricer: Pricer, run: Run) -> Problem:
+    """Return the same with all units alike, before anything is learned.
+
+    Raises: Infeasible when not even the fewest units keep the bounds.
+    """
+    problem = priced(sites, {site.name: np.ones(site.size) for site in sites}, pricer, run)
+    least = problem.keep({site.name: site.fewest for site in sites})
+    if not problem.fits(least):
+        problem.refuse(least)
+    return problem
 
 
 def rescored(problem: Problem, scores: Mapping[str, Floats]) -> Problem:

@@ -23,7 +23,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.judged import logits_of
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
-from penjing.steps.learned import cut_channels, gated_sites, some_epochs
+from penjing.steps.learned import cut_channels, gated_sites, priced, some_epochs
 from penjing.steps.price import Pricer, step_of
 from penjing.steps.state import Run, State
 from penjing.terms.noise import Noise, Start
@@ -181,21 +181,16 @@ class rbp:  # noqa: N801  (registered under its own name)
         sites = {site.name: _floored(site) for site in at_step(found, step_of(None, ["channels"], pricer))}
         now, rest = ([sites[name] for name in names if name in sites] for names in (group, later))
         evidence = Evidence(state.model, graph, data.calibration_labelled(self.images, run.seed), seed=run.seed)
-        fisher = {site.name: self._fisher(evidence, site) for site in (*now, *rest)}
+        fisher = self._fisher(evidence, [*now, *rest])
         positions = {site.name: _positions(graph, site) for site in (*now, *rest)}
         scores = {name: a / positions[name] for name, a in fisher.items()}
-        problem = Problem("channels", [*now, *rest], scores, pricer.bounds, pricer, run.seed, shown=pricer.shown,
-                          held_back=pricer.held_back)  # fmt: skip
-        return Part(graph, now, rest, fisher, positions, problem)
+        return Part(graph, now, rest, fisher, positions, priced([*now, *rest], scores, pricer, run))
 
-    def _fisher(self, evidence: Evidence, site: Site) -> Floats:
-        """Return the curvature of the data term by a gate on each unit, at gate one, [units]."""
-        if self.data_term == "labels":
-            gradients, scale = evidence.gate_gradients(site), 1.0
-        else:
-            gradients, scale = evidence.of_logits.gate_gradients(site), 2.0 / _power(evidence)
-        found: Floats = scale * gradients.double().square().mean(0).numpy()
-        return found
+    def _fisher(self, evidence: Evidence, sites: Sequence[Site]) -> dict[str, Floats]:
+        """Return the curvature of the data term by a gate on each unit, at gate one, [units] by site."""
+        by_labels = self.data_term == "labels"
+        source, scale = (evidence, 1.0) if by_labels else (evidence.of_logits, 2.0 / _power(evidence))
+        return {site.name: scale * source.gate_gradients(site).double().square().mean(0).numpy() for site in sites}
 
     def _beta(self, part: Part) -> tuple[float, Mapping[str, int]]:
         """Return β0, as given or the smallest whose closed-form survivors keep every bound, and how many survive.

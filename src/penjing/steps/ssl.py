@@ -26,6 +26,7 @@ from penjing.steps.learned import (
     cut_channels,
     gated_blocks,
     gated_sites,
+    reachable,
     rescored,
     some_epochs,
     tightened,
@@ -109,12 +110,7 @@ class ssl:  # noqa: N801  (registered under its own name)
             pricer = Pricer(graph, state, run, self.budget)
             model = state.copy_model()
             groups, sites = self._groups(graph, model, pricer)
-            whole = {site.name: np.ones(site.size) for site in sites}
-            problem = Problem("channels", sites, whole, pricer.bounds, pricer, run.seed, shown=pricer.shown,
-                              held_back=pricer.held_back)  # fmt: skip
-            least = problem.keep({site.name: site.fewest for site in sites})
-            if not problem.fits(least):
-                problem.refuse(least)
+            problem = reachable(sites, pricer, run)
             split, times = some_epochs(data, self.epochs, derive(run.seed, "ssl"))
             recipe = Options(
                 epochs=times, lr=self.lr, batch=self.batch, weight_decay=self.weight_decay, precision=self.precision
