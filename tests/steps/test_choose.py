@@ -61,3 +61,17 @@ def test_two_cuts_of_one_run_know_the_same_times(tmp_path, monkeypatch):
     run = Run(tmp_path)
     one, two = (price.Pricer(graph, state, run, "latency=0.5x").table for _ in range(2))
     assert one.times == two.times and len(timed) == len(set(timed))
+
+
+@pytest.mark.parametrize(("measured", "taken"), [([0.999, 0.97], 0.97), ([0.98, 0.97], 0.98), ([0.999, 1.2], 0.999)])
+def test_a_plan_just_below_its_latency_is_taken_only_without_a_safer_one(tmp_path, monkeypatch, measured, taken):
+    monkeypatch.setattr(price, "time_shape", lambda shape, *_: shape.macs * 1e-6)
+    model = Grouped().eval()
+    state = State(model, model, None, ((torch.randn(2, 3, 8, 8),), {}))
+    shares = iter([*measured, *[1.2] * 9])
+    monkeypatch.setattr(
+        price.Pricer, "measure", lambda pricer, _: {"latency": next(shares) * pricer.bounds[0].limit}
+    )  # fmt: skip
+    run = Run(tmp_path, {"latency": "0.9x"})
+    cut, pricer = prune(criterion="l1").decide(state, run)
+    assert cut.measured["latency"] == pytest.approx(taken * pricer.bounds[0].limit)

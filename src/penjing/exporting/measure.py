@@ -143,6 +143,14 @@ def ratio(a: Timing, b: Timing) -> Ratio:
     return Ratio(float(median), float(low), float(high))
 
 
+def joined(first: Mapping[str, Timing], more: Mapping[str, Timing]) -> dict[str, Timing]:
+    """Return two measurements of the same files under the same conditions as one of all their rounds."""
+    return {
+        key: summary([*a.samples, *more[key].samples], a.threads, a.batch, a.clock, a.runtime, a.cpu)
+        for key, a in first.items()
+    }
+
+
 def interleave(
     runs: Mapping[str, Callable[[], object]],
     *,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from penjing.core.errors import Missed, PlanError
 from penjing.core.registry import register
-from penjing.costs.units import resolve, show
+from penjing.costs.units import Asked, resolve, show
 from penjing.exporting.measure import ratio
 from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
-from penjing.steps.original import counted, drafted, estimated, original_of
+from penjing.steps.original import Original, counted, drafted, estimated, original_of
 from penjing.steps.price import asked, units
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
@@ -35,11 +36,11 @@ class check:  # noqa: N801  (registered under its own name)
             original = original_of(state, run)
             draft = drafted(state.model, state.example)
             subjects = {"original": original.subject, "model": Subject(file, state.model, state.example)}
-            timings = run.measure(f"the file of {run.at}", subjects)
+            wanted = asked(run.budget)
+            timings = run.measure(f"the file of {run.at}", subjects, self._limit(wanted, original, run))
             faster = ratio(timings["original"], timings["model"])
             here = {"latency": original.timing.median_ms / faster.median}
             costs = counted(draft) | {"size": float(file_bytes(file))} | here | estimated(draft, run.target)
-            wanted = asked(run.budget)
             if "error" in wanted:
                 costs["error"] = evaluate(state.model, state.labelled_for("The budget error").val).error
             misses = []
@@ -57,6 +58,12 @@ class check:  # noqa: N801  (registered under its own name)
         if misses:
             raise Missed(f"The exported file misses the budget: {'; '.join(misses)}. Raise the bound.", costs)
         return state
+
+    def _limit(self, wanted: Mapping[str, Asked], original: Original, run: Run) -> float | None:
+        """Return the share of the original's measured latency that the budget allows; None where it allows any."""
+        if "latency" not in wanted or not run.target.runtime:
+            return None
+        return resolve(wanted["latency"], original.cost("latency")).limit / original.cost("latency")
 
     def _file(self, state: State) -> Path:
         """Return the file to measure.

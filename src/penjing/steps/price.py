@@ -168,8 +168,10 @@ class Pricer:
             found["size"] = float(file_bytes(file))
         if self.is_timed:
             files = {"original": self.original.subject, "candidate": Subject(file, model, self.state.example)}
-            timings = self.run.measure(f"a candidate of {self.run.at}", files)
-            found["latency"] = ratio(timings["candidate"], timings["original"]).median * self.original.cost("latency")
+            whole = self.original.cost("latency")
+            limit = next(b.limit for b in self.bounds if b.cost == "latency") / whole
+            timings = self.run.measure(f"a candidate of {self.run.at}", files, limit)
+            found["latency"] = ratio(timings["candidate"], timings["original"]).median * whole
         return found
 
     def correct(self, plan: Plan, measured: Mapping[str, float]) -> None:
