@@ -163,6 +163,22 @@ class Removing(Rewrite, Protocol):
         """Return the names, among those of ``graph.blocks``, of the blocks that the choice takes out."""
 
 
+@runtime_checkable
+class Factoring(Rewrite, Protocol):
+    """A rewrite that puts a chain of smaller layers in a layer's place; its units are ranks, which it scores itself."""
+
+    def scores(self, model: nn.Module, site: Site) -> Tensor:
+        """Return what each rank of the site holds of its layer, falling, ``[site.size]``."""
+
+    def chains(
+        self, graph: Any, kept: Mapping[str, Kept], layers: Mapping[int, Layer]
+    ) -> Mapping[int, Sequence[Layer]]:
+        """Return the chains that take the place of layers under a choice; both by their position in the graph.
+
+        ``layers`` are as the rest of the plan leaves them; those that stay whole have no chain.
+        """
+
+
 class Criterion(Protocol):
     """Scores the units of a site, higher meaning keep."""
 

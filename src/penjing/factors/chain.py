@@ -52,19 +52,24 @@ def price(stages: Sequence[LayerSpec], size: Sequence[int] = (1, 1)) -> Cost:
     return Cost(sum(stage.params for stage in stages), macs, tuple(sizes))
 
 
+def empty(spec: LayerSpec, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return an ordinary layer of this shape on the meta device, without numbers."""
+    mode: Any = spec.padding_mode
+    if spec.kind == "pick":
+        return Pick(torch.empty(spec.out_channels, dtype=torch.int64, device="meta"), spec.in_channels)
+    if spec.kind == "linear":
+        return nn.Linear(spec.in_channels, spec.out_channels, spec.bias, device="meta", dtype=dtype)
+    return nn.Conv2d(
+        spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.padding, spec.dilation, spec.groups,
+        spec.bias, mode, device="meta", dtype=dtype,
+    )  # fmt: skip
+
+
 def layer(spec: LayerSpec, weight: Tensor, bias: Tensor | None, like: nn.Module) -> nn.Module:
     """Return an ordinary layer with these values, of ``like``'s precision and on its device; draws no random number."""
     if spec.kind == "pick":
         return Pick(weight.to(like.weight.device), spec.in_channels)  # type: ignore[arg-type]
-    made: Any
-    mode: Any = spec.padding_mode
-    if spec.kind == "linear":
-        made = nn.Linear(spec.in_channels, spec.out_channels, bias is not None, device="meta")
-    else:
-        made = nn.Conv2d(
-            spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.padding, spec.dilation, spec.groups,
-            bias is not None, mode, device="meta",
-        )  # fmt: skip
+    made: Any = empty(replace(spec, bias=bias is not None))
     old: Any = like.weight
     made.weight = nn.Parameter(_as(weight.reshape(made.weight.shape), old), old.requires_grad)
     if bias is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -86,6 +86,33 @@ class LayerSpec:
             return f"{self.kind.capitalize()}({self.in_channels}, {self.out_channels})"
         grouped = f", groups={self.groups}" if self.groups > 1 else ""
         return f"Conv2d({self.in_channels}, {self.out_channels}, {self.kernel[0]}x{self.kernel[1]}{grouped})"
+
+
+def from_json(facts: Mapping[str, Any]) -> LayerSpec:
+    """Return the shape that ``dataclasses.asdict`` wrote and JSON read back.
+
+    Raises: ValueError for what is no shape of a layer.
+    """
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+    if set(given) != {field.name for field in fields(LayerSpec)}:
+        raise ValueError("not the entries of a shape")
+    spec = LayerSpec(**given)
+    pairs = [spec.kernel, spec.stride, spec.dilation]
+    padding = () if spec.padding == "same" else spec.padding
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in (*pairs, padding or (0, 0))):
+        raise ValueError("not a pair")
+    numbers = [spec.in_channels, spec.out_channels, spec.groups, *(n for pair in pairs for n in pair)]
+    if any(type(n) is not int or not 0 <= n < 2**31 for n in (*numbers, *padding)) or 0 in numbers:
+        raise ValueError("not a number of channels or taps")
+    kinds, modes = ("conv", "linear", "pick"), ("zeros", "reflect", "replicate", "circular")
+    if (
+        spec.kind not in kinds
+        or spec.padding_mode not in modes
+        or spec.in_channels % spec.groups
+        or type(spec.bias) is not bool
+    ):
+        raise ValueError("not a layer")
+    return spec
 
 
 class Pick(nn.Module):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Kept, Layer, Note, Pass, Site, Value
+from penjing.factors.layer import LayerSpec
 from penjing.graph.program import Program
 
 
@@ -114,7 +115,9 @@ class Graph:
     program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
     are zero already, of those that are anywhere. ``blocks`` are the residual blocks that may be left out, by name, and
     ``block_notes`` tell why others may not; ``held`` names, for each tensor that lies in blocks alone, those that
-    hold it.
+    hold it. ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
+    by the name of their weight: another module may stand in for them. ``ranks`` are the weights, among them, of layers
+    that hand on to the next layer of a chain, with nothing between them.
     """
 
     layers: tuple[Layer, ...]
@@ -144,6 +147,8 @@ class Graph:
     blocks: Mapping[str, Block] = field(default_factory=dict)
     block_notes: tuple[Note, ...] = ()
     held: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    modules: Mapping[str, LayerSpec] = field(default_factory=dict)
+    ranks: frozenset[str] = frozenset()
 
     @property
     def share_free(self) -> float:
@@ -185,6 +190,11 @@ class Graph:
             gone[site.ids] = True
             gone[site.ids[units]] = False
         return gone
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The position of each node of the program in the order of execution."""
+        return {node.name: i for i, node in enumerate(self.program.nodes)}
 
     @cached_property
     def axes_of(self) -> dict[str, list[Axis]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from penjing.core.errors import TraceError
 from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.blocks import with_blocks
+from penjing.graph.chains import with_modules
 from penjing.graph.graph import Graph
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.passes import passes
@@ -53,7 +54,7 @@ def trace(
 
     Raises: TraceError when the module cannot be traced: data-dependent control flow, a failing forward.
     """
-    return with_blocks(model, _channels(model, args, kwargs, proof), proof=proof)
+    return with_modules(model, with_blocks(model, _channels(model, args, kwargs, proof), proof=proof))
 
 
 def _channels(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, proof: bool) -> Graph:

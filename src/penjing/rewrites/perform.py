@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from penjing.core.protocols import Removing, Rewrite, Zeroing
+from penjing.core.protocols import Factoring, Removing, Rewrite, Zeroing
 from penjing.core.types import Plan
 from penjing.graph.graph import Graph
 
@@ -14,8 +14,8 @@ from penjing.graph.graph import Graph
 def perform(model: nn.Module, graph: Graph, plan: Plan, changes: Mapping[str, Rewrite]) -> None:
     """Change the traced ``model``, in place, as the plan says; ``changes`` are its rewrites by name.
 
-    Zeros come first, since they are counted in whole tensors; then widths; whole blocks go last, since a cut needs the
-    tensors that were traced.
+    Zeros come first, since they are counted in whole tensors; then widths; then chains, which factor what is left of a
+    layer; whole blocks go last, since a cut needs the tensors that were traced.
     """
     for name in sorted(plan.rewrites(), key=lambda name: _turn(changes[name])):
         changes[name].apply(model, graph, plan.of_rewrite(name))
@@ -26,11 +26,17 @@ def zeros_of(plan: Plan, changes: Mapping[str, Rewrite]) -> Plan:
     return Plan(tuple(entry for entry in plan if isinstance(changes[entry.rewrite], Zeroing)))
 
 
+def without_chains(plan: Plan, changes: Mapping[str, Rewrite]) -> Plan:
+    """Return a plan without the chains that it puts in layers' places."""
+    return Plan(tuple(entry for entry in plan if not isinstance(changes[entry.rewrite], Factoring)))
+
+
 def provable(changes: Mapping[str, Rewrite]) -> bool:
-    """Tell whether these rewrites remove anything, and nothing but what the proof knows: channels and blocks."""
+    """Tell whether these rewrites remove anything, and nothing but what a proof knows: channels, blocks and ranks."""
     shrinking = {name: change for name, change in changes.items() if not isinstance(change, Zeroing)}
-    return bool(shrinking) and all(n == "channels" or isinstance(c, Removing) for n, c in shrinking.items())
+    return bool(shrinking) and all(n == "channels" or isinstance(c, Removing | Factoring) for n, c in shrinking.items())
 
 
 def _turn(change: Rewrite) -> int:
-    return 0 if isinstance(change, Zeroing) else 2 if isinstance(change, Removing) else 1
+    order = ((Zeroing, 0), (Factoring, 2), (Removing, 3))
+    return next((turn for kind, turn in order if isinstance(change, kind)), 1)

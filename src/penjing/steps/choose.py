@@ -18,9 +18,10 @@ from penjing.core.protocols import Cost, Rewrite
 from penjing.core.types import Bound, Floats, Plan, Site
 from penjing.costs.units import resolve, show
 from penjing.graph.blocks import removed
+from penjing.graph.chains import prove_chains
 from penjing.graph.graph import Graph
-from penjing.graph.proof import Certificate, prove
-from penjing.rewrites.perform import perform, provable, zeros_of
+from penjing.graph.proof import Certificate, prove, worse
+from penjing.rewrites.perform import perform, provable, without_chains, zeros_of
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
 from penjing.steps.state import Run, State
 from penjing.steps.trial import Attempt
@@ -208,10 +209,17 @@ class Chooser:
         return model
 
     def _certificate(self, plan: Plan, model: nn.Module) -> Certificate:
-        """Prove what a plan removed; what it set to zero is zero in the original as well."""
-        zeros = zeros_of(plan, self.changes)
+        """Prove what a plan removed, with every chain contracted into the layer that it computes.
+
+        What the plan set to zero is zero in the original as well.
+        """
+        zeros, whole = zeros_of(plan, self.changes), without_chains(plan, self.changes)
         original = self._applied(zeros) if zeros.entries else self.state.model
-        return prove(self.graph, original, model, plan.of_rewrite("channels"), removed(self.graph, plan))
+        cut = model if len(whole) == len(plan) else self._applied(whole)
+        certificate = prove(self.graph, original, cut, plan.of_rewrite("channels"), removed(self.graph, plan))
+        if cut is model or not certificate.ok:
+            return certificate
+        return worse(certificate, prove_chains(self.graph, model, cut))
 
     def _failing(self, plan: Plan) -> list[str]:
         """Return the sites whose own cut fails its proof, and note why they stay whole."""

@@ -26,6 +26,7 @@ from penjing.rewrites.layers import layers
 from penjing.rewrites.nested import nested
 from penjing.rewrites.perform import perform
 from penjing.steps.filed import file_certificate, file_widths
+from penjing.steps.patterns import chosen
 from penjing.steps.price import Pricer
 from penjing.steps.state import Run
 
@@ -39,13 +40,8 @@ def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequen
 
     Raises: PlanError, naming the step, when there is none.
     """
-    found = [
-        site
-        for site in channels().find(graph)
-        if any(fnmatch(site.name, p) for p in include)
-        and not any(fnmatch(site.name, p) for p in exclude)
-        and _has_gate(graph, site)
-    ]
+    named = chosen(graph, channels().find(graph), include, exclude)
+    found = [site for site in named if _has_gate(graph, site)]
     if not found:
         raise PlanError(f"{step}: no channel that may go is read by a layer and matches include; see penjing inspect.")
     return found
