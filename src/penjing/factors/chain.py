@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from penjing.core.errors import PlanError
 from penjing.factors.layer import LayerSpec, Pick, read
 
+LAST = "last"
+"""The name of the stage that writes what the layer wrote."""
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from penjing.core.errors import PlanError, did_you_mean
+from penjing.core.types import Ints, Layer
 from penjing.factors.chain import empty, merge
 from penjing.factors.layer import LayerSpec, Pick, from_json, read
 from penjing.graph.graph import Graph
@@ -88,6 +90,51 @@ def put_in(model: nn.Module, path: str, new: nn.Module) -> None:
         for key, child in parent._modules.items():
             if child is old:
                 parent._modules[key] = new
+
+
+def as_last_stages(graph: Graph, model: nn.Module) -> Graph:
+    """Return the graph of an original with each layer that ``model`` has as a chain taken for the chain's last stage.
+
+    That stage writes what the layer wrote, and reads ranks, which are no units of the graph.
+    """
+    chains = chains_of(model)
+    layers = []
+    for layer in graph.layers:
+        path = layer.weight.rpartition(".")[0]
+        inner = layer.weight in graph.modules and path in chains
+        layers.append(_last_stage(layer, path, model.get_submodule(path)) if inner else layer)
+    return replace(graph, layers=tuple(layers))
+
+
+def _last_stage(layer: Layer, path: str, chain: nn.Module) -> Layer:
+    stages, size = list(chain.named_children()), layer.in_size
+    for name, stage in stages[:-1]:
+        size = tuple(read(stage, f"{path}.{name}").out_size(size))
+    name, module = stages[-1]
+    spec = read(module, f"{path}.{name}")
+    return as_layer(layer, name, spec, size, np.full(spec.in_channels, -1), layer.out_units)
+
+
+def as_layer(layer: Layer, name: str, spec: LayerSpec, size: Sequence[int], ins: Ints, outs: Ints) -> Layer:
+    """Return one stage of the chain that takes a layer's place, on an input of this size, as a layer of the graph."""
+    path = layer.weight.rpartition(".")[0]
+    kernel, stride, dilation = (
+        tuple(pair) if layer.kernel else () for pair in (spec.kernel, spec.stride, spec.dilation)
+    )
+    return replace(
+        layer, name=f"{layer.name}.{name}", weight=f"{path}.{name}.weight",
+        bias=f"{path}.{name}.bias" if spec.bias else None, in_units=ins, out_units=outs, in_channels=spec.in_channels,
+        out_channels=spec.out_channels, groups=spec.groups, kernel=kernel, stride=stride, dilation=dilation,
+        padding=_padding(spec) if layer.kernel else (), in_size=tuple(size), out_size=tuple(spec.out_size(size)),
+        density=1.0,
+    )  # fmt: skip
+
+
+def _padding(spec: LayerSpec) -> tuple[int, ...]:
+    """Return the padding on each side, as torch works out ``"same"``."""
+    if isinstance(spec.padding, tuple):
+        return spec.padding
+    return tuple(d * (k - 1) // 2 for d, k in zip(spec.dilation, spec.kernel, strict=True))
 
 
 def merged(model: nn.Module, like: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from penjing.core.types import Kept, Layer, Site, Slot
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read
-from penjing.graph.chains import put_in
+from penjing.graph.chains import as_layer, put_in
 from penjing.graph.graph import Graph
 
 
@@ -125,44 +125,14 @@ def _by_layer(kept: Mapping[str, Kept]) -> dict[str, dict[str, int]]:
 
 
 def _as_layers(layer: Layer, stages: Mapping[str, LayerSpec]) -> list[Layer]:
-    """Return the stages as layers of the graph, that only order channels left out; ranks are no units of it."""
+    """Return the stages as layers of the graph, those that only order channels left out; ranks are no units of it."""
     found: list[Layer] = []
     size, ins = layer.in_size, layer.in_units
     last = [name for name, stage in stages.items() if stage.kind != "pick"][-1]
     for name, stage in stages.items():
-        out = tuple(stage.out_size(size))
         if stage.kind != "pick":
             outs = layer.out_units if name == last else np.full(stage.out_channels, -1)
-            path = layer.weight.rpartition(".")[0]
-            found.append(
-                replace(
-                    layer,
-                    name=f"{layer.name}.{name}",
-                    weight=f"{path}.{name}.weight",
-                    bias=f"{path}.{name}.bias" if stage.bias else None,
-                    in_units=ins,
-                    out_units=outs,
-                    in_channels=stage.in_channels,
-                    out_channels=stage.out_channels,
-                    groups=stage.groups,
-                    kernel=stage.kernel if layer.kernel else (),
-                    stride=stage.stride if layer.stride else (),
-                    padding=_padding(stage, layer),
-                    dilation=stage.dilation if layer.dilation else (),
-                    in_size=size,
-                    out_size=out,
-                    density=1.0,
-                )
-            )
+            found.append(as_layer(layer, name, stage, size, ins, outs))
             ins = np.full(stage.out_channels, -1)
-        size = out
+        size = tuple(stage.out_size(size))
     return found
-
-
-def _padding(stage: LayerSpec, layer: Layer) -> tuple[int, ...]:
-    """Return a stage's padding as a layer has it: of none where it is linear, and as torch works out ``"same"``."""
-    if not layer.kernel:
-        return ()
-    if isinstance(stage.padding, tuple):
-        return stage.padding
-    return tuple(d * (k - 1) // 2 for d, k in zip(stage.dilation, stage.kernel, strict=True))
