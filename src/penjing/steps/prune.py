@@ -15,12 +15,13 @@ from penjing.allocators.driver import Driver
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Compared, Cost, Factoring, Measured, Rewrite
-from penjing.core.registry import build, register
+from penjing.core.registry import build, entries, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
+from penjing.rewrites.factored import Factored
 from penjing.rewrites.nested import nested
 from penjing.steps.choose import Chooser, Cut, Judge
 from penjing.steps.filed import file_certificate, file_widths
@@ -89,6 +90,11 @@ class prune:  # noqa: N801  (registered under its own name)
             object.__setattr__(self, "rewrite", self.rewrite[0] if len(self.rewrite) == 1 else tuple(self.rewrite))
         if not self.rewrites or len(set(self.rewrites)) < len(self.rewrites):
             raise PlanError(f"prune: rewrite names what may be cut, each once; got {list(self.rewrites)}.")
+        factoring = [name for name in self.rewrites if issubclass(entries("rewrite").get(name, object), Factored)]
+        if len(factoring) > 1:
+            raise PlanError(f"prune: one plan factorises by one rewrite; got {' and '.join(factoring)}. Choose one.")
+        if factoring and "weights" in self.rewrites:
+            raise PlanError(f"prune: {factoring[0]} keeps no zeros; set weights to zero in a later step.")
         if self.allocator is None:
             object.__setattr__(self, "allocator", "global" if "weights" in self.rewrites else "greedy")
         if "weights" in self.rewrites and self.allocator in ("greedy", {"greedy": {}}):
