@@ -34,7 +34,7 @@ def made(form: str) -> Factorization:
 @every
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(conv=convolutions(), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_full_rank_is_the_layer_and_merging_gives_it_back(
+def test_full_rank_is_the_layer_and_merges(
     form: str, conv: nn.Conv2d, shares: tuple[float, float]
 ) -> None:
     factorization, spec = made(form), read(conv)
@@ -94,7 +94,7 @@ def test_bad_input_is_one_sentence_that_names_the_layer(form: str, monkeypatch: 
     for wrong in (0, -1, max(full) + 1, [n + 1 for n in full], (1,) * (len(full) + 1), True):
         with pytest.raises(PlanError, match=r"stem.* cannot be factored by .* with ranks .*; it takes"):
             factorization.split(conv, wrong, "stem")
-    with pytest.raises(PlanError, match="body cannot be factored.*depthwise"):
+    with pytest.raises(PlanError, match=r"body cannot be factored.*depthwise"):
         factorization.split(nn.Conv2d(8, 16, 3, groups=8), 1, "body")
     with pytest.raises(PlanError, match="norm is a BatchNorm2d"):
         factorization.split(nn.BatchNorm2d(8), 1, "norm")
