@@ -110,16 +110,14 @@ class btd(Factorization):  # noqa: N801 - the name a recipe writes
         return 5 * spec.weights + 3 * channels**2 + channels * (spec.taps + 2) * wide + 3 * wide**2
 
 
-def alternate(
-    kernel: Tensor, out: Tensor, into: Tensor, core: Tensor, sweeps: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def alternate(kernel: Tensor, out: Tensor, into: Tensor, core: Tensor, sweeps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lower the squared error by least squares over all output factors, all input factors, then core after core.
 
     Both factors of a block are kept orthonormal, which makes its core a projection of what the others leave.
 
     Shapes: as in ``btd._orthogonal``.
     """
-    (t, s, kh, kw), g = kernel.shape, len(core)
+    (t, s), g = kernel.shape[:2], len(core)
     q, p = core.shape[1:3]
     total = kernel.square().sum()
     before = total
@@ -149,7 +147,7 @@ def alternate(
 
 def whole(out: Tensor, into: Tensor, core: Tensor) -> Tensor:
     """Return the kernel that the blocks add up to, [out, in, height, width]."""
-    g, q, p, kh, kw = core.shape
+    g, q, _, kh, kw = core.shape
     wide = torch.einsum("gqpij,gsp->gqsij", core, into).reshape(g * q, -1)
     made = out.transpose(0, 1).reshape(-1, g * q) @ wide
     return made.reshape(out.shape[1], into.shape[1], kh, kw)

@@ -55,7 +55,7 @@ def price(stages: Sequence[LayerSpec], size: Sequence[int] = (1, 1)) -> Cost:
 def layer(spec: LayerSpec, weight: Tensor, bias: Tensor | None, like: nn.Module) -> nn.Module:
     """Return an ordinary layer with these values, of ``like``'s precision and on its device; draws no random number."""
     if spec.kind == "pick":
-        return Pick(weight.to(like.weight.device), spec.in_channels)  # type: ignore[arg-type]
+        return Pick(weight.to(like.weight.device), spec.in_channels).train(like.training)  # type: ignore[arg-type]
     made: Any
     mode: Any = spec.padding_mode
     if spec.kind == "linear":

@@ -83,7 +83,6 @@ def fit(tensor: Tensor, rank: int, sweeps: int = 100) -> Factors:
     begun = energies[rank:].sum()
     if total == 0 or begun <= 1e-20 * total:
         return start
-    plain = als(tensor, stirred(start), 0.0, sweeps)
     current = als(tensor, stirred(start), 0.0, sweeps)
     wanted = SLACK**2 * torch.minimum(squared_error(tensor, current), begun)
     found, unit, limit = start, total / sensitivity(start), LARGEST * total.sqrt()
