@@ -10,7 +10,7 @@ from torch import nn
 
 from factors.layers import apart, convolutions, error
 from penjing.core.errors import PlanError
-from penjing.core.registry import build
+from penjing.core.registry import build, entries
 from penjing.factors.base import Factorization
 from penjing.factors.chain import merge
 from penjing.factors.layer import read
@@ -90,6 +90,20 @@ def test_twice_is_the_same_to_the_bit_and_draws_nothing(form: str) -> None:
     assert next(iter(one.parameters())).dtype == torch.float32
 
 
+def test_every_exact_factorisation_is_here() -> None:
+    known = {name for name, entry in entries("factorization").items() if entry.exact}
+    assert known == {made(form).name for form in FORMS}
+
+
+@every
+def test_weights_of_zero_give_zero(form: str) -> None:
+    factorization, conv = made(form), nn.Conv2d(8, 12, 3, padding=1, bias=False)
+    nn.init.zeros_(conv.weight)
+    chain = factorization.split(conv, tuple(max(1, n // 2) for n in factorization.full(read(conv))))
+    assert not chain(torch.randn(1, 8, 5, 5)).any()
+    assert all(bool(axis.energies.abs().sum() == 0) for axis in factorization.spectra(conv))
+
+
 @every
 def test_bad_input_is_one_sentence_that_names_the_layer(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     factorization, conv = made(form), nn.Conv2d(8, 12, 3, padding=1)
@@ -101,6 +115,8 @@ def test_bad_input_is_one_sentence_that_names_the_layer(form: str, monkeypatch: 
         factorization.split(nn.Conv2d(8, 16, 3, groups=8), 1, "body")
     with pytest.raises(PlanError, match="norm is a BatchNorm2d"):
         factorization.split(nn.BatchNorm2d(8), 1, "norm")
+    with pytest.raises(PlanError, match="head is lazy"):
+        factorization.split(nn.LazyConv2d(8, 3), 1, "head")
     with pytest.raises(PlanError, match="on the meta device"):
         factorization.split(conv.to("meta"), 1, "stem")
     conv = nn.Conv2d(8, 12, 3, padding=1)

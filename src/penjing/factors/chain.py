@@ -37,7 +37,7 @@ class Cost:
         return sum(math.prod(size) for size in self.sizes[:-1])
 
 
-def price(stages: Sequence[LayerSpec], size: Sequence[int] = (1, 1)) -> Cost:
+def price(stages: Sequence[LayerSpec], size: Sequence[int]) -> Cost:
     """Return what a chain costs on an input of this height and width.
 
     Raises: PlanError for an input too small for the kernel.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,12 +21,15 @@ def equal(points: Floats, clusters: int) -> Ints:
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     each = len(points) // clusters
     if clusters == 1 or each <= 1:
         return np.arange(len(points))
-    distinct = len(np.unique(points, axis=0))
-    start = KMeans(min(clusters, distinct), n_init=4, random_state=0).fit(points).cluster_centers_
+    distinct = len(np.unique(points.round(9), axis=0))
+    with warnings.catch_warnings():  # of points that coincide but for rounding: their clusters are filled below
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        start = KMeans(min(clusters, distinct), n_init=4, random_state=0).fit(points).cluster_centers_
     centers = start[np.arange(clusters) % len(start)]
     labels: NDArray[np.int64] = np.full(len(points), -1)
     for _ in range(ROUNDS):

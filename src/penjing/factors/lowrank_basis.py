@@ -119,9 +119,9 @@ class lowrank_basis(Factorization):  # noqa: N801 - the name a recipe writes
         made = self._stages(spec, tuple(ranks))
         return {n: replace(s, bias=spec.bias and (n == "join" or not self.join)) for n, s in made.items()}
 
-    def cost(self, spec: LayerSpec, ranks: Sequence[int], size: Sequence[int] = (1, 1)) -> Cost:
+    def cost(self, spec: LayerSpec, ranks: Sequence[int], size: Sequence[int] | None = None) -> Cost:
         """Return what basis and join cost; the basis writes one tensor."""
-        made = self.stages(spec, ranks)
+        made, size = self.stages(spec, ranks), size or spec.least_size
         join = [made.pop("join")] if self.join else []
         parts = [chain.price([stage, *join], size) for stage in made.values()]
         sizes = [(sum(s.out_channels for s in made.values()), *parts[0].sizes[0][1:]), *parts[0].sizes[1:]]
