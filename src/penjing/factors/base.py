@@ -69,7 +69,7 @@ class Factorization(ABC):
         Units: bytes.
         """
         group = spec.one_group()
-        return 8 * (2 * spec.weights + self._floats(group, tuple(ranks or self._full(group))))
+        return 8 * (4 * spec.weights + self._floats(group, tuple(ranks or self._full(group))))
 
     # ------------------------------------------------------------------------------------- what it does
 

@@ -78,7 +78,7 @@ class cp(Factorization):  # noqa: N801 - the name a recipe writes
         (r,) = ranks
         channels = max(spec.in_channels, spec.out_channels)
         full, sizes = self._full(spec)[0], self._sizes(spec)
-        return 3 * full * sum(sizes) + (r < full) * (channels * spec.taps * r + 4 * r * r + 2 * spec.weights)
+        return 3 * full * sum(sizes) + (r < full) * (2 * channels * spec.taps * r + 4 * r * r + 2 * spec.weights)
 
 
 def plain(tensor: Tensor, rank: int, sweeps: int = 100) -> list[Tensor]:
