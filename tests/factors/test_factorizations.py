@@ -10,7 +10,7 @@ from torch import nn
 
 from factors.layers import apart, convolutions, error
 from penjing.core.errors import PlanError
-from penjing.core.registry import build
+from penjing.core.registry import build, entries
 from penjing.factors.base import Factorization
 from penjing.factors.chain import merge
 from penjing.factors.layer import read
@@ -20,6 +20,11 @@ FORMS: dict[str, object] = {
     "svd input": {"svd": {"form": "input"}},
     "svd spatial": {"svd": {"form": "spatial"}},
     "tucker2": "tucker2",
+    "cp 3": {"cp": {"sweeps": 4}},
+    "cp 4": {"cp": {"modes": 4, "sweeps": 4}},
+    "btd": {"btd": {"into": 2, "out": 3, "sweeps": 10}},
+    "bicluster": {"bicluster": {"inputs": 1, "outputs": 2}},
+    "depthwise_separable": "depthwise_separable",
 }
 every = pytest.mark.parametrize("form", FORMS)
 
@@ -32,11 +37,9 @@ def made(form: str) -> Factorization:
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @every
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(conv=convolutions(), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_full_rank_is_the_layer_and_merging_gives_it_back(
-    form: str, conv: nn.Conv2d, shares: tuple[float, float]
-) -> None:
+def test_full_rank_is_the_layer_and_merges(form: str, conv: nn.Conv2d, shares: tuple[float, float]) -> None:
     factorization, spec = made(form), read(conv)
     if factorization.refuses(spec):
         with pytest.raises(PlanError, match=r"Conv2d\(.*cannot be factored"):
@@ -87,6 +90,20 @@ def test_twice_is_the_same_to_the_bit_and_draws_nothing(form: str) -> None:
     assert next(iter(one.parameters())).dtype == torch.float32
 
 
+def test_every_exact_factorisation_is_here() -> None:
+    known = {name for name, entry in entries("factorization").items() if entry.exact}
+    assert known == {made(form).name for form in FORMS}
+
+
+@every
+def test_weights_of_zero_give_zero(form: str) -> None:
+    factorization, conv = made(form), nn.Conv2d(8, 12, 3, padding=1, bias=False)
+    nn.init.zeros_(conv.weight)
+    chain = factorization.split(conv, tuple(max(1, n // 2) for n in factorization.full(read(conv))))
+    assert not chain(torch.randn(1, 8, 5, 5)).any()
+    assert all(bool(axis.energies.abs().sum() == 0) for axis in factorization.spectra(conv))
+
+
 @every
 def test_bad_input_is_one_sentence_that_names_the_layer(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     factorization, conv = made(form), nn.Conv2d(8, 12, 3, padding=1)
@@ -94,10 +111,12 @@ def test_bad_input_is_one_sentence_that_names_the_layer(form: str, monkeypatch: 
     for wrong in (0, -1, max(full) + 1, [n + 1 for n in full], (1,) * (len(full) + 1), True):
         with pytest.raises(PlanError, match=r"stem.* cannot be factored by .* with ranks .*; it takes"):
             factorization.split(conv, wrong, "stem")
-    with pytest.raises(PlanError, match="body cannot be factored.*depthwise"):
+    with pytest.raises(PlanError, match=r"body cannot be factored.*depthwise"):
         factorization.split(nn.Conv2d(8, 16, 3, groups=8), 1, "body")
     with pytest.raises(PlanError, match="norm is a BatchNorm2d"):
         factorization.split(nn.BatchNorm2d(8), 1, "norm")
+    with pytest.raises(PlanError, match="head is lazy"):
+        factorization.split(nn.LazyConv2d(8, 3), 1, "head")
     with pytest.raises(PlanError, match="on the meta device"):
         factorization.split(conv.to("meta"), 1, "stem")
     conv = nn.Conv2d(8, 12, 3, padding=1)

@@ -54,13 +54,13 @@ class Factorization(ABC):
         last = next(n for n in reversed(made) if made[n].kind != "pick")
         return {n: replace(stage, bias=spec.bias and n == last) for n, stage in made.items()}
 
-    def cost(self, spec: LayerSpec, ranks: Sequence[int], size: Sequence[int] = (1, 1)) -> Cost:
-        """Return what the chain costs on an input of this height and width."""
-        return chain.price(list(self.stages(spec, ranks).values()), size)
+    def cost(self, spec: LayerSpec, ranks: Sequence[int], size: Sequence[int] | None = None) -> Cost:
+        """Return what the chain costs on an input of this height and width, by default the smallest it takes."""
+        return chain.price(list(self.stages(spec, ranks).values()), size or spec.least_size)
 
-    def pays(self, spec: LayerSpec, ranks: Sequence[int], size: Sequence[int] = (1, 1)) -> bool:
+    def pays(self, spec: LayerSpec, ranks: Sequence[int], size: Sequence[int] | None = None) -> bool:
         """Tell whether the chain has fewer parameters and fewer MACs than the layer."""
-        new, old = self.cost(spec, ranks, size), chain.price([spec], size)
+        new, old = self.cost(spec, ranks, size), chain.price([spec], size or spec.least_size)
         return new.params < old.params and new.macs < old.macs
 
     def memory(self, spec: LayerSpec, ranks: Sequence[int] | None = None) -> int:
@@ -69,7 +69,7 @@ class Factorization(ABC):
         Units: bytes.
         """
         group = spec.one_group()
-        return 8 * (2 * spec.weights + self._floats(group, tuple(ranks or self._full(group))))
+        return 8 * (4 * spec.weights + self._floats(group, tuple(ranks or self._full(group))))
 
     # ------------------------------------------------------------------------------------- what it does
 

@@ -40,7 +40,7 @@ class Cost:
         return sum(math.prod(size) for size in self.sizes[:-1])
 
 
-def price(stages: Sequence[LayerSpec], size: Sequence[int] = (1, 1)) -> Cost:
+def price(stages: Sequence[LayerSpec], size: Sequence[int]) -> Cost:
     """Return what a chain costs on an input of this height and width.
 
     Raises: PlanError for an input too small for the kernel.
@@ -71,7 +71,7 @@ def empty(spec: LayerSpec, dtype: torch.dtype = torch.float32) -> nn.Module:
 def layer(spec: LayerSpec, weight: Tensor, bias: Tensor | None, like: nn.Module) -> nn.Module:
     """Return an ordinary layer with these values, of ``like``'s precision and on its device; draws no random number."""
     if spec.kind == "pick":
-        return Pick(weight.to(like.weight.device), spec.in_channels)  # type: ignore[arg-type]
+        return Pick(weight.to(like.weight.device), spec.in_channels).train(like.training)  # type: ignore[arg-type]
     made: Any = empty(replace(spec, bias=bias is not None))
     old: Any = like.weight
     made.weight = nn.Parameter(_as(weight.reshape(made.weight.shape), old), old.requires_grad)

@@ -64,6 +64,15 @@ class LayerSpec:
         shape = zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in shape)
 
+    @property
+    def least_size(self) -> Pair:
+        """The smallest input's height and width that gives an output."""
+        if isinstance(self.padding, str):
+            return 1, 1
+        shape = zip(self.kernel, self.padding, self.dilation, strict=True)
+        height, width = (max(d * (k - 1) + 1 - 2 * p, 1) for k, p, d in shape)
+        return height, width
+
     def macs(self, size: Sequence[int]) -> int:
         """Return the MACs of one sample whose input has this height and width."""
         return self.weights * math.prod(self.out_size(size))
@@ -149,6 +158,8 @@ def read(module: nn.Module, name: str = "") -> LayerSpec:
             f"{name or 'A module'} is a {cls.__name__}; factorisations take torch's Conv2d and Linear. Leave it out."
         )
     conv: Any = module
+    if nn.parameter.is_lazy(conv.weight):
+        raise PlanError(f"{name or 'A module'} is lazy and has no weights yet; run the model once.")
     padding = (0, 0) if conv.padding == "valid" else conv.padding
     return LayerSpec(
         "conv", conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups,

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from torch import nn
 
 from penjing.core.errors import PlanError
 from penjing.factors.base import Factorization, Ranks
@@ -31,8 +30,8 @@ def by_ratio(factorization: Factorization, spec: LayerSpec, ratio: float, size: 
         return tuple(max(1, n * step // max(full)) for n in full)
 
     def cost(step: int) -> int:
-        made = factorization.cost(spec, at(step), size or (1, 1)) if size else None
-        return made.macs if made else sum(s.params for s in factorization.stages(spec, at(step)).values())
+        made = factorization.cost(spec, at(step), size)
+        return made.params if size is None else made.macs
 
     low, high = 1, max(full)
     while low < high:
@@ -88,15 +87,3 @@ def rounded(ranks: Sequence[int], full: Sequence[int], multiple: int) -> Ranks:
     (8, 20)
     """
     return tuple(min(most, -(-rank // multiple) * multiple) for rank, most in zip(ranks, full, strict=True))
-
-
-def shortest(chains: Sequence[Factorization], module: nn.Module, size: Sequence[int], share: float) -> int:
-    """Return which of several factorisations needs the fewest MACs to keep a share of the squared weights.
-
-    Raises: PlanError where one does not take the layer.
-    """
-    from penjing.factors.layer import read
-
-    spec = read(module)
-    costs = [one.cost(spec, by_energy(one.spectra(module), share), size).macs for one in chains]
-    return int(np.argmin(costs))
