@@ -24,12 +24,15 @@ REWRITES = sorted(entries("rewrite"))
 
 
 class Done:
-    """A network with every second unit of every site gone, and whole blocks where they may go."""
+    """A network with every second unit of every site gone, ranks as far as that pays, and the blocks that may."""
 
     def __init__(self, name: str, model: nn.Module, graph: Graph) -> None:
         self.rewrite: Rewrite = build("rewrite", name)
         self.sites: list[Site] = self.rewrite.find(graph)
-        self.kept: dict[str, Kept] = {site.name: np.arange(site.least == 0, site.size, 2) for site in self.sites}
+        self.kept: dict[str, Kept] = {
+            site.name: np.arange(site.allowed(site.size / 2)) if site.most else np.arange(site.least == 0, site.size, 2)
+            for site in self.sites
+        }
         self.model = copy.deepcopy(model)
         self.rewrite.apply(self.model, graph, self.kept)
         self.draft = Draft(graph, Plan.of(name, self.kept, self.sites), lambda: self.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from penjing.core.types import Kept, Layer, Plan, Search, Site, Traffic
+from penjing.core.types import Chain, Kept, Layer, Plan, Search, Site, Traffic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -170,9 +170,7 @@ class Factoring(Rewrite, Protocol):
     def scores(self, model: nn.Module, site: Site) -> Tensor:
         """Return what each rank of the site holds of its layer, falling, ``[site.size]``."""
 
-    def chains(
-        self, graph: Any, kept: Mapping[str, Kept], layers: Mapping[int, Layer]
-    ) -> Mapping[int, Sequence[Layer]]:
+    def chains(self, graph: Any, kept: Mapping[str, Kept], layers: Mapping[int, Layer]) -> Mapping[int, Chain]:
         """Return the chains that take the place of layers under a choice; both by their position in the graph.
 
         ``layers`` are as the rest of the plan leaves them; those that stay whole have no chain.

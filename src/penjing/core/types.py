@@ -188,6 +188,14 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
+class Chain:
+    """Layers, one after the other with nothing between them, and how many elements the buffers beside them have."""
+
+    layers: tuple[Layer, ...]
+    buffers: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Value:
     """One activation of one sample: the units along each labelled dimension, and how long it is alive.
 

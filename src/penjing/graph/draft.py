@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Factoring, Zeroing
 from penjing.core.registry import build
-from penjing.core.types import Ints, Layer, Pass, Plan, Traffic, Value, is_gone
+from penjing.core.types import Chain, Ints, Layer, Pass, Plan, Traffic, Value, is_gone
 from penjing.graph.blocks import lost, removed
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import what_stays
@@ -85,7 +85,10 @@ class Draft:
     def layers(self) -> tuple[Layer, ...]:
         """The layers that remain, each stage of a chain one of them."""
         whole = self._uncut.items()
-        return tuple(one for i, layer in whole for one in self._chains.get(i) or (self._dense(layer),))
+        return tuple(one for i, layer in whole for one in self._stages(i, layer))
+
+    def _stages(self, i: int, layer: Layer) -> tuple[Layer, ...]:
+        return self._chains[i].layers if i in self._chains else (self._dense(layer),)
 
     @cached_property
     def _uncut(self) -> dict[int, Layer]:
@@ -95,9 +98,9 @@ class Draft:
         return {i: self._left(i, layer, spans) for i, (layer, spans) in both if i not in lost}
 
     @cached_property
-    def _chains(self) -> dict[int, Sequence[Layer]]:
+    def _chains(self) -> dict[int, Chain]:
         """The chains that take the place of layers, by the position of the layer in the graph."""
-        found: dict[int, Sequence[Layer]] = {}
+        found: dict[int, Chain] = {}
         for rewrite in self.plan.rewrites():
             change = build("rewrite", rewrite)
             if isinstance(change, Factoring):
@@ -152,7 +155,7 @@ class Draft:
     @cached_property
     def parameters(self) -> int:
         """How many parameters are left."""
-        more = (sum(one.weights for one in chain) - self._uncut[i].weights for i, chain in self._chains.items())
+        more = (sum(one.weights for one in chain.layers) - self._uncut[i].weights for i, chain in self._chains.items())
         return self._left_of(self.graph.shapes) + sum(more)
 
     def _left_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -182,7 +185,7 @@ class Draft:
     @cached_property
     def buffers(self) -> int:
         """How many elements the buffers have that are left."""
-        return self._left_of(self.graph.buffer_shapes)
+        return self._left_of(self.graph.buffer_shapes) + sum(chain.buffers for chain in self._chains.values())
 
     @cached_property
     def peak_elements(self) -> int:
@@ -199,7 +202,7 @@ class Draft:
         alive = dict(zip(sorted(steps), np.cumsum([steps[k] for k in sorted(steps)]).tolist(), strict=True))
         for i, chain in self._chains.items():
             born = self.graph.positions[self.graph.nodes[i]]
-            alive[born] = alive.get(born, 0) + _between(chain)
+            alive[born] = alive.get(born, 0) + _between(chain.layers)
         return max(alive.values(), default=0)
 
     def _needed(self) -> dict[int, int]:

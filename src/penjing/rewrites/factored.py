@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from penjing.core.types import Kept, Layer, Site, Slot
+from penjing.core.types import Chain, Kept, Layer, Site, Slot
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read
 from penjing.graph.chains import as_layer, put_in
@@ -30,9 +30,13 @@ class Factored:
 
     by: ClassVar[Factorization]
 
-    def of(self, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
+    def of(self, spec: LayerSpec, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
         """Return how a layer is factored of whose axes these lose ranks, and to which."""
-        return self.by, tuple(ranks[axis] for axis in self.by.axes)
+        return self.by, tuple((self._whole(spec) | dict(ranks)).values())
+
+    def width(self, spec: LayerSpec) -> int:
+        """Return how many channels of a stage a rank spans."""
+        return 1
 
     def find(self, graph: Graph) -> list[Site]:
         """Return the axes of ranks of the layers that may be factored, and at some rank pay."""
@@ -46,7 +50,8 @@ class Factored:
             most = self._most(axis, full, spec, layer.in_size)
             if most:
                 slot = Slot(layer.weight, -1, "out", none, none)
-                yield Site(f"{layer.name}/{axis}", "ranks", full, (slot,), none, most=most)
+                width = self.width(spec)
+                yield Site(f"{layer.name}/{axis}", "ranks", full, (slot,), none, most=most, width=width)
 
     def _most(self, axis: str, full: int, spec: LayerSpec, size: Sequence[int]) -> int:
         """Return the most ranks along one axis at which the chain pays while the others keep theirs; 0 for none."""
@@ -66,7 +71,7 @@ class Factored:
         fewer = {axis: n for axis, n in ranks.items() if n < whole[axis]}
         if not fewer:
             return False
-        factorization, numbers = self.of(fewer)
+        factorization, numbers = self.of(spec, fewer)
         return factorization.pays(spec, numbers, size)
 
     def scores(self, model: nn.Module, site: Site) -> Tensor:
@@ -77,9 +82,9 @@ class Factored:
         energies = next(one.energies for one in spectra if one.name == axis)
         return energies / energies.sum().clamp_min(1e-300)
 
-    def chains(self, graph: Graph, kept: Mapping[str, Kept], layers: Mapping[int, Layer]) -> dict[int, list[Layer]]:
+    def chains(self, graph: Graph, kept: Mapping[str, Kept], layers: Mapping[int, Layer]) -> dict[int, Chain]:
         """Return the chains that take the place of layers, as the rest of a plan leaves them, by their position."""
-        ranks, found = _by_layer(kept), dict[int, list[Layer]]()
+        ranks, found = _by_layer(kept), dict[int, Chain]()
         for i, layer in layers.items():
             if layer.name in ranks:
                 whole = graph.modules[layer.weight]
@@ -87,7 +92,7 @@ class Factored:
                     whole, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups
                 )  # fmt: skip
                 if stages := self._stages(spec, ranks[layer.name], layer.in_size):
-                    found[i] = _as_layers(layer, stages)
+                    found[i] = _chain(layer, stages)
         return found
 
     def _chosen(
@@ -98,7 +103,7 @@ class Factored:
             return None
         whole = self._whole(spec)
         fewer = {axis: n for axis, n in ranks.items() if n < whole[axis]}
-        return self.of(fewer) if self.pays(spec, fewer, size) else None
+        return self.of(spec, fewer) if self.pays(spec, fewer, size) else None
 
     def _stages(self, spec: LayerSpec, ranks: Mapping[str, int], size: Sequence[int]) -> dict[str, LayerSpec]:
         chosen = self._chosen(spec, ranks, size)
@@ -124,15 +129,17 @@ def _by_layer(kept: Mapping[str, Kept]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _as_layers(layer: Layer, stages: Mapping[str, LayerSpec]) -> list[Layer]:
-    """Return the stages as layers of the graph, those that only order channels left out; ranks are no units of it."""
+def _chain(layer: Layer, stages: Mapping[str, LayerSpec]) -> Chain:
+    """Return the stages as layers of the graph, in which ranks are no units; one that orders channels is a buffer."""
     found: list[Layer] = []
-    size, ins = layer.in_size, layer.in_units
+    size, ins, buffers = layer.in_size, layer.in_units, 0
     last = [name for name, stage in stages.items() if stage.kind != "pick"][-1]
     for name, stage in stages.items():
-        if stage.kind != "pick":
+        if stage.kind == "pick":
+            buffers += stage.out_channels
+        else:
             outs = layer.out_units if name == last else np.full(stage.out_channels, -1)
             found.append(as_layer(layer, name, stage, size, ins, outs))
             ins = np.full(stage.out_channels, -1)
         size = tuple(stage.out_size(size))
-    return found
+    return Chain(tuple(found), buffers)

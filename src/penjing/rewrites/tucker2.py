@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from penjing.core.registry import register
 from penjing.factors.base import Factorization
+from penjing.factors.layer import LayerSpec
 from penjing.factors.svd import svd
 from penjing.factors.tucker2 import tucker2 as decomposition
 from penjing.rewrites.factored import Factored
@@ -26,9 +27,9 @@ class tucker2(Factored):  # noqa: N801  (registered under its own name)
 
     by: ClassVar[Factorization] = decomposition()
 
-    def of(self, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
+    def of(self, spec: LayerSpec, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
         """Return how a layer is factored of whose axes these lose ranks, and to which."""
         if len(ranks) == 2:
-            return super().of(ranks)
+            return super().of(spec, ranks)
         ((axis, rank),) = ranks.items()
         return svd("input" if axis == "in" else "output"), (rank,)
