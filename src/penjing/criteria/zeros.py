@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.core.errors import PlanError
 from penjing.core.modes import modes_kept
+from penjing.data.data import Data
+from penjing.data.divide import balance_of, pick
 from penjing.graph.graph import Graph
 from penjing.graph.tap import Tap
 
@@ -46,6 +48,16 @@ def zeros_after_relu(model: nn.Module, graph: Graph, batches: Iterable[Tensor]) 
     return [Zeros(layer, zeros / values, round(values / pictures)) for layer, zeros, values in found]
 
 
+def validation_pictures(data: Data, images: int, seed: int) -> list[Tensor]:
+    """Return so many validation pictures, class-balanced, in batches, to count zeros on.
+
+    Shapes: each float32 [64, c, h, w], the last one smaller.
+    """
+    count = len(data.val)
+    shown = pick(balance_of(data.val.labels, count), min(images, count), seed, "zeros")
+    return [x for x, _ in data.val.subset(shown).batches(64)]
+
+
 def average(zeros: Sequence[Zeros]) -> float:
     """Return the share of zeros among all values that ReLUs return."""
     return sum(one.share * one.values for one in zeros) / sum(one.values for one in zeros)
@@ -74,7 +86,7 @@ class _Counter(TorchDispatchMode):
     """Counts what ReLUs return during one forward."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[tuple[str, int, int]] = []
         self._layer = "the input"
 

@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from penjing.core.errors import PlanError
 from penjing.exporting.measure import Timing, clock_for, cpu_name, interleave, summary
 from penjing.exporting.modes import evaluating
-from penjing.graph.collaborative import Collaborative, collaborators
+from penjing.graph.collaborative import Collaborative, collaborators, padding_of
 
 
 class Skipping(nn.Module):
@@ -35,13 +35,13 @@ class Skipping(nn.Module):
 
     def __init__(self, layer: Collaborative) -> None:
         super().__init__()
-        cheap, scale = layer.map[0], layer.map[1]
+        cheap, scale = layer.map.conv, layer.map.norm
         weight, self.bias = _folded(layer, layer.norm)
         self.columns = weight.permute(2, 3, 1, 0).reshape(-1, layer.out_channels).contiguous()
         self.cheap, self.shift = _folded(cheap, scale)
         self.taps = self.cheap[0].flatten(1) if layer.partner.kind == "shared" else None
         self.kernel, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
-        self.padding = _padding(layer)
+        self.padding = padding_of(layer)
         self._index: tuple[torch.Size, Tensor] = torch.Size(), torch.empty(0)
         self.forget()
 
@@ -116,16 +116,6 @@ def _folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
     return weight.detach(), bias.detach()
-
-
-def _padding(layer: nn.Conv2d) -> tuple[int, int, int, int]:
-    """Return what is added left, right, above and below."""
-    if layer.padding == "same":
-        both = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        (top, bottom), (left, right) = ((each // 2, each - each // 2) for each in both)
-        return left, right, top, bottom
-    high, wide = (0, 0) if layer.padding == "valid" else layer.padding
-    return int(wide), int(wide), int(high), int(high)
 
 
 def skipping(model: nn.Module) -> nn.Module:

@@ -7,22 +7,24 @@ ReLU that follows stays where the user's forward calls it, since ReLU(z) c = ReL
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils import skip_init
 
 from penjing.core.errors import PlanError, did_you_mean
-from penjing.core.random import torch_stream
 from penjing.core.types import Layer
 from penjing.graph.blocks import take_out
 from penjing.graph.graph import Graph
 
 Kind = Literal["shared", "pointwise"]
 """One filter of the convolution's own size for all its outputs, or a 1x1 convolution with as many outputs."""
+
+KINDS = ("shared", "pointwise")
 
 RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
@@ -35,35 +37,49 @@ class Partner:
     norm: str
 
 
+class Map(nn.Module):
+    """A collaborative layer: ReLU(BN'(W' * x)), which begins as the constant 1.
+
+    Shapes: x [n, in_channels of ``beside``, h, w] → [n, outputs, h', w'].
+    """
+
+    def __init__(self, beside: nn.Conv2d, outputs: int, **shape: Any) -> None:
+        super().__init__()
+        here: dict[str, Any] = {"device": beside.weight.device, "dtype": beside.weight.dtype}
+        self.conv: nn.Conv2d = skip_init(nn.Conv2d, beside.in_channels, outputs, bias=False, **shape, **here)
+        self.norm = nn.BatchNorm2d(outputs, **here)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.norm.weight)
+        nn.init.ones_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map."""
+        return F.relu(self.norm(self.conv(x)))
+
+
 class Collaborative(nn.Conv2d):
     """A convolution with its batch norm, times the map of a collaborative layer: BN(W * x) · ReLU(BN'(W' * x)).
 
-    Made from a convolution and a norm, whose tensors it takes over. The map begins as the constant 1.
+    Made from a convolution and a norm, whose tensors it takes over.
 
     Shapes: x [n, in_channels, h, w] → [n, out_channels, h', w']; ``map(x)`` [n, 1 or out_channels, h', w'].
     Paper: Dong, Huang, Yang, Yan, More is Less: A More Complicated Network with Less Inference Complexity, CVPR 2017.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Module, partner: Partner) -> None:
-        size: dict[str, Any] = {"stride": conv.stride}
-        if partner.kind == "shared":
-            size |= {"kernel_size": conv.kernel_size, "padding": conv.padding, "dilation": conv.dilation}
-        else:
-            size |= {"kernel_size": 1}
-        here: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+        shape: dict[str, Any] = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
         super().__init__(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            bias=conv.bias is not None, device="meta",
+            conv.in_channels, conv.out_channels, conv.kernel_size,  # type: ignore[arg-type]
+            bias=conv.bias is not None, device="meta", **shape,
         )  # fmt: skip
         self.weight, self.bias = conv.weight, conv.bias
         self.norm = norm
-        outputs = 1 if partner.kind == "shared" else conv.out_channels
-        cheap = skip_init(nn.Conv2d, conv.in_channels, outputs, bias=False, **size, **here)
-        scale = nn.BatchNorm2d(outputs, **here)
-        nn.init.zeros_(cheap.weight)
-        nn.init.zeros_(scale.weight)
-        nn.init.ones_(scale.bias)
-        self.map = nn.Sequential(cheap, scale, nn.ReLU())
+        shared = {"kernel_size": conv.kernel_size, **shape}
+        self.map = (
+            Map(conv, 1, **shared)
+            if partner.kind == "shared"
+            else Map(conv, conv.out_channels, kernel_size=1, stride=conv.stride)
+        )
         self.partner = partner
         self.train(conv.training)
 
@@ -72,13 +88,6 @@ class Collaborative(nn.Conv2d):
         collaborative = self.map(x)
         product: Tensor = self.norm(super().forward(x)) * collaborative
         return product
-
-    def draw(self, seed: int, name: str, open_: bool) -> None:
-        """Draw the map's filters (He normal); ``open_``: also let it begin as the paper's, half of it zero."""
-        cheap, scale = self.map[0], self.map[1]
-        nn.init.kaiming_normal_(cheap.weight, generator=torch_stream(seed, f"collaborative/{name}"))
-        if open_:
-            scale.reset_parameters()
 
 
 def collaborators(model: nn.Module) -> dict[str, Collaborative]:
@@ -104,7 +113,9 @@ def attach(model: nn.Module, wanted: Mapping[str, Partner]) -> None:
         if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             wrong = name if not isinstance(conv, nn.Conv2d) else partner.norm
             what = "convolution" if wrong == name else "batch norm"
-            raise PlanError(f"The model has no {what} {wrong!r} for a collaborative layer.{did_you_mean(wrong, modules)}")
+            raise PlanError(
+                f"The model has no {what} {wrong!r} for a collaborative layer.{did_you_mean(wrong, modules)}"
+            )
         take_out(model, [partner.norm])
         made = Collaborative(conv, norm, partner)
         for parent in list(model.modules()):
@@ -120,7 +131,7 @@ def places(model: nn.Module, graph: Graph, kind: Kind) -> tuple[dict[str, Partne
     refused: dict[str, str] = {}
     for i, layer in enumerate(graph.layers):
         norm, why = finder.norm_behind(i)
-        why = _cannot(modules.get(layer.name), layer, kind) or why
+        why = _unfit(modules, layer) or why or _misshapen(layer, kind)
         if not why and type(modules.get(norm)) is not nn.BatchNorm2d:
             why = "no batch norm module reads it"
         if why:
@@ -130,25 +141,30 @@ def places(model: nn.Module, graph: Graph, kind: Kind) -> tuple[dict[str, Partne
     return {name: partner for name, partner in found.items() if name not in refused}, refused
 
 
-def _cannot(module: nn.Module | None, layer: Layer, kind: Kind) -> str:
-    """Say why a layer by itself cannot have a collaborative layer; nothing where it can."""
+def _unfit(modules: Mapping[str, nn.Module], layer: Layer) -> str:
+    """Say why a module cannot have a collaborative layer; nothing where it can."""
+    module = modules.get(layer.name)
     if isinstance(module, Collaborative):
         return "it has one already"
+    if isinstance(modules.get(layer.name.rpartition(".")[0]), Map):
+        return "it is one itself"
     if type(module) is not nn.Conv2d:
         return "it is no nn.Conv2d module"
     if layer.groups != 1:
         return "it is a grouped convolution, which is cheap already"
     if module.padding_mode != "zeros":
         return f"it pads by {module.padding_mode}, not with zeros"
-    if kind == "pointwise" and layer.kernel == (1, 1):
-        return "a 1x1 map would cost as much as its own 1x1 kernel; take kind: shared"
-    if kind == "pointwise" and not all(2 * p == d * (k - 1) for p, d, k in _sides(layer)):
-        return "a 1x1 map has another size, since its padding is not half its kernel; take kind: shared"
     return ""
 
 
-def _sides(layer: Layer) -> Collection[tuple[int, int, int]]:
-    return list(zip(layer.padding, layer.dilation, layer.kernel, strict=True))
+def _misshapen(layer: Layer, kind: Kind) -> str:
+    """Say why a map of this kind does not suit a layer's kernel; nothing where it does."""
+    if kind == "pointwise" and layer.kernel == (1, 1):
+        return "a 1x1 map would cost as much as its own 1x1 kernel; take kind: shared"
+    sides = zip(layer.padding, layer.dilation, layer.kernel, strict=True)
+    if kind == "pointwise" and not all(2 * p == d * (k - 1) for p, d, k in sides):
+        return "a 1x1 map has another size, since its padding is not half its kernel; take kind: shared"
+    return ""
 
 
 class _Finder:
@@ -182,3 +198,15 @@ class _Finder:
 
     def _only_reader(self, node: fx.Node) -> fx.Node | None:
         return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def padding_of(layer: nn.Conv2d) -> tuple[int, int, int, int]:
+    """Return what is added left, right, above and below."""
+    if layer.padding == "same":  # of a stride of 1, as torch has it
+        both = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        (top, bottom), (left, right) = ((each // 2, each - each // 2) for each in both)
+        return left, right, top, bottom
+    if isinstance(layer.padding, str):
+        return 0, 0, 0, 0
+    high, wide = layer.padding
+    return wide, wide, high, high
