@@ -5,8 +5,8 @@
 The data folder holds train.npz and test.npz (x: uint8 [N, 32, 32, 3], y), the other ``resnet20_cifar10.safetensors``
 and ``resnet56_cifar10.safetensors``. Rows ``zeros_*`` count on validation pictures; ``layer_*`` time one layer of a
 known shape, whose map's zeros lie at random, in torch and, computed densely, on ONNX Runtime; ``trained_*`` train a
-network with collaborative layers and its twin without, equally long, and compare them on validation pictures: ResNet-20,
-and the digits network, which needs neither folder. No row reads test pictures.
+network with collaborative layers and its twin without, equally long, and compare them on validation pictures: the
+digits network, which needs neither folder, and ResNet-20. No row reads test pictures.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ from penjing.graph.collaborative import Collaborative, Partner, attach
 from penjing.graph.trace import trace
 from penjing.steps.lccl import lccl
 from penjing.steps.state import Run, State
-from penjing.steps.train import train
 from penjing.training.evaluate import evaluate
 from rows import arguments, fill
 
@@ -80,9 +80,7 @@ def layer(channels: int, size: int, batch: int) -> dict[str, Any]:
         ort = measure({"plain": file}, batch=batch, rounds=20)["plain"].best_ms
     curve = [{"zero": share, **_skipped(plain, fused, x, share)} for share in SHARES]
     gains = [(one["zero"], one["speed-up"]) for one in curve]
-    crossed = [
-        a + (b - a) * (1 - fa) / (fb - fa) for (a, fa), (b, fb) in zip(gains, gains[1:], strict=False) if fa < 1 <= fb
-    ]
+    crossed = [a + (b - a) * (1 - fa) / (fb - fa) for (a, fa), (b, fb) in pairwise(gains) if fa < 1 <= fb]
     return {"channels": channels, "size": size, "batch": batch, "onnxruntime ms": ort, "curve": curve,
             "break-even": crossed[0] if crossed else None, "speed-up at 0.9": gains[-1][1]}  # fmt: skip
 

@@ -35,7 +35,7 @@ def taken(data: Data, step: lccl, model: nn.Module | None = None) -> tuple[State
     "options", [{"zeros": 0.7}, {"kind": "pointwise"}, {"start": "scratch", "zeros": None}], ids=str
 )
 def test_maps_get_their_zeros_and_all_is_measured(data: Data, options: dict[str, Any]) -> None:
-    state, run = taken(data, lccl(epochs=4, batch=16, images=12, **options))
+    state, run = taken(data, lccl(epochs=3, batch=16, images=12, **options))
     (facts,) = run.noted("lccl")
     assert list(facts["layers"]) == ["conv1"] == list(collaborators(state.model))
     assert 0.2 < facts["map zeros"] == facts["layers"]["conv1"]["zeros"] < 0.98 and facts["pictures"] == 12

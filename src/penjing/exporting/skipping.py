@@ -24,6 +24,10 @@ from penjing.exporting.modes import evaluating
 from penjing.graph.collaborative import Collaborative, collaborators, padding_of
 
 
+CACHED = 2**18
+"""Numbers gathered at once: as many as stay in the processor's cache until they are multiplied."""
+
+
 class Skipping(nn.Module):
     """What a collaborative convolution computes in eval mode, skipping the positions where its map is zero throughout.
 
@@ -63,11 +67,11 @@ class Skipping(nn.Module):
         rows = self._map(x, pixels, (n, high, wide), (height, width))
         active = (rows[:, 0] if rows.shape[1] == 1 else rows.amax(1)).nonzero()[:, 0]
         out = x.new_zeros(len(rows), self.columns.shape[1])
-        if len(active):
-            index = self._positions((n, high, wide), (height, width), x.device).index_select(0, active)
-            patches = pixels.index_select(0, index.flatten()).view(len(active), -1)
+        index = self._positions((n, high, wide), (height, width), x.device)
+        for some in active.split(max(1, CACHED // self.columns.shape[0])):
+            patches = pixels.index_select(0, index.index_select(0, some).flatten()).view(len(some), -1)
             made = torch.addmm(self.bias, patches, self.columns)
-            out.index_copy_(0, active, made.mul_(rows.index_select(0, active)))
+            out.index_copy_(0, some, made.mul_(rows.index_select(0, some)))
         self.macs += len(active) * self.columns.numel()
         self.dense += len(rows) * self.columns.numel()
         self.zeros += rows.numel() - int(rows.count_nonzero())
