@@ -21,8 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from penjing.core.errors import PlanError
 from penjing.exporting.measure import Timing, clock_for, cpu_name, interleave, summary
 from penjing.exporting.modes import evaluating
-from penjing.graph.collaborative import Collaborative, collaborators, padding_of
-
+from penjing.graph.collaborative import Collaborative, collaborators, exchange, padding_of
 
 CACHED = 2**18
 """Numbers gathered at once: as many as stay in the processor's cache until they are multiplied."""
@@ -74,7 +73,7 @@ class Skipping(nn.Module):
             out.index_copy_(0, some, made.mul_(rows.index_select(0, some)))
         self.macs += len(active) * self.columns.numel()
         self.dense += len(rows) * self.columns.numel()
-        self.zeros += rows.numel() - int(rows.count_nonzero())
+        self.zeros += rows.numel() - (len(active) if rows.shape[1] == 1 else int(rows.count_nonzero()))
         self.values += rows.numel()
         return out.view(n, height, width, -1).permute(0, 3, 1, 2)
 
@@ -123,7 +122,7 @@ def _folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def skipping(model: nn.Module) -> nn.Module:
-    """Return a copy in eval mode whose collaborative convolutions skip what their maps make zero.
+    """Return a copy in eval mode whose collaborative convolutions skip what their maps make zero: to run on the CPU.
 
     Raises: PlanError for a model without any.
     """
@@ -132,9 +131,8 @@ def skipping(model: nn.Module) -> nn.Module:
         raise PlanError(f"{type(model).__name__} has no collaborative layer to skip by; take the step lccl first.")
     fast = copy.deepcopy(model).eval()
     with torch.no_grad():
-        for name, layer in collaborators(fast).items():
-            parent, _, key = name.rpartition(".")
-            setattr(fast.get_submodule(parent), key, Skipping(layer))
+        for layer in collaborators(fast).values():
+            exchange(fast, layer, Skipping(layer))
     return fast
 
 

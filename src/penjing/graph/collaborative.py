@@ -117,11 +117,15 @@ def attach(model: nn.Module, wanted: Mapping[str, Partner]) -> None:
                 f"The model has no {what} {wrong!r} for a collaborative layer.{did_you_mean(wrong, modules)}"
             )
         take_out(model, [partner.norm])
-        made = Collaborative(conv, norm, partner)
-        for parent in list(model.modules()):
-            for key, child in parent._modules.items():
-                if child is conv:
-                    parent._modules[key] = made
+        exchange(model, conv, Collaborative(conv, norm, partner))
+
+
+def exchange(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put one module, in place, wherever the model holds another."""
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child is old:
+                parent._modules[key] = new
 
 
 def places(model: nn.Module, graph: Graph, kind: Kind) -> tuple[dict[str, Partner], dict[str, str]]:
