@@ -68,7 +68,7 @@ class Skipping(nn.Module):
         out = x.new_zeros(len(rows), self.columns.shape[1])
         index = self._positions((n, high, wide), (height, width), x.device)
         for some in active.split(max(1, CACHED // self.columns.shape[0])):
-            patches = pixels.index_select(0, index.index_select(0, some).flatten()).view(len(some), -1)
+            patches = pixels.index_select(0, index.index_select(0, some).flatten()).view(-1, self.columns.shape[0])
             made = torch.addmm(self.bias, patches, self.columns)
             out.index_copy_(0, some, made.mul_(rows.index_select(0, some)))
         self.macs += len(active) * self.columns.numel()
