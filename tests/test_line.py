@@ -221,6 +221,14 @@ def test_a_recipe_runs_and_its_keys_can_be_set(folder, tmp_path):
     assert events[-1]["results"] == json.loads((tmp_path / "run" / "results.json").read_text())
 
 
+def test_inspect_tells_the_zeros_after_each_relu_of_validation_pictures(folder):
+    facts = json.loads(run_cli("inspect", "tiny:tiny", "--data", str(folder), "--json").stdout)
+    assert [row["ReLU after"] for row in facts["zeros"]] == ["stem", "conv1", "conv2", "all"]
+    assert all(0.1 < row["zero"] < 0.9 for row in facts["zeros"])
+    text = run_cli("inspect", "tiny:tiny", "--data", str(folder)).stdout
+    assert "Zeros after each ReLU" in text and f"{facts['zeros'][-1]['zero']:.1%}" in text
+
+
 def test_inspect_says_what_is_pinned(folder):
     done = run_cli("inspect", "resnet20", "--input", "3,32,32")
     assert done.exit_code == 0, done.output

@@ -9,6 +9,7 @@ from torch import nn
 import penjing
 from penjing.core.errors import PlanError
 from penjing.references import _training, from_new_weights, refuse_impossible
+from penjing.steps.lccl import lccl
 from penjing.steps.prune import prune
 from penjing.steps.train import train
 from penjing.training.session import Session
@@ -29,6 +30,11 @@ def test_two_cuts_at_random_have_the_widths_of_both(folder):
     assert len({line["site"] for line in result["sites"]}) == len(result["sites"]), "each site has one line"
     sums = [sum(line[when] for line in result["sites"]) for when in ("before", "after")]
     assert all(line["before"] >= line["after"] for line in result["sites"]) and sums[1] < sums[0]
+
+
+def test_a_step_that_trains_and_does_more_lends_the_reference_its_training_alone():
+    how = _training([lccl(epochs=3, lr=0.01), train(epochs=2)])
+    assert type(how) is train and how.epochs == 5 and _training([lccl(epochs=3)]) == _training([train(epochs=3)])
 
 
 def test_a_reference_whose_training_is_stopped_says_so(folder, monkeypatch):

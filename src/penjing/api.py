@@ -28,6 +28,7 @@ from penjing.core.plain import told
 from penjing.core.protocols import Target
 from penjing.core.registry import build
 from penjing.costs.units import show
+from penjing.criteria.zeros import Zeros, average, validation_pictures, zeros_after_relu
 from penjing.data.data import Data
 from penjing.data.load import as_data
 from penjing.dry_run import Preview, previewed
@@ -431,8 +432,11 @@ def inspect(model: nn.Module, example: Any) -> Graph:
     return trace(plain(model).cpu(), _inputs(example, None))
 
 
-def describe(graph: Graph) -> dict[str, Any]:
-    """Return what ``inspect`` found as plain data."""
+def describe(graph: Graph, zeros: Sequence[Zeros] = ()) -> dict[str, Any]:
+    """Return what ``inspect`` found as plain data, with the zeros after each ReLU where they were counted."""
+    counted = {"zeros": [{"ReLU after": z.layer, "values": z.values, "zero": z.share} for z in zeros]}
+    if zeros:
+        counted["zeros"].append({"ReLU after": "all", "values": sum(z.values for z in zeros), "zero": average(zeros)})
     return {
         "macs": sum(layer.macs for layer in graph.layers),
         "params": sum(math.prod(shape) for shape in graph.shapes.values()),
@@ -459,11 +463,20 @@ def describe(graph: Graph) -> dict[str, Any]:
         ],
         "pinned": [{"where": n.where, "channels": n.units, "why": n.why, "line": n.line} for n in graph.notes],
         "pinned blocks": [{"where": n.where, "why": n.why, "line": n.line} for n in graph.block_notes],
+        **counted,
     }
 
 
 def _parameters_of(graph: Graph, block: str) -> int:
     return sum(math.prod(graph.shapes[name]) for name in lost(graph, {block}) if name in graph.shapes)
+
+
+def count_zeros(model: nn.Module, graph: Graph, data: Any, images: int = 256, seed: int = 0) -> list[Zeros]:
+    """Return the share of zeros after each ReLU of a model that ``inspect`` traced, on so many validation pictures.
+
+    Raises: PlanError for a model without a ReLU; DataError for data that cannot be read.
+    """
+    return zeros_after_relu(plain(model).cpu(), graph, validation_pictures(as_data(data, seed=seed), images, seed))
 
 
 def described(facts: Mapping[str, Any]) -> str:
@@ -478,9 +491,14 @@ def described(facts: Mapping[str, Any]) -> str:
         ("Blocks: what may be left out whole", "blocks"),
         ("Pinned: what stays, and why", "pinned"),
         ("Blocks that stay, and why", "pinned blocks"),
+        ("Zeros after each ReLU, on validation pictures", "zeros"),
     ):
         rows = facts[key]
         if rows:
-            cells = [[show(v, "MACs") if k == "macs" else str(v) for k, v in row.items()] for row in rows]
+            cells = [[_shown(key, value) for key, value in row.items()] for row in rows]
             parts.append(console.table(title, list(rows[0]), cells))
     return "\n\n".join(parts)
+
+
+def _shown(key: str, value: Any) -> str:
+    return show(value, "MACs") if key == "macs" else f"{value:.1%}" if key == "zero" else str(value)

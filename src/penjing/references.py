@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,8 @@ def _reset(module: nn.Module) -> Any:
 def _training(steps: Sequence[Any]) -> train:
     """Return how the reference is trained: like the result, for all its epochs at once, without a teacher."""
     trained = [step for step in steps if isinstance(step, train)]
-    last = trained[-1] if trained else train(epochs=1)
+    given = trained[-1] if trained else train(epochs=1)
+    last = train(**{f.name: getattr(given, f.name) for f in fields(train)})  # which may do more, as lccl does
     return replace(last, epochs=max(sum(step.epochs for step in trained), 1), lr=RATES[last.optimizer], terms=())
 
 

@@ -255,9 +255,19 @@ def inspect(
     shape: Annotated[
         str, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one picture.")
     ] = "3,224,224",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Also tell the share of zeros after each ReLU, on validation pictures, which set the input's size.",
+            autocompletion=completion.data,
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    mean: options.Numbers = None,
+    std: options.Numbers = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show layers, costs, what may be cut, and what is pinned and why.
+    """Show layers, costs, what may be cut, and what is pinned and why; with --data, also what ReLUs make zero.
 
     For example: penjing inspect resnet56 --input 3,32,32
     """
@@ -267,16 +277,20 @@ def inspect(
         from penjing import api, zoo
         from penjing.core.errors import RecipeError, TraceError
         from penjing.core.plain import json_text
+        from penjing.data import load
 
         sizes = [int(part) if part.strip().isdecimal() else 0 for part in shape.split(",")]
         if min(sizes) < 1:
             raise RecipeError(f"--input {shape!r} must be positive whole numbers, such as 3,32,32.")
         network = zoo.build(model, weights)
+        numbers = {name: options.read(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
+        read = load(data, seed=seed, **numbers) if data else None
         try:
-            graph = api.inspect(network, torch.randn(2, *sizes))
+            graph = api.inspect(network, read.example() if read else torch.randn(2, *sizes))
         except TraceError as error:
-            raise TraceError(f"{error} The input was {shape}; give another with --input.") from None
-        facts = api.describe(graph)
+            given = f"of {data}; is it the network's?" if read else f"{shape}; give another with --input."
+            raise TraceError(f"{error} The input was {given}") from None
+        facts = api.describe(graph, api.count_zeros(network, graph, read, seed=seed) if read else ())
         typer.echo(json_text(facts, indent=1) if as_json else api.described(facts))
 
 

@@ -13,7 +13,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from penjing.core.types import Plan
 from penjing.graph import form
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
+from penjing.graph.collaborative import KINDS, Partner, attach, partners
 from penjing.graph.program import plain
 
 VERSION = 1
@@ -60,8 +61,9 @@ class Manifest:
     """What a bundle says of its network.
 
     ``counts`` are those of its modules, ``identities`` names those that do nothing, among them what was taken out, and
-    ``chains`` holds the stages of those that are chains of linear layers, among them factorised ones; ``inputs`` are
-    the shapes of one sample's inputs; ``facts`` what the run that made it wrote down.
+    ``chains`` holds the stages of those that are chains of linear layers, among them factorised ones; ``collaborative``
+    are the convolutions with a collaborative layer, each with its kind and its batch norm; ``inputs`` are the shapes of
+    one sample's inputs; ``facts`` what the run that made it wrote down.
     """
 
     network: str
@@ -70,6 +72,7 @@ class Manifest:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     identities: Sequence[str] = ()
     chains: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    collaborative: Mapping[str, Any] = field(default_factory=dict)
     inputs: Sequence[Sequence[int]] = ()
     lineage: Sequence[Any] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +104,7 @@ def write(
         counts=form.counts(model),
         identities=form.identities(model),
         chains=written(model),
+        collaborative={name: asdict(partner) for name, partner in partners(model).items()},
         inputs=[list(shape) for shape in inputs],
         lineage=lineage,
         facts=dict(facts or {}),
@@ -200,17 +204,24 @@ def read_manifest(folder: str | Path) -> Manifest:
         for by_name in (manifest.counts, manifest.chains)
     )
     names = isinstance(manifest.identities, list) and all(isinstance(name, str) for name in manifest.identities)
+    pairs = isinstance(manifest.collaborative, dict) and all(map(_is_partner, manifest.collaborative.values()))
     shapes = isinstance(manifest.inputs, list) and all(map(_is_shape, manifest.inputs))
     if not (
         strings
         and maps
         and names
+        and pairs
         and shapes
         and isinstance(manifest.lineage, list)
         and isinstance(manifest.facts, dict)
     ):
         raise BundleError(f"{path} is no manifest: its entries are of other kinds than a manifest's.")
     return manifest
+
+
+def _is_partner(facts: Any) -> bool:
+    named = isinstance(facts, dict) and facts.keys() == {"kind", "norm"} and isinstance(facts["norm"], str)
+    return named and facts["kind"] in KINDS
 
 
 def _is_shape(sizes: Any) -> bool:
@@ -232,6 +243,7 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
     make = builder if builder is not None else partial(_built, place, manifest, trust)
     try:
         model = _without_numbers(make)
+        attach(model, {name: Partner(**facts) for name, facts in manifest.collaborative.items()})
         take_out(model, manifest.identities)
         stand_in(model, manifest.chains)
         return form.refill(model, tensors, manifest.counts).eval()

@@ -12,6 +12,7 @@ from penjing.report.results import Certificate, Results
 
 _CLAIMS = {
     "cut equals zeroed": "The cut network computes what the original computes once what was removed is silenced in it",
+    "collaborative equals plain": "With maps of 1 the network computes what it computed without collaborative layers",
     "torch equals ONNX": "The saved file computes what the trained network computes",
 }
 
