@@ -189,7 +189,10 @@ def differences(ours: Path, theirs: Path) -> list[str]:
 
 
 def row(name: str, again: bool) -> dict[str, Any]:
-    """Kill one method at ten moments: ten runs once each, or one run ``again`` and again."""
+    """Kill one method at ten moments: ten runs once each, or one run ``again`` and again.
+
+    ``same`` counts the kills whose run ended as the undisturbed one did.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         recipe = written(name, Path(scratch))
         whole = Path(scratch) / "whole"

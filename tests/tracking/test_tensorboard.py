@@ -36,7 +36,7 @@ def test_a_search_can_be_watched_and_goes_on_where_it_was_killed(data, tmp_path,
     """The best so far falls, trial after trial, as the driver tells them; a kill leaves no gap and nothing twice."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    steps = [prune(criterion="l1", allocator={"random": {"trials": 16}})]
+    steps = [prune(criterion="l1", step=1, allocator={"random": {"trials": 16}})]
     found = Journal.found
 
     def dies(self, name, value):

@@ -149,7 +149,7 @@ class Driver:
                         "must depend on its seed alone. Start the run anew in another folder."
                     )
                 self.values[plan.key] = float(known[problem.minimise])
-                advance(1)
+                advance(1, worked=False)
         if self.journal.known(self._stop) == len(self.values):
             raise _Stopped
         self._ask([plan for plan in plans if plan.key not in self.values], problem, expected, advance)
