@@ -3,11 +3,11 @@
     python benchmarks/kills.py --out benchmarks/results/kills
 
 Cuts the digits network that penjing carries, on few pictures and trials, by ``penjing run`` in a process of its own.
-First it runs undisturbed. A moment is drawn from each tenth of the time that took, with a fixed seed, and told by
-progress: so many lines of the journal, and so long after the last of them, however fast the machine is then. Rows that
-end in ``_again`` kill one run ten times; of ``ddpg`` and ``abcpruner`` ten runs are killed once each as well. Rows of
-``workers`` are not killed: processes and Ray actors measure the plans of the same search. Plans, trials, weights and
-files are compared; test is read once a network, as in every run, and told to nobody.
+First it runs undisturbed. A moment is drawn from each tenth of its progress (half time, half trials), with a fixed
+seed, and told by progress too: so many lines of the journal, and so long after the last of them, or as the next one
+comes. Rows that end in ``_again`` kill one run ten times; of ``ddpg`` and ``abcpruner`` ten runs are killed once each as
+well. Rows of ``workers`` are not killed: processes and Ray actors measure the plans of the same search. Plans, trials,
+weights and files are compared; test is read once a network, as in every run, and told to nobody.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from penjing.core.errors import ResumeError
@@ -50,7 +51,7 @@ def searched(allocator: dict[str, Any]) -> list[Any]:
 WIDTHS = {"evolution": {"population": 6, "iterations": 2, "parents": 3, "mutations": 3, "crossovers": 3}}
 
 STEPS: dict[str, list[Any]] = {
-    "abcpruner": searched({"abcpruner": {"sources": 4, "cycles": 3}}),
+    "abcpruner": searched({"abcpruner": {"sources": 4, "cycles": 4}}),
     "ddpg": searched({"ddpg": {"trials": 32}}),
     "n2n": [{"n2n": {"updates": 3, "rollouts": 2, "taught": 1, "images": 64, "epochs": 1}}],
     "metapruning": [
@@ -139,11 +140,18 @@ def undisturbed(recipe: Path, place: Path) -> tuple[list[float], float]:
     return times, time.monotonic() - watched.begun
 
 
-def moments(times: Sequence[float], seed: int) -> list[Moment]:
-    """Draw a moment from each tenth of the time until the last of these lines."""
+def moments(times: Sequence[float], trials: Sequence[float], seed: int) -> list[Moment]:
+    """Draw a moment from each tenth of a run's progress, until the last of its lines.
+
+    Progress is time, and where there are ``trials``, which came at these times, it is half time and half trials.
+    """
     rng, found = random.Random(seed), []
+    grid = np.linspace(0, times[-1], 10_001)[:-1]
+    progress = grid / times[-1]
+    if trials:
+        progress = (progress + np.searchsorted(trials, grid, side="right") / len(trials)) / 2
     for part in range(KILLS):
-        at = times[-1] * (part + rng.random()) / KILLS
+        at = float(grid[min(np.searchsorted(progress, (part + rng.random()) / KILLS), len(grid) - 1)])
         lines = sum(seen <= at for seen in times)
         found.append(Moment(lines, at - (times[lines - 1] if lines else 0.0)))
     return found
@@ -166,6 +174,13 @@ def killed(recipe: Path, place: Path, at: Sequence[Moment]) -> list[dict[str, An
     if not (place / RESULTS).exists():
         Watched(place, _onwards(recipe, place)).end()
     return told
+
+
+def _of_trials(place: Path, times: Sequence[float]) -> list[float]:
+    """Return at which of these times a trial was written down."""
+    facts = [json.loads(line) for line in (place / JOURNAL).read_bytes().splitlines()]
+    facts = [fact for fact in facts if fact["event"] != BEGUN]
+    return [seen for fact, seen in zip(facts, times, strict=False) if ": trial " in str(fact.get("name"))]
 
 
 def _words(recipe: Path, place: Path, *more: str) -> list[str]:
@@ -197,7 +212,7 @@ def row(name: str, again: bool) -> dict[str, Any]:
         recipe = written(name, Path(scratch))
         whole = Path(scratch) / "whole"
         times, lasted = undisturbed(recipe, whole)
-        at = moments(times, SEED)
+        at = moments(times, _of_trials(whole, times), SEED)
         kills: list[dict[str, Any]] = []
         for number, some in enumerate([at] if again else [[moment] for moment in at]):
             place = Path(scratch) / f"killed{number}"
