@@ -5,8 +5,8 @@
 Cuts the digits network that penjing carries, on few pictures and trials, by ``penjing run`` in a process of its own.
 First it runs undisturbed. A moment is drawn from each tenth of its progress (half time, half trials), with a fixed
 seed, and told by progress too: so many lines of the journal, and so long after the last of them, or as the next one
-comes. Rows that end in ``_again`` kill one run ten times; of ``ddpg`` and ``abcpruner`` ten runs are killed once each as
-well. Rows of ``workers`` are not killed: processes and Ray actors measure the plans of the same search. Plans, trials,
+comes. Rows that end in ``_again`` kill one run ten times; of ``ddpg`` and ``abcpruner`` ten runs are killed once each
+as well. Rows of ``workers`` are not killed: processes and Ray actors measure the plans of one search. Plans, trials,
 weights and files are compared; test is read once a network, as in every run, and told to nobody.
 """
 
