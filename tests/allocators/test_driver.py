@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from penjing.allocators.driver import Driver
 from penjing.allocators.evolution import evolution
 from penjing.allocators.problem import Problem
 from penjing.allocators.random import random
+from penjing.core import console
 from penjing.core.errors import Infeasible, PlanError, ResumeError
 from penjing.core.journal import Journal
 from penjing.core.types import Bound, Site
@@ -197,3 +199,24 @@ def test_a_plan_fitted_to_other_bounds_keeps_its_proportions():
     near = problem(limit=14).near(plan)
     counts = {e.site: len(e.kept) for e in near}
     assert sum(counts.values()) == 14 and counts["s0"] > counts["s2"] and abs(counts["s0"] - counts["s1"]) <= 2
+
+
+def test_what_is_told_of_a_trial_says_the_best_so_far_also_where_a_batch_goes_on(tmp_path):
+    """Killed in the middle of a batch, whose first trials are then known from the journal."""
+
+    class Dies(Crew):
+        def evaluate(self, plans):
+            for number, answer in enumerate(super().evaluate(plans)):
+                if number == 5:
+                    raise MemoryError
+                yield answer
+
+    told = []
+    with console.listening(told.append):
+        with pytest.raises(MemoryError):
+            driver(Dies(), tmp_path / "journal").run(random(trials=24), problem())
+        driver(Crew(), tmp_path / "journal").run(random(trials=24), problem())
+    trials = [event for event in told if event["event"] == "trial"]
+    assert len({event["trial"] for event in trials}) == len(trials) > 16
+    best = list(accumulate((event["costs"]["error"] for event in trials), min))
+    assert [event["best"] for event in trials] == pytest.approx(best)

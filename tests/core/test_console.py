@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from penjing.core import console
 
@@ -59,6 +61,29 @@ def test_somebody_watches_a_terminal_that_is_not_silenced(monkeypatch):
     assert console.watched()
     with console.quiet():
         assert not console.watched()
+
+
+def test_the_time_left_is_told_of_slow_steps_and_not_by_those_of_an_earlier_process(monkeypatch):
+    """Ten steps, four of them known; the others take longer than the half minute rich looks back by itself."""
+    clock, made = [0.0], []
+
+    class Seen(Progress):
+        def __init__(self, *columns, **options):
+            super().__init__(*columns, **options)
+            made.append(self)
+
+    monkeypatch.setattr("rich.progress.Progress", Seen)
+    monkeypatch.setattr(console, "watched", lambda: True)
+    monkeypatch.setattr(console, "_console", lambda: Console(file=io.StringIO(), get_time=lambda: clock[0]))
+    with console.bar("searching", 10) as bar:
+        for _ in range(4):
+            clock[0] += 0.001
+            bar(worked=False)
+        for _ in range(2):
+            clock[0] += 40
+            bar(1, "trial")
+        ((task,),) = [one.tasks for one in made]
+        assert (task.completed, task.time_remaining) == (6, 4 * 40)
 
 
 def spoken(quiet=False, **environment):

@@ -139,13 +139,16 @@ def test_trials_are_counted_for_each_search():
         for step in ("02-prune", "04-prune")
         for i, error in enumerate((7.0, 4.0, float("nan")), 1)
     ]
-    for trial in made[:4]:
-        tracker.hear({"event": "trial", **trial})
+    for trial, best in zip(made[:4], (None, 4.0, 4.0, None), strict=True):
+        tracker.hear({"event": "trial", "best": best, **trial})
     tracker.catch_up({"trials": made})
     assert [(v, s) for n, v, s in book.figures if n == "trials/02-prune/error"] == [(7.0, 1), (4.0, 2)]
     assert [(v, s) for n, v, s in book.figures if n == "trials/04-prune/met"] == [(0.0, 1), (1.0, 2), (0.0, 3)]
+    for search in ("02-prune", "04-prune"):
+        found = [(v, s) for n, v, s in book.figures if n == f"trials/{search}/best"]
+        assert found == [(4.0, 2), (4.0, 3)], "once as it came, once as it was filed; none before one within the bounds"
     tracker.hear({"event": "remark", "text": "Nothing that a figure shows."})
-    assert len(book.figures) == 16
+    assert len(book.figures) == 20
 
 
 def test_what_cannot_be_tracked_is_refused_before_anything_starts(data, tmp_path, monkeypatch):

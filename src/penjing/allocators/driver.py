@@ -149,7 +149,7 @@ class Driver:
                         "must depend on its seed alone. Start the run anew in another folder."
                     )
                 self.values[plan.key] = float(known[problem.minimise])
-                advance(1)
+                advance(1, worked=False)
         if self.journal.known(self._stop) == len(self.values):
             raise _Stopped
         self._ask([plan for plan in plans if plan.key not in self.values], problem, expected, advance)
@@ -164,7 +164,8 @@ class Driver:
         if self._crew is None:
             assert self.hire is not None, f"nobody measures {problem.minimise}"
             self._crew = self.hire()
-        met = (trial[problem.minimise] for trial in self.trials if trial.meets(problem.bounds))
+        known = [self._trial(plan, problem) for plan in self._open if plan.key in self.values]  # from the journal
+        met = (trial[problem.minimise] for trial in [*self.trials, *known] if trial.meets(problem.bounds))
         best = min(met, default=float("inf"))
         with closing(self._crew.evaluate(missing)) as answers:
             for i, value in answers:
@@ -178,4 +179,5 @@ class Driver:
                 done = f"{len(self.values)} of {expected}" if expected else f"{len(self.values)}"
                 text = f"{done} trials, least {problem.minimise} {best:.4g}"
                 advance(1, f"{self.at}: {text}")
-                console.emit("trial", of=expected, **self._fact(trial, problem))
+                least = best if best < float("inf") else None
+                console.emit("trial", of=expected, best=least, **self._fact(trial, problem))

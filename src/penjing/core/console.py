@@ -131,9 +131,12 @@ def track(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T
 
 
 class Step:
-    """What ``bar`` hands out: call it with how much was done and, if it changed, the text."""
+    """What ``bar`` hands out: call it with how much was done and, if it changed, the text.
 
-    def __call__(self, done: float = 1, text: str | None = None) -> None:
+    What an earlier process did is not ``worked`` for: it says nothing of how fast this one is.
+    """
+
+    def __call__(self, done: float = 1, text: str | None = None, *, worked: bool = True) -> None:
         """Advance the bar."""
 
 
@@ -146,12 +149,17 @@ def bar(text: str, total: float | None) -> Iterator[Step]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_console(), transient=True) as progress:
+    # Pace is taken over a whole day, or of what comes slower than half a minute there would be none.
+    with Progress(*columns, console=_console(), transient=True, speed_estimate_period=86_400) as progress:
         task = progress.add_task(text, total=total)
 
         class Advance(Step):
-            def __call__(self, done: float = 1, text: str | None = None) -> None:
-                progress.update(task, advance=done, description=text)
+            def __call__(self, done: float = 1, text: str | None = None, *, worked: bool = True) -> None:
+                if worked:
+                    progress.update(task, advance=done, description=text)
+                else:
+                    there = progress.tasks[0].completed + done
+                    progress.reset(task, completed=there, description=text)  # type: ignore[arg-type]
 
         yield Advance()
 

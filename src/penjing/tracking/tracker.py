@@ -69,15 +69,19 @@ class Tracker:
             if event["event"] == "epoch":
                 self._epoch(event, int(event["in_run"]))
             elif event["event"] == "trial":
-                self._trial(event)
+                self._trial(event, event["best"])
 
     def catch_up(self, book: Mapping[str, Any]) -> None:
         """Take what is filed of epochs and trials."""
         with self._shielded():
             for step, row in enumerate(book.get("training", ()), 1):
                 self._epoch(row, step)
+            best: dict[str, float] = {}
             for trial in book.get("trials", ()):
-                self._trial(trial)
+                if trial.get("met") is not False:
+                    value = trial["costs"].get(trial["minimise"], math.inf)
+                    best[trial["step"]] = min(best.get(trial["step"], math.inf), value)
+                self._trial(trial, best.get(trial["step"]))
 
     def finish(self, results: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Tell what the run came to, and hand over its files."""
@@ -112,12 +116,13 @@ class Tracker:
             self._figure(name, row[key], step)
         self._figure("val/accuracy", row["val_accuracy"], step)
 
-    def _trial(self, trial: Mapping[str, Any]) -> None:
+    def _trial(self, trial: Mapping[str, Any], best: float | None) -> None:
         search, step = f"trials/{trial['step']}", int(trial["trial"])
         for cost, value in trial["costs"].items():
             self._figure(f"{search}/{cost}", value, step)
         if trial.get("met") is not None:
             self._figure(f"{search}/met", float(trial["met"]), step)
+        self._figure(f"{search}/best", best, step)
 
     def _figure(self, name: str, value: float | None, step: int) -> None:
         if self._sink is None or value is None or not math.isfinite(value):
