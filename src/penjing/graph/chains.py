@@ -102,12 +102,14 @@ def as_last_stages(graph: Graph, model: nn.Module) -> Graph:
     for layer in graph.layers:
         path = layer.weight.rpartition(".")[0]
         inner = layer.weight in graph.modules and path in chains
-        layers.append(_last_stage(layer, path, model.get_submodule(path)) if inner else layer)
+        layers.append(
+            _last_stage(layer, graph.modules[layer.weight], path, model.get_submodule(path)) if inner else layer
+        )
     return replace(graph, layers=tuple(layers))
 
 
-def _last_stage(layer: Layer, path: str, chain: nn.Module) -> Layer:
-    stages, size = list(chain.named_children()), layer.in_size
+def _last_stage(layer: Layer, whole: LayerSpec, path: str, chain: nn.Module) -> Layer:
+    stages, size = list(chain.named_children()), size_read(layer, whole)
     for name, stage in stages[:-1]:
         size = tuple(read(stage, f"{path}.{name}").out_size(size))
     name, module = stages[-1]
@@ -118,23 +120,31 @@ def _last_stage(layer: Layer, path: str, chain: nn.Module) -> Layer:
 def as_layer(layer: Layer, name: str, spec: LayerSpec, size: Sequence[int], ins: Ints, outs: Ints) -> Layer:
     """Return one stage of the chain that takes a layer's place, on an input of this size, as a layer of the graph."""
     path = layer.weight.rpartition(".")[0]
-    kernel, stride, dilation = (
-        tuple(pair) if layer.kernel else () for pair in (spec.kernel, spec.stride, spec.dilation)
-    )
+    zeros = spec.padding_mode == "zeros"
+    padded = _padded(spec) if layer.kernel else ()
+    pairs = (spec.kernel, spec.stride, spec.dilation) if layer.kernel else ((), (), ())
+    read = tuple(size) if zeros else tuple(n + more for n, more in zip(size, padded, strict=True))
     return replace(
         layer, name=f"{layer.name}.{name}", weight=f"{path}.{name}.weight",
         bias=f"{path}.{name}.bias" if spec.bias else None, in_units=ins, out_units=outs, in_channels=spec.in_channels,
-        out_channels=spec.out_channels, groups=spec.groups, kernel=kernel, stride=stride, dilation=dilation,
-        padding=_padding(spec) if layer.kernel else (), in_size=tuple(size), out_size=tuple(spec.out_size(size)),
+        out_channels=spec.out_channels, groups=spec.groups, kernel=pairs[0], stride=pairs[1], dilation=pairs[2],
+        padding=tuple(n // 2 if zeros else 0 for n in padded), in_size=read, out_size=tuple(spec.out_size(size)),
         density=1.0,
     )  # fmt: skip
 
 
-def _padding(spec: LayerSpec) -> tuple[int, ...]:
-    """Return the padding on each side, as torch works out ``"same"``."""
+def size_read(layer: Layer, spec: LayerSpec) -> tuple[int, ...]:
+    """Return the size of what a layer reads, before it is padded by anything but zeros, which is a step of its own."""
+    if spec.padding_mode == "zeros":
+        return layer.in_size
+    return tuple(n - total for n, total in zip(layer.in_size, _padded(spec), strict=True))
+
+
+def _padded(spec: LayerSpec) -> tuple[int, ...]:
+    """Return how much padding adds to each axis, as torch works out ``"same"``."""
     if isinstance(spec.padding, tuple):
-        return spec.padding
-    return tuple(d * (k - 1) // 2 for d, k in zip(spec.dilation, spec.kernel, strict=True))
+        return tuple(2 * p for p in spec.padding)
+    return tuple(d * (k - 1) for d, k in zip(spec.dilation, spec.kernel, strict=True))
 
 
 def merged(model: nn.Module, like: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from penjing.core.types import Chain, Kept, Layer, Site, Slot
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read
-from penjing.graph.chains import as_layer, put_in
+from penjing.graph.chains import as_layer, put_in, size_read
 from penjing.graph.graph import Graph
 
 
@@ -47,7 +47,7 @@ class Factored:
             return
         none = np.arange(0)
         for axis, full in zip(self.by.axes, self.by.full(spec), strict=True):
-            most = self._most(axis, full, spec, layer.in_size)
+            most = self._most(axis, full, spec, size_read(layer, spec))
             if most:
                 slot = Slot(layer.weight, -1, "out", none, none)
                 width = self.width(spec)
@@ -91,8 +91,8 @@ class Factored:
                 spec = replace(
                     whole, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups
                 )  # fmt: skip
-                if stages := self._stages(spec, ranks[layer.name], layer.in_size):
-                    found[i] = _chain(layer, stages)
+                if stages := self._stages(spec, ranks[layer.name], size_read(layer, spec)):
+                    found[i] = _chain(layer, size_read(layer, spec), stages)
         return found
 
     def _chosen(
@@ -115,7 +115,8 @@ class Factored:
         for name, ranks in _by_layer(kept).items():
             path = layers[name].weight.rpartition(".")[0]
             module = model.get_submodule(path)
-            chosen = self._chosen(read(module, name), ranks, layers[name].in_size)
+            spec = read(module, name)
+            chosen = self._chosen(spec, ranks, size_read(layers[name], spec))
             if chosen is not None:
                 put_in(model, path, chosen[0].split(module, chosen[1], name))
 
@@ -129,10 +130,10 @@ def _by_layer(kept: Mapping[str, Kept]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _chain(layer: Layer, stages: Mapping[str, LayerSpec]) -> Chain:
+def _chain(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec]) -> Chain:
     """Return the stages as layers of the graph, in which ranks are no units; one that orders channels is a buffer."""
     found: list[Layer] = []
-    size, ins, buffers = layer.in_size, layer.in_units, 0
+    ins, buffers = layer.in_units, 0
     last = [name for name, stage in stages.items() if stage.kind != "pick"][-1]
     for name, stage in stages.items():
         if stage.kind == "pick":

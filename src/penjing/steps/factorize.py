@@ -16,7 +16,7 @@ from penjing.core.types import Layer, Plan, Site
 from penjing.factors.base import Ranks
 from penjing.factors.layer import LayerSpec
 from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
-from penjing.graph.chains import prove_chains, put_in
+from penjing.graph.chains import prove_chains, put_in, size_read
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
@@ -169,7 +169,7 @@ class factorize:  # noqa: N801  (registered under its own name)
                 if self.ranks == "full":
                     path = layer.weight.rpartition(".")[0]
                     put_in(model, path, change.by.split(model.get_submodule(path), full, layer.name))
-                elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), layer.in_size):
+                elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), size_read(layer, spec)):
                     why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.rewrite} saves nothing"
                     run.note("pinned", {"where": layer.name, "units": layer.out_channels, "line": "", "why": why})
                 else:

@@ -34,5 +34,10 @@ def takes(layer: Layer, include: Sequence[str], exclude: Sequence[str]) -> bool:
 
 def matches(names: Collection[str], include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Tell whether one of a thing's names matches a pattern of ``include``, and none any of ``exclude``."""
-    mine, others = (any(fnmatch(name, one) for name in names for one in patterns) for patterns in (include, exclude))
+    mine, others = (any(_means(one, name) for name in names for one in patterns) for patterns in (include, exclude))
     return mine and not others
+
+
+def _means(pattern: str, name: str) -> bool:
+    """Tell whether a pattern means a name; one without a kind means names without."""
+    return fnmatch(name, pattern) and (":" in pattern or ":" not in name)
