@@ -163,6 +163,14 @@ class Removing(Rewrite, Protocol):
         """Return the names, among those of ``graph.blocks``, of the blocks that the choice takes out."""
 
 
+@runtime_checkable
+class Cropping(Rewrite, Protocol):
+    """A rewrite that takes outer taps of kernels away: drafts leave them out, the proof zeroes them."""
+
+    def crops(self, graph: Any, kept: Mapping[str, Kept]) -> Mapping[str, tuple[int, ...]]:
+        """Return, by weight, how many taps the choice takes away at both ends of each dimension of the kernel."""
+
+
 class Criterion(Protocol):
     """Scores the units of a site, higher meaning keep."""
 

@@ -114,7 +114,7 @@ class Graph:
     program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
     are zero already, of those that are anywhere. ``blocks`` are the residual blocks that may be left out, by name, and
     ``block_notes`` tell why others may not; ``held`` names, for each tensor that lies in blocks alone, those that
-    hold it.
+    hold it. ``kernels`` says, by weight, how many outer taps of a kernel may be cropped at both ends of each dimension.
     """
 
     layers: tuple[Layer, ...]
@@ -144,6 +144,7 @@ class Graph:
     blocks: Mapping[str, Block] = field(default_factory=dict)
     block_notes: tuple[Note, ...] = ()
     held: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    kernels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def share_free(self) -> float:

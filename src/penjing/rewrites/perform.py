@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
-from penjing.core.protocols import Removing, Rewrite, Zeroing
+from penjing.core.protocols import Cropping, Removing, Rewrite, Zeroing
 from penjing.core.types import Plan
 from penjing.graph.graph import Graph
+from penjing.graph.kernels import blank
 
 
 def perform(model: nn.Module, graph: Graph, plan: Plan, changes: Mapping[str, Rewrite]) -> None:
     """Change the traced ``model``, in place, as the plan says; ``changes`` are its rewrites by name.
 
-    Zeros come first, since they are counted in whole tensors; then widths; whole blocks go last, since a cut needs the
-    tensors that were traced.
+    Zeros come first, since they are counted in whole tensors; then widths and kernels; whole blocks go last, since
+    a cut needs the tensors that were traced.
     """
     for name in sorted(plan.rewrites(), key=lambda name: _turn(changes[name])):
         changes[name].apply(model, graph, plan.of_rewrite(name))
 
 
-def zeros_of(plan: Plan, changes: Mapping[str, Rewrite]) -> Plan:
-    """Return what a plan sets to zero, without what it removes."""
-    return Plan(tuple(entry for entry in plan if isinstance(changes[entry.rewrite], Zeroing)))
+def blanked(model: nn.Module, graph: Graph, plan: Plan, changes: Mapping[str, Rewrite]) -> nn.Module:
+    """Return what a plan's cut is proved against: the model with zeros where the plan sets them or crops kernels."""
+    zeros = Plan(tuple(entry for entry in plan if isinstance(changes[entry.rewrite], Zeroing)))
+    margins: dict[str, tuple[int, ...]] = {}
+    for name in plan.rewrites():
+        change = changes[name]
+        if isinstance(change, Cropping):
+            margins |= change.crops(graph, plan.of_rewrite(name))
+    if not (len(zeros) or margins):
+        return model
+    reference = copy.deepcopy(model)
+    perform(reference, graph, zeros, changes)
+    with torch.no_grad():
+        for name, margin in margins.items():
+            blank(reference.get_parameter(name), margin)
+    return reference
 
 
 def provable(changes: Mapping[str, Rewrite]) -> bool:
-    """Tell whether these rewrites remove anything, and nothing but what the proof knows: channels and blocks."""
+    """Tell whether these rewrites remove anything, and nothing but what the proof knows: channels, blocks and taps."""
     shrinking = {name: change for name, change in changes.items() if not isinstance(change, Zeroing)}
-    return bool(shrinking) and all(n == "channels" or isinstance(c, Removing) for n, c in shrinking.items())
+    known = (n == "channels" or isinstance(c, Removing | Cropping) for n, c in shrinking.items())
+    return bool(shrinking) and all(known)
 
 
 def _turn(change: Rewrite) -> int:

@@ -20,7 +20,7 @@ from penjing.costs.units import resolve, show
 from penjing.graph.blocks import removed
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove
-from penjing.rewrites.perform import perform, provable, zeros_of
+from penjing.rewrites.perform import blanked, perform, provable
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
 from penjing.steps.state import Run, State
 from penjing.steps.trial import Attempt
@@ -209,8 +209,7 @@ class Chooser:
 
     def _certificate(self, plan: Plan, model: nn.Module) -> Certificate:
         """Prove what a plan removed; what it set to zero is zero in the original as well."""
-        zeros = zeros_of(plan, self.changes)
-        original = self._applied(zeros) if zeros.entries else self.state.model
+        original = blanked(self.state.model, self.graph, plan, self.changes)
         return prove(self.graph, original, model, plan.of_rewrite("channels"), removed(self.graph, plan))
 
     def _failing(self, plan: Plan) -> list[str]:
