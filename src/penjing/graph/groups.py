@@ -95,6 +95,14 @@ def groups_of(
     return found
 
 
+def margins_of(crops: Sequence[Site], parameters: Tensors) -> list[Groups]:
+    """Return one group, of kind ``kernels``, for each crop of a kernel: all weights that it takes away."""
+    return [
+        Groups("kernels", site.name, tuple(_piece(slot, parameters[slot.tensor], site) for slot in site.slots))
+        for site in crops
+    ]
+
+
 def _piece(slot: Slot, tensor: Tensor, site: Site) -> tuple[str, Tensor]:
     places = torch.arange(tensor.numel()).view(tensor.shape if slot.axis >= 0 else (-1,))
     rows = places.movedim(max(slot.axis, 0), 0)[torch.from_numpy(slot.index)].reshape(len(slot.index), -1)

@@ -23,10 +23,11 @@ from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.nested import nested
-from penjing.steps.choose import Chooser, Cut, Judge
+from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.price import Predicting, Pricer
 from penjing.steps.sensitivity import sensitivity
+from penjing.steps.settle import Cut
 from penjing.steps.state import Run, State
 
 NORMS = ("l1", "l2", "fpgm")
