@@ -12,6 +12,7 @@ from penjing.report.results import Certificate, Results
 
 _CLAIMS = {
     "cut equals zeroed": "The cut network computes what the original computes once what was removed is silenced in it",
+    "without what is dead it returns the same": "Without what zeros had left dead, the network computes what it did",
     "torch equals ONNX": "The saved file computes what the trained network computes",
 }
 
