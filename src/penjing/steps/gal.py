@@ -61,12 +61,13 @@ class Masked:
 class gal(Learner):  # noqa: N801  (registered under its own name)
     """Prune channels and residual blocks by soft masks: generative adversarial learning, which needs no labels.
 
-    Every channel, or every block's branch, or ``"both"`` (``structures``) is multiplied by a mask m ≥ 0 that begins
-    at 1. Weights learn for ``epochs`` epochs to return what the original returns, by ``data_weight`` times the squared
+    Every channel, or every block's branch, or ``"both"`` (``structures``) is multiplied by a mask m ≥ 0 that begins at
+    1. Weights learn for ``epochs`` epochs to return what the original returns, by ``data_weight`` times the squared
     distance and by ``adversarial`` times the loss of passing for the original before a critic, which learns beside
-    them. Masks learn by FISTA with an L1 ``penalty``, one step at ``mask_lr`` for every ``every`` steps of the weights.
-    What ends at m = 0 goes, physically; the other masks are folded into weights, and batch norm is recalibrated on
-    ``images`` calibration pictures. Train afterwards. Further ``terms`` may join the loss.
+    them; with ``reversal`` by the critic's own gradient, turned round and times ``adversarial``, in its place. Masks
+    learn by FISTA with an L1 ``penalty``, one step at ``mask_lr`` for every ``every`` steps of the weights. What ends
+    at m = 0 goes, physically; the other masks are folded into weights, and batch norm is recalibrated on ``images``
+    calibration pictures. Train afterwards. Further ``terms`` may join the loss.
 
     Without a budget the penalty decides what goes. Under a budget, of whatever cost, it decides the order: the
     smallest masks are closed as fast as a bound wants that falls from the whole network's cost to the budget in the
@@ -87,6 +88,7 @@ class gal(Learner):  # noqa: N801  (registered under its own name)
     penalty: float = 0.03
     data_weight: float = 1.0
     adversarial: float = 0.1
+    reversal: bool = False
     every: int = 2
     mask_lr: float = 0.5
     critic_lr: float = 1e-2
@@ -123,7 +125,7 @@ class gal(Learner):  # noqa: N801  (registered under its own name)
                 self.every, lessons.steps,
                 (lambda masks, done: _closed(problem, masks, done)) if problem.bounds else None,
             )  # fmt: skip
-            adversary = Adversary(_classes(state), self.data_weight, self.adversarial, self.critic_lr)
+            adversary = Adversary(_classes(state), self.data_weight, self.adversarial, self.critic_lr, self.reversal)
             model = state.copy_model()
             lessons.teach(model, [masks, adversary, *(build("term", term) for term in self.terms)], state, run)
             learned = masks.learned()
