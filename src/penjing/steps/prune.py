@@ -189,8 +189,11 @@ class prune:  # noqa: N801  (registered under its own name)
                 f"Nothing may be cut: of {len(found)} sites ({names}{', ...' if len(found) > 5 else ''}) none matches "
                 f"include {list(self.include)} without exclude {list(self.exclude)}."
             )
-        notes = [*(graph.notes if self.rewrites != ("layers",) else ()), *graph.block_notes]
+        others = set(self.rewrites) <= {"layers", "kernels"}
+        notes = [*(() if others else graph.notes), *(graph.block_notes if self.rewrites != ("kernels",) else ())]
         why = f" {notes[0].where} {notes[0].why}." if notes else ""
+        if self.rewrites == ("kernels",):
+            why = " A kernel may be cropped that is larger than 1x1 and whose convolution is a module that pads with zeros."
         if "layers" in self.rewrites and not notes:
             why = " A block may go where it is a module that returns what it reads once its residual branch is zero."
         raise PlanError(f"Nothing may be cut: the network has no site of {' or '.join(self.rewrites)}.{why}")
