@@ -193,7 +193,7 @@ class prune:  # noqa: N801  (registered under its own name)
         notes = [*(() if others else graph.notes), *(graph.block_notes if self.rewrites != ("kernels",) else ())]
         why = f" {notes[0].where} {notes[0].why}." if notes else ""
         if self.rewrites == ("kernels",):
-            why = " A kernel may be cropped that is larger than 1x1, of a convolution that is a module and pads with zeros."
+            why = " A kernel larger than 1x1 may be cropped where its convolution is a module and pads with zeros."
         if "layers" in self.rewrites and not notes:
             why = " A block may go where it is a module that returns what it reads once its residual branch is zero."
         raise PlanError(f"Nothing may be cut: the network has no site of {' or '.join(self.rewrites)}.{why}")
