@@ -147,7 +147,7 @@ def test_the_pieces_of_the_page_inherit_the_contracts(workplace: Path) -> None:
     [
         ("criteria", "criterion"), ("allocators", "allocator"), ("budgets", "cost"),
         ("recipes", "step"), ("recipes", "rewrite"), ("report", "reference"), ("recipes", "term"),
-        ("methods", "method"),
+        ("methods", "method"), ("lowrank", "factorization"),
     ],
 )  # fmt: skip
 def test_the_page_of_a_kind_names_all_of_it(page: str, kind: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.core.protocols import Rewrite
+from penjing.core.protocols import Factoring, Rewrite, Zeroing
 from penjing.core.registry import build, entries
 from penjing.core.types import Kept, Layer, Plan, Site
 from penjing.exporting.onnx import export_onnx
@@ -81,16 +81,30 @@ def test_keeping_everything_changes_nothing_and_something_does(name: str, traced
     assert not torch.allclose(Done(name, model, graph).model(x), model(x))
 
 
-def test_all_rewrites_together_leave_what_their_draft_foretells(traced: tuple[nn.Module, Graph]) -> None:
+@pytest.mark.parametrize("factoring", [n for n in REWRITES if isinstance(build("rewrite", n), Factoring)])
+def test_all_rewrites_together_leave_what_their_draft_foretells(
+    factoring: str, traced: tuple[nn.Module, Graph]
+) -> None:
+    """Of those that factor layers, one; factors would not keep zeros."""
     model, graph = traced
-    entries_ = tuple(entry for name in REWRITES for entry in Done(name, model, graph).draft.plan)
+    names = [n for n in REWRITES if n == factoring or not isinstance(build("rewrite", n), Factoring | Zeroing)]
+    entries_ = tuple(entry for name in names for entry in Done(name, model, graph).draft.plan)
     small = copy.deepcopy(model)
-    perform(small, graph, Plan(entries_), {name: build("rewrite", name) for name in REWRITES})
+    perform(small, graph, Plan(entries_), {name: build("rewrite", name) for name in names})
     draft = Draft(graph, Plan(entries_), lambda: small)
     again = trace(small, (torch.randn(2, 3, 8, 8),), proof=False)
     assert [(x.name, x.macs) for x in again.layers] == [(x.name, x.macs) for x in draft.layers]
     assert sum(p.numel() for p in small.parameters()) == draft.parameters
     assert sum(int((p != 0).sum()) for p in small.parameters()) == draft.nonzero
+
+
+def test_zeros_and_widths_together_leave_what_their_draft_foretells(traced: tuple[nn.Module, Graph]) -> None:
+    model, graph = traced
+    names = [n for n in REWRITES if not isinstance(build("rewrite", n), Factoring)]
+    entries_ = tuple(entry for name in names for entry in Done(name, model, graph).draft.plan)
+    small = copy.deepcopy(model)
+    perform(small, graph, Plan(entries_), {name: build("rewrite", name) for name in names})
+    assert sum(int((p != 0).sum()) for p in small.parameters()) == Draft(graph, Plan(entries_), lambda: small).nonzero
 
 
 @pytest.mark.parametrize("name", REWRITES)

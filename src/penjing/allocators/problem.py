@@ -251,7 +251,7 @@ class Problem:
 
         def more(site: Site) -> int:
             small = min(site.step, step)
-            return min((counts[site.name] // small + 1) * small, site.size)
+            return site.above(counts[site.name], small)
 
         def gained(site: Site) -> float:
             return self.lost_more({**counts, site.name: more(site)}, site, counts[site.name])

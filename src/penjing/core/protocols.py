@@ -171,6 +171,22 @@ class Cropping(Rewrite, Protocol):
         """Return, by weight, how many taps the choice takes away at both ends of each dimension of the kernel."""
 
 
+@runtime_checkable
+class Factoring(Rewrite, Protocol):
+    """A rewrite that puts a chain of smaller layers in a layer's place; its units are ranks, which it scores itself."""
+
+    def scores(self, model: nn.Module, site: Site) -> Tensor:
+        """Return what each rank of the site holds of its layer, falling, ``[site.size]``."""
+
+    def chains(
+        self, graph: Any, kept: Mapping[str, Kept], layers: Mapping[int, Layer]
+    ) -> Mapping[int, Sequence[Layer]]:
+        """Return the chains that take the place of layers under a choice; both by their position in the graph.
+
+        ``layers`` are as the rest of the plan leaves them; those that stay whole have no chain.
+        """
+
+
 class Criterion(Protocol):
     """Scores the units of a site, higher meaning keep."""
 

@@ -30,6 +30,7 @@ HOMES = {
     "allocator": "penjing.allocators",
     "cost": "penjing.costs",
     "rewrite": "penjing.rewrites",
+    "factorization": "penjing.factors",
     "term": "penjing.terms",
     "step": "penjing.steps",
     "reference": "penjing.references",

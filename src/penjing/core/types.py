@@ -59,7 +59,8 @@ class Site:
     counts are rounded to, ``least`` the smallest count allowed (0 where the whole site may go), and ``width`` how many
     channels of one layer a unit spans at most. ``rewrite`` is what changes it; where it is empty, the one that a plan
     is made for. ``within`` names the site, if any, that takes this one with it when nothing of it stays: the block
-    that channels lie in.
+    that channels lie in. ``most`` is the largest count short of the whole that is worth having, 0 where all are: a
+    factorised layer of more ranks costs more than the layer.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Site:
     width: int = 1
     rewrite: str = ""
     within: str = ""
+    most: int = 0
 
     def slots_with(self, *roles: str) -> list[Slot]:
         """Return the slots with one of these roles."""
@@ -84,7 +86,13 @@ class Site:
         >>> [Site("conv", "channels", 6, (), np.arange(6), step=4, least=n).fewest for n in (0, 1, 5)]
         [0, 4, 6]
         """
-        return min(-(-self.least // self.step) * self.step, self.size)
+        count = -(-self.least // self.step) * self.step
+        return count if count <= self._most else self.size
+
+    @property
+    def _most(self) -> int:
+        """The largest multiple of ``step`` short of the whole that a plan may keep."""
+        return min(self.most or self.size - 1, self.size - 1) // self.step * self.step
 
     def allowed(self, count: float) -> int:
         """Return the largest count a plan may keep that does not exceed ``count``, or else the fewest.
@@ -92,12 +100,22 @@ class Site:
         >>> site = Site("conv", "channels", 20, (), np.arange(20), step=8)
         >>> [site.allowed(n) for n in (3, 8, 17, 20)]
         [8, 8, 16, 20]
+        >>> ranks = Site("conv/rank", "ranks", 64, (), np.arange(64), step=8, most=30)
+        >>> [ranks.allowed(n) for n in (3, 20, 31, 63, 64)]
+        [8, 16, 24, 24, 64]
         """
-        return self.size if count >= self.size else max(int(count) // self.step * self.step, self.fewest)
+        if count >= self.size:
+            return self.size
+        return max(min(int(count) // self.step * self.step, self._most), self.fewest)
+
+    def above(self, count: int, step: int) -> int:
+        """Return the next larger count in multiples of ``step`` that a plan may keep, the whole at the end."""
+        next_ = (count // step + 1) * step
+        return next_ if next_ <= (self.most or self.size) else self.size
 
     def below(self, count: int) -> int:
         """Return the next smaller count a plan may keep, the fewest at the end."""
-        return max((count - 1) // self.step * self.step, self.fewest)
+        return max(min((count - 1) // self.step * self.step, self._most), self.fewest)
 
 
 def inside(sites: Sequence[Site]) -> dict[str, frozenset[str]]:

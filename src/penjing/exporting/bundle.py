@@ -31,6 +31,7 @@ from penjing.core.importing import call_named
 from penjing.core.types import Plan
 from penjing.graph import form
 from penjing.graph.blocks import take_out
+from penjing.graph.chains import stand_in, written
 from penjing.graph.program import plain
 
 VERSION = 1
@@ -58,9 +59,9 @@ OURS = "penjing.zoo."
 class Manifest:
     """What a bundle says of its network.
 
-    ``counts`` are those of its modules, and ``identities`` names those that do nothing, among them what was taken out;
-    ``inputs`` the shapes of one sample's inputs; ``facts`` what the run that made
-    it wrote down.
+    ``counts`` are those of its modules, ``identities`` names those that do nothing, among them what was taken out, and
+    ``chains`` holds the stages of those that are chains of linear layers, among them factorised ones; ``inputs`` are
+    the shapes of one sample's inputs; ``facts`` what the run that made it wrote down.
     """
 
     network: str
@@ -68,6 +69,7 @@ class Manifest:
     builder: str = ""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     identities: Sequence[str] = ()
+    chains: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     inputs: Sequence[Sequence[int]] = ()
     lineage: Sequence[Any] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +100,7 @@ def write(
         builder=builder,
         counts=form.counts(model),
         identities=form.identities(model),
+        chains=written(model),
         inputs=[list(shape) for shape in inputs],
         lineage=lineage,
         facts=dict(facts or {}),
@@ -192,7 +195,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} is no manifest: {type(error).__name__}: {str(error)[:200].rstrip('.')}.") from None
     strings = all(isinstance(value, str) for value in (manifest.network, manifest.weights, manifest.builder))
-    maps = isinstance(manifest.counts, dict) and all(isinstance(facts, dict) for facts in manifest.counts.values())
+    maps = all(
+        isinstance(by_name, dict) and all(isinstance(facts, dict) for facts in by_name.values())
+        for by_name in (manifest.counts, manifest.chains)
+    )
     names = isinstance(manifest.identities, list) and all(isinstance(name, str) for name in manifest.identities)
     shapes = isinstance(manifest.inputs, list) and all(map(_is_shape, manifest.inputs))
     if not (
@@ -227,6 +233,7 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
     try:
         model = _without_numbers(make)
         take_out(model, manifest.identities)
+        stand_in(model, manifest.chains)
         return form.refill(model, tensors, manifest.counts).eval()
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None

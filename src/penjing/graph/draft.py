@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Cropping, Zeroing
+from penjing.core.protocols import Cropping, Factoring, Zeroing
 from penjing.core.registry import build
 from penjing.core.types import Ints, Layer, Pass, Plan, Traffic, Value, is_gone
 from penjing.graph.blocks import lost, removed
@@ -94,15 +94,31 @@ class Draft:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers that remain."""
+        """The layers that remain, each stage of a chain one of them."""
+        whole = self._uncut.items()
+        return tuple(one for i, layer in whole for one in self._chains.get(i) or (self._dense(layer),))
+
+    @cached_property
+    def _uncut(self) -> dict[int, Layer]:
+        """The layers that remain, before any becomes a chain and zeros are counted, by their position in the graph."""
         lost = {i for name in self.without for i in self.graph.blocks[name].layers}
         both = enumerate(zip(self.graph.layers, self.graph.spans, strict=True))
-        return tuple(self._left(i, layer, spans) for i, (layer, spans) in both if i not in lost)
+        return {i: self._left(i, layer, spans) for i, (layer, spans) in both if i not in lost}
+
+    @cached_property
+    def _chains(self) -> dict[int, Sequence[Layer]]:
+        """The chains that take the place of layers, by the position of the layer in the graph."""
+        found: dict[int, Sequence[Layer]] = {}
+        for rewrite in self.plan.rewrites():
+            change = build("rewrite", rewrite)
+            if isinstance(change, Factoring):
+                found |= change.chains(self.graph, self.plan.of_rewrite(rewrite), self._uncut)
+        return found
 
     def _left(self, i: int, layer: Layer, spans: tuple[Ints | None, ...]) -> Layer:
         units = partial(_units_of, layer, spans)
         left = self._remembered(("layer", i), units, partial(self._shrunk, layer, spans))
-        return self._dense(cropped(left, self._crops[layer.weight]) if layer.weight in self._crops else left)
+        return cropped(left, self._crops[layer.weight]) if layer.weight in self._crops else left
 
     def _dense(self, layer: Layer) -> Layer:
         """Return the layer with the share of its weights that are not zero."""
@@ -150,7 +166,8 @@ class Draft:
     @cached_property
     def parameters(self) -> int:
         """How many parameters are left."""
-        return self._left_of(self.graph.shapes)
+        more = (sum(one.weights for one in chain) - self._uncut[i].weights for i, chain in self._chains.items())
+        return self._left_of(self.graph.shapes) + sum(more)
 
     def _left_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return sum(self._elements(name, shape) for name, shape in shapes.items() if name not in self.lost)
@@ -164,7 +181,8 @@ class Draft:
             if isinstance(change, Zeroing):
                 made = change.zeros(self.graph, self.plan.of_rewrite(rewrite))
                 zeros |= {name: zeros[name] | mask if name in zeros else mask for name, mask in made.items()}
-        zeros = {name: zero for name, zero in zeros.items() if name not in self.lost}
+        replaced = {self._uncut[i].weight for i in self._chains}
+        zeros = {name: zero for name, zero in zeros.items() if name not in self.lost and name not in replaced}
         for name, margin in self._crops.items():
             if name in zeros:
                 zeros[name] = inner(zeros[name], margin)
@@ -195,8 +213,11 @@ class Draft:
             dies = max(value.dies, needed.get(value.born, 0))
             steps[value.born] = steps.get(value.born, 0) + size
             steps[dies + 1] = steps.get(dies + 1, 0) - size
-        alive = np.cumsum([steps[k] for k in sorted(steps)])
-        return int(alive.max()) if alive.size else 0
+        alive = dict(zip(sorted(steps), np.cumsum([steps[k] for k in sorted(steps)]).tolist(), strict=True))
+        for i, chain in self._chains.items():
+            born = self.graph.positions[self.graph.nodes[i]]
+            alive[born] = alive.get(born, 0) + _between(chain)
+        return max(alive.values(), default=0)
 
     def _needed(self) -> dict[int, int]:
         """Return until when what left-out blocks hand on is needed, by the position where it is made."""
@@ -226,6 +247,13 @@ class Draft:
         if self.uncut is None:
             raise PlanError("This draft tells what a plan costs and knows no network without it; give it as uncut.")
         return self.uncut
+
+
+def _between(chain: Sequence[Layer]) -> int:
+    """Return by how much a stage's input and output together exceed what the layer itself reads and writes."""
+    read = [one.in_channels * math.prod(one.in_size) for one in chain]
+    written = [one.out_channels * math.prod(one.out_size) for one in chain]
+    return max(0, max(map(sum, zip(read, written, strict=True))) - read[0] - written[-1])
 
 
 def _units_of(layer: Layer, spans: tuple[Ints | None, ...]) -> Iterable[Ints]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Kept, Layer, Note, Pass, Site, Value
+from penjing.factors.layer import LayerSpec
 from penjing.graph.program import Program
 
 
@@ -115,6 +116,9 @@ class Graph:
     are zero already, of those that are anywhere. ``blocks`` are the residual blocks that may be left out, by name, and
     ``block_notes`` tell why others may not; ``held`` names, for each tensor that lies in blocks alone, those that
     hold it. ``kernels`` says, by weight, how many outer taps of a kernel may be cropped at both ends of each dimension.
+    ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
+    by the name of their weight: another module may stand in for them. ``ranks`` are the weights, among them, of layers
+    that hand on to the next layer of a chain, with nothing between them.
     """
 
     layers: tuple[Layer, ...]
@@ -145,6 +149,8 @@ class Graph:
     block_notes: tuple[Note, ...] = ()
     held: Mapping[str, frozenset[str]] = field(default_factory=dict)
     kernels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    modules: Mapping[str, LayerSpec] = field(default_factory=dict)
+    ranks: frozenset[str] = frozenset()
 
     @property
     def share_free(self) -> float:
@@ -186,6 +192,11 @@ class Graph:
             gone[site.ids] = True
             gone[site.ids[units]] = False
         return gone
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The position of each node of the program in the order of execution."""
+        return {node.name: i for i, node in enumerate(self.program.nodes)}
 
     @cached_property
     def axes_of(self) -> dict[str, list[Axis]]:

@@ -126,6 +126,11 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     return worst
 
 
+def worse(a: Certificate, b: Certificate) -> Certificate:
+    """Return the certificate that says less for the network."""
+    return max(a, b, key=lambda one: (not one.ok, one.difference / one.tolerance))
+
+
 def random_example(graph: Graph, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """Return an input of the traced shapes: fresh normal numbers for floating tensors, the traced ones for others."""
     generator = torch.Generator().manual_seed(seed)
@@ -153,7 +158,6 @@ def _mixed_example(graph: Graph, seed: int, dtype: torch.dtype) -> tuple[Any, An
     return example
 
 
-@torch.no_grad()
 def prove(
     graph: Graph, model: nn.Module, cut_model: nn.Module, kept: Mapping[str, Kept], without: Collection[str] = ()
 ) -> Certificate:
@@ -162,29 +166,43 @@ def prove(
     ``kept`` are the units of channel sites, ``without`` names the blocks that were taken out. Runs in float32,
     tolerance 1e-5; where rounding exceeds that, float64 and 1e-10 decide. A float64 model is proved in float64.
     """
+    gone = graph.gone(kept)
+    return compare(
+        "cut equals zeroed", graph, model, cut_model, lambda m, given: zeroed_outputs(graph, m, gone, given, without)
+    )
+
+
+@torch.no_grad()
+def compare(
+    name: str,
+    graph: Graph,
+    model: nn.Module,
+    other: nn.Module,
+    outputs: Callable[[nn.Module, tuple[Any, Any]], list[Tensor]],
+) -> Certificate:
+    """Compare ``outputs`` of a model with what another computes, in eval mode on random input, as ``prove`` does."""
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    certificate = Certificate("cut equals zeroed", float("inf"), TOLERANCE[torch.float32])
+    certificate = Certificate(name, float("inf"), TOLERANCE[torch.float32])
     for dtype in (torch.float64,) if own is torch.float64 else (torch.float32, torch.float64):
-        certificate = _compare(graph, model, cut_model, graph.gone(kept), without, dtype)
+        certificate = _compared(name, graph, _in_precision(model, dtype), _in_precision(other, dtype), outputs, dtype)
         if certificate.ok or certificate.trouble or certificate.difference > 1e-2:
             break
     return certificate
 
 
-def _compare(
+def _compared(
+    name: str,
     graph: Graph,
     model: nn.Module,
-    cut_model: nn.Module,
-    gone: NDArray[np.bool_],
-    without: Collection[str],
+    other: nn.Module,
+    outputs: Callable[[nn.Module, tuple[Any, Any]], list[Tensor]],
     dtype: torch.dtype,
 ) -> Certificate:
-    name, tolerance = "cut equals zeroed", TOLERANCE[dtype]
-    model, cut_model = _in_precision(model, dtype), _in_precision(cut_model, dtype)
+    tolerance = TOLERANCE[dtype]
     try:
         for make in (random_example, _mixed_example):
-            theirs = zeroed_outputs(graph, model, gone, make(graph, 0, dtype), without)
-            ours = _eval_outputs(cut_model, make(graph, 0, dtype))
+            theirs = outputs(model, make(graph, 0, dtype))
+            ours = eval_outputs(other, make(graph, 0, dtype))
             if all(bool(x.isfinite().all()) for x in theirs):
                 break
     except Exception as error:
@@ -201,7 +219,8 @@ def _in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(model).to(dtype)
 
 
-def _eval_outputs(model: nn.Module, example: tuple[Any, Any]) -> list[Tensor]:
+def eval_outputs(model: nn.Module, example: tuple[Any, Any]) -> list[Tensor]:
+    """Run a model in eval mode, and leave it in the modes it was in."""
     with modes_kept(model):
         return _outputs(model.eval()(*example[0], **example[1]))
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from penjing.core.errors import TraceError
 from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.blocks import with_blocks
+from penjing.graph.chains import with_modules
 from penjing.graph.graph import Graph
 from penjing.graph.kernels import croppable
 from penjing.graph.labels import Labels, Reason, Tagged
@@ -54,7 +55,7 @@ def trace(
 
     Raises: TraceError when the module cannot be traced: data-dependent control flow, a failing forward.
     """
-    graph = with_blocks(model, _channels(model, args, kwargs, proof), proof=proof)
+    graph = with_modules(model, with_blocks(model, _channels(model, args, kwargs, proof), proof=proof))
     return replace(graph, kernels=croppable(model, graph))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from penjing.core.protocols import Cropping, Removing, Rewrite, Zeroing
+from penjing.core.protocols import Cropping, Factoring, Removing, Rewrite, Zeroing
 from penjing.core.types import Plan
 from penjing.graph.graph import Graph
 from penjing.graph.kernels import blank
@@ -17,8 +17,8 @@ from penjing.graph.kernels import blank
 def perform(model: nn.Module, graph: Graph, plan: Plan, changes: Mapping[str, Rewrite]) -> None:
     """Change the traced ``model``, in place, as the plan says; ``changes`` are its rewrites by name.
 
-    Zeros come first, since they are counted in whole tensors; then widths and kernels; whole blocks go last, since
-    a cut needs the tensors that were traced.
+    Zeros come first, since they are counted in whole tensors; then widths and kernels; then chains, which factor what
+    is left of a layer; whole blocks go last, since a cut needs the tensors that were traced.
     """
     for name in sorted(plan.rewrites(), key=lambda name: _turn(changes[name])):
         changes[name].apply(model, graph, plan.of_rewrite(name))
@@ -42,12 +42,18 @@ def blanked(model: nn.Module, graph: Graph, plan: Plan, changes: Mapping[str, Re
     return reference
 
 
+def without_chains(plan: Plan, changes: Mapping[str, Rewrite]) -> Plan:
+    """Return a plan without the chains that it puts in layers' places."""
+    return Plan(tuple(entry for entry in plan if not isinstance(changes[entry.rewrite], Factoring)))
+
+
 def provable(changes: Mapping[str, Rewrite]) -> bool:
-    """Tell whether these rewrites remove anything, and nothing but what the proof knows: channels, blocks and taps."""
+    """Tell whether these rewrites remove anything, and only what a proof knows: channels, blocks, taps and ranks."""
     shrinking = {name: change for name, change in changes.items() if not isinstance(change, Zeroing)}
-    known = (n == "channels" or isinstance(c, Removing | Cropping) for n, c in shrinking.items())
+    known = (n == "channels" or isinstance(c, Removing | Cropping | Factoring) for n, c in shrinking.items())
     return bool(shrinking) and all(known)
 
 
 def _turn(change: Rewrite) -> int:
-    return 0 if isinstance(change, Zeroing) else 2 if isinstance(change, Removing) else 1
+    order = ((Zeroing, 0), (Factoring, 2), (Removing, 3))
+    return next((turn for kind, turn in order if isinstance(change, kind)), 1)

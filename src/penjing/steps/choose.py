@@ -18,9 +18,10 @@ from penjing.core.protocols import Cost, Rewrite
 from penjing.core.types import Bound, Floats, Plan, Site
 from penjing.costs.units import resolve
 from penjing.graph.blocks import removed
+from penjing.graph.chains import prove_chains
 from penjing.graph.graph import Graph
-from penjing.graph.proof import Certificate, prove
-from penjing.rewrites.perform import blanked, perform, provable
+from penjing.graph.proof import Certificate, prove, worse
+from penjing.rewrites.perform import blanked, perform, provable, without_chains
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of
 from penjing.steps.settle import Cut, settle
 from penjing.steps.state import Run, State
@@ -186,9 +187,17 @@ class Chooser:
         return model
 
     def _certificate(self, plan: Plan, model: nn.Module) -> Certificate:
-        """Prove what a plan removed; what it set to zero is zero in the original as well."""
+        """Prove what a plan removed, with every chain contracted into the layer that it computes.
+
+        What the plan set to zero is zero in the original as well.
+        """
+        whole = without_chains(plan, self.changes)
         original = blanked(self.state.model, self.graph, plan, self.changes)
-        return prove(self.graph, original, model, plan.of_rewrite("channels"), removed(self.graph, plan))
+        cut = model if len(whole) == len(plan) else self._applied(whole)
+        certificate = prove(self.graph, original, cut, plan.of_rewrite("channels"), removed(self.graph, plan))
+        if cut is model or not certificate.ok:
+            return certificate
+        return worse(certificate, prove_chains(self.graph, model, cut))
 
     def _failing(self, plan: Plan) -> list[str]:
         """Return the sites whose own cut fails its proof, and note why they stay whole."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +29,7 @@ from penjing.rewrites.layers import layers
 from penjing.rewrites.nested import nested
 from penjing.rewrites.perform import blanked, perform
 from penjing.steps.filed import file_certificate, file_training, file_widths, tell_epoch
+from penjing.steps.patterns import chosen
 from penjing.steps.price import Pricer
 from penjing.steps.settle import Cut, aims, settle
 from penjing.steps.state import Run, State
@@ -118,21 +118,13 @@ class Lessons:
         file_training(run, history, self.recipe, [type(term).__name__ for term in terms])
 
 
-def matching(sites: Iterable[Site], include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
-    """Return the sites whose names match a pattern that is included, and none that is excluded."""
-    return [
-        site
-        for site in sites
-        if any(fnmatch(site.name, p) for p in include) and not any(fnmatch(site.name, p) for p in exclude)
-    ]
-
-
 def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
     """Return the sites of channels that a gate can stand on, in the order in which the network writes them.
 
     Raises: PlanError, naming the step, when there is none.
     """
-    found = [site for site in matching(channels().find(graph), include, exclude) if _has_gate(graph, site)]
+    named = chosen(graph, channels().find(graph), include, exclude)
+    found = [site for site in named if _has_gate(graph, site)]
     if not found:
         raise PlanError(f"{step}: no channel that may go is read by a layer and matches include; see penjing inspect.")
     return found
@@ -140,7 +132,7 @@ def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequen
 
 def gated_blocks(graph: Graph, ends: Collection[str], include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
     """Return the sites of blocks, of those in ``ends``, that match."""
-    return [site for site in matching(layers().find(graph), include, exclude) if site.name in ends]
+    return [site for site in chosen(graph, layers().find(graph), include, exclude) if site.name in ends]
 
 
 def _has_gate(graph: Graph, site: Site) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from penjing.core.errors import BudgetError
-from penjing.core.protocols import Cost, Target, Targeted
+from penjing.core.protocols import Cost, Factoring, Target, Targeted
 from penjing.core.registry import build, entries
 from penjing.core.types import Bound, Layer, Plan
 from penjing.costs.fit import StaircaseModel
@@ -143,8 +143,12 @@ class Pricer:
 
     def __call__(self, plan: Plan) -> dict[str, float]:
         """Return the predicted costs that the budget bounds."""
-        draft = self._draft(plan)
-        return {name: float(cost(draft)) * self.factors.get(name, 1.0) for name, cost in self._costs.items()}
+        return self.of(self._draft(plan))
+
+    def of(self, draft: Draft, otherwise: Sequence[str] = ()) -> dict[str, float]:
+        """Return the predicted costs of a draft that the budget bounds; where it bounds none, these others."""
+        costs = self._costs or {name: self._cost(name) for name in otherwise}
+        return {name: float(cost(draft)) * self.factors.get(name, 1.0) for name, cost in costs.items()}
 
     def _draft(self, plan: Plan) -> Draft:
         return Draft(self.graph, plan, self.state.copy_model)
@@ -238,11 +242,11 @@ def units() -> dict[str, str]:
 def step_of(asked_step: int | None, rewrites: Sequence[str], pricer: Pricer) -> int:
     """Return the multiple that kept counts are rounded to.
 
-    Single weights and blocks need none; channels keep to 4 under an arithmetic budget, to what a model of the hardware
-    states, and to what measured layers teach where latency is measured.
+    Single weights and blocks need none; channels and ranks keep to 4 under an arithmetic budget, to what a model of the
+    hardware states, and to what measured layers teach where latency is measured.
     """
     if asked_step is not None:
         return asked_step
-    if "channels" not in rewrites:
+    if not any(name == "channels" or isinstance(build("rewrite", name), Factoring) for name in rewrites):
         return 1
     return pricer.table.step if pricer.is_timed else pricer.target.step or ARITHMETIC_STEP

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,18 @@ from torch import Tensor
 from penjing.allocators.driver import Driver
 from penjing.core import console
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Compared, Cost, Measured, Rewrite
-from penjing.core.registry import build, register
+from penjing.core.protocols import Compared, Cost, Factoring, Measured, Rewrite
+from penjing.core.registry import build, entries, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
+from penjing.rewrites.factored import Factored
 from penjing.rewrites.nested import nested
 from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_widths
+from penjing.steps.patterns import chosen
 from penjing.steps.price import Predicting, Pricer
 from penjing.steps.sensitivity import sensitivity
 from penjing.steps.settle import Cut
@@ -52,8 +53,9 @@ class prune:  # noqa: N801  (registered under its own name)
 
     ``criterion`` scores units, ``allocator`` decides how many of each site stay (by default greedy, and global for
     single weights), ``rewrite`` says what a unit is; of several, such as ``["channels", "layers"]``, one plan is made.
-    ``include`` and ``exclude`` are patterns of site names; before a colon stands a kind of layer, as in ``conv:*`` and
-    ``linear:head*``, for sites of what such layers write. ``images`` calibration pictures, with their labels where
+    ``include`` and ``exclude`` are patterns of site names; before a colon stands a kind, as in ``conv:*`` and
+    ``linear:head*``, for sites of what such layers write, and ``rank:*``, for those within factorised layers (PRF).
+    ``images`` calibration pictures, with their labels where
     there are any, feed criteria that need data. ``step`` fixes the multiple that widths are rounded to; by default it
     is 4 (finer for the last units, so that the bound is hit), or, when latency is bounded, the better of 4 and what
     the target teaches. Where a bound must be measured (latency, size), the cut network is exported and measured, and
@@ -89,6 +91,11 @@ class prune:  # noqa: N801  (registered under its own name)
             object.__setattr__(self, "rewrite", self.rewrite[0] if len(self.rewrite) == 1 else tuple(self.rewrite))
         if not self.rewrites or len(set(self.rewrites)) < len(self.rewrites):
             raise PlanError(f"prune: rewrite names what may be cut, each once; got {list(self.rewrites)}.")
+        factoring = [name for name in self.rewrites if issubclass(entries("rewrite").get(name, object), Factored)]
+        if len(factoring) > 1:
+            raise PlanError(f"prune: one plan factorises by one rewrite; got {' and '.join(factoring)}. Choose one.")
+        if factoring and "weights" in self.rewrites:
+            raise PlanError(f"prune: {factoring[0]} keeps no zeros; set weights to zero in a later step.")
         if self.allocator is None:
             object.__setattr__(self, "allocator", "global" if "weights" in self.rewrites else "greedy")
         if "weights" in self.rewrites and self.allocator in ("greedy", {"greedy": {}}):
@@ -131,7 +138,7 @@ class prune:  # noqa: N801  (registered under its own name)
         graph = trace(state.model, *state.example)
         sites = self.sites(graph, changes)
         raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
-        return Scored(graph, changes, sites, self._scores(criterion, raw, graph, sites, state, run))
+        return Scored(graph, changes, sites, self._scores(criterion, raw, graph, sites, changes, state, run))
 
     def decide(
         self, state: State, run: Run, pricing: type[Pricer] = Pricer, scored: Scored | None = None
@@ -177,12 +184,8 @@ class prune:  # noqa: N801  (registered under its own name)
         Raises: PlanError when none is left, with the first reason.
         """
         found = [replace(site, rewrite=name) for name, change in changes.items() for site in change.find(graph)]
-        kinds = {layer.weight: layer.kind for layer in graph.layers if layer.weight}
-        chosen = [
-            site for site in found if _matches(site, self.include, kinds) and not _matches(site, self.exclude, kinds)
-        ]
-        if chosen:
-            return nested(graph, chosen, changes)
+        if mine := chosen(graph, found, self.include, self.exclude):
+            return nested(graph, mine, changes)
         if found:
             names = ", ".join(site.name for site in found[:5])
             raise PlanError(
@@ -213,7 +216,14 @@ class prune:  # noqa: N801  (registered under its own name)
         return None if data is None or not cost.fits(data) else Judge(name, made)
 
     def _scores(
-        self, criterion: Any, raw: bool, graph: Graph, sites: Sequence[Site], state: State, run: Run
+        self,
+        criterion: Any,
+        raw: bool,
+        graph: Graph,
+        sites: Sequence[Site],
+        changes: Mapping[str, Rewrite],
+        state: State,
+        run: Run,
     ) -> dict[str, Floats]:
         """Score every unit, ready to be compared across sites."""
         batches: Sequence[tuple[Tensor, Tensor | None]] = []
@@ -224,7 +234,9 @@ class prune:  # noqa: N801  (registered under its own name)
         scores = {}
         for site in sites:
             try:
-                score = criterion(site, evidence).double().cpu().numpy()
+                change = changes[site.rewrite]
+                own = change.scores(state.model, site) if isinstance(change, Factoring) else None
+                score = (criterion(site, evidence) if own is None else own).double().cpu().numpy()
             except PlanError as error:
                 refusals.append(f"{site.name}: {error}")
                 why = f"has no score: {error}"
@@ -253,12 +265,6 @@ class prune:  # noqa: N801  (registered under its own name)
         notes = ({"where": n.where, "units": n.units, "why": n.why, "line": n.line} for n in about)
         told = [(line["where"], line["why"]) for line in run.noted("pinned")]
         run.note("pinned", *(note for note in notes if (note["where"], note["why"]) not in told))
-
-
-def _matches(site: Site, patterns: Sequence[str], kinds: Mapping[str, str]) -> bool:
-    """Tell whether a site has a name that one of the patterns describes; ``kinds`` of layers are told by weight."""
-    named = {f"{kinds[slot.tensor]}:{site.name}" for slot in site.slots_with("out") if slot.tensor in kinds}
-    return any(fnmatch(name, pattern) for name in (site.name, *named) for pattern in patterns)
 
 
 def _file_ruins(plan: Plan, run: Run) -> None:

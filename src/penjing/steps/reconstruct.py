@@ -9,6 +9,7 @@ import numpy as np
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.core.types import Kept
+from penjing.factors.chain import LAST
 from penjing.graph.blocks import removed
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
@@ -58,10 +59,18 @@ class reconstruct:  # noqa: N801  (registered under its own name)
 def still_there(state: State, graph: Graph) -> dict[str, Kept]:
     """Return what the cuts so far, one after the other, have left of each site of the original.
 
+    Ranks within its layers are none of them; what the last stage of a chain writes is what the layer wrote.
+
     Raises: PlanError for a site that only an earlier cut made.
     """
     kept: dict[str, Kept] = {}
+    layers = {layer.name for layer in graph.layers}
     for plan in state.plans:
         for name, units in plan.of_rewrite("channels").items():
+            layer, _, stage = name.rpartition(".")
+            if layer in layers:
+                if stage != LAST:
+                    continue
+                name = layer
             kept[name] = kept.get(name, np.arange(graph.site(name).size))[units]
     return kept

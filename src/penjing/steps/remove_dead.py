@@ -24,7 +24,7 @@ from penjing.rewrites.kernels import kernels
 from penjing.rewrites.perform import perform
 from penjing.steps.choose import at_step
 from penjing.steps.filed import file_certificate, file_widths
-from penjing.steps.learned import matching
+from penjing.steps.patterns import chosen
 from penjing.steps.price import ARITHMETIC_STEP
 from penjing.steps.state import Run, State
 
@@ -93,14 +93,14 @@ class remove_dead:  # noqa: N801  (registered under its own name)
     def _plan(self, model: nn.Module, graph: Graph, dead: Dead, run: Run) -> Plan:
         """Return what stays: what lives, and the first of the dead units that fill a width up."""
         step = self.step or run.target.step or ARITHMETIC_STEP
-        wide = at_step(matching(channels().find(graph), self.include, self.exclude), step)
+        wide = at_step(chosen(graph, channels().find(graph), self.include, self.exclude), step)
         kept: dict[str, NDArray[np.int64]] = {}
         for site in wide:
             if site.name in dead.units:
                 gone = dead.units[site.name].numpy()
                 count = site.allowed(int((~gone).sum()) + site.step - 1)
                 kept[site.name] = np.sort(np.argsort(gone, kind="stable")[:count])
-        rims = matching(kernels().find(graph), self.include, self.exclude)
+        rims = chosen(graph, kernels().find(graph), self.include, self.exclude)
         for site in rims:
             (slot,) = site.slots
             if not bool(model.get_parameter(slot.tensor).detach().flatten()[torch.from_numpy(slot.index)].any()):

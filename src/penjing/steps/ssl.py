@@ -26,13 +26,13 @@ from penjing.steps.learned import (
     cut_learned,
     gated_blocks,
     gated_sites,
-    matching,
     reachable,
     rescored,
     tightened,
     together,
     within,
 )
+from penjing.steps.patterns import chosen
 from penjing.steps.price import Pricer, step_of
 from penjing.steps.state import Run, State
 from penjing.terms.group_lasso import GroupLasso
@@ -132,7 +132,7 @@ class ssl(Learner):  # noqa: N801  (registered under its own name)
             found = gated_sites("ssl", graph, self.include, self.exclude)
             sites = at_step(found, step_of(None, ["channels"], pricer))
         blocks = gated_blocks(graph, graph.blocks, self.include, self.exclude) if "depth" in self.groups else []
-        crops = matching(kernels().find(graph), self.include, self.exclude) if "shapes" in self.groups else []
+        crops = chosen(graph, kernels().find(graph), self.include, self.exclude) if "shapes" in self.groups else []
         parameters = dict(model.named_parameters(remove_duplicate=False))
         names = [block.name for block in blocks]
         groups = [one for kind in KINDS if kind in self.groups

@@ -30,6 +30,7 @@ from penjing.core.modes import modes_kept
 from penjing.core.pausing import Pausing
 from penjing.core.random import torch_stream
 from penjing.core.types import Kept, Layer, is_gone
+from penjing.graph.chains import as_last_stages
 from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
 from penjing.graph.kernels import as_it_is
@@ -69,6 +70,10 @@ def reconstruct(
     weight or batch norm serves twice, or whose output is no plain product of patches and weight (a transposed
     convolution, a weight computed on the fly), or that runs over positions of which some are gone, is left as it is.
 
+    Of a layer that is a chain of factors now, the last is refitted to what the first ones hand it: the asymmetric
+    reconstruction of Zhang et al., Accelerating Very Deep Convolutional Networks, PAMI 2016, section 3.3, with the
+    other factors held.
+
     All batches run side by side, each stopping at every layer until it is refitted: one forward of either network in
     all. In memory are the activations of all samples where they stopped, and the original's targets at all layers.
 
@@ -88,6 +93,7 @@ def reconstruct(
             compressed.eval()
             targets = _targets(original, graph, batches, seed)
             absent = {i for name in without for i in graph.blocks[name].layers}
+            graph = as_last_stages(graph, compressed)
             places = _places(compressed, graph, gone, {i: t for i, t in targets.items() if i not in absent})
             works = [partial(_forward, compressed, graph, places, absent, b, x) for b, x in enumerate(batches)]
             forwards = [stack.enter_context(Pausing(work)) for work in works]

@@ -1,0 +1,186 @@
+"""Chains of linear layers: made from factors, priced, and contracted back into one layer."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.core.errors import PlanError
+from penjing.factors.layer import LayerSpec, Pick, read
+
+LAST = "last"
+"""The name of the stage that writes what the layer wrote."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a chain costs for one sample; ``sizes`` are what each stage writes, [channels, height, width].
+
+    Units: parameters, MACs, values.
+    """
+
+    params: int
+    macs: int
+    sizes: tuple[tuple[int, ...], ...]
+
+    @property
+    def per_position(self) -> float:
+        """The MACs of one position of the last stage's output."""
+        return self.macs / max(1, math.prod(self.sizes[-1][1:]))
+
+    @property
+    def between(self) -> int:
+        """The values written between the stages, which the layer itself did not write."""
+        return sum(math.prod(size) for size in self.sizes[:-1])
+
+
+def price(stages: Sequence[LayerSpec], size: Sequence[int]) -> Cost:
+    """Return what a chain costs on an input of this height and width.
+
+    Raises: PlanError for an input too small for the kernel.
+    """
+    macs, sizes = 0, []
+    for stage in stages:
+        macs += stage.macs(size)
+        size = stage.out_size(size)
+        if min(size, default=1) < 1:
+            raise PlanError(f"{stage} gets an input smaller than its kernel; give the height and width that it reads.")
+        sizes.append((stage.out_channels, *size))
+    return Cost(sum(stage.params for stage in stages), macs, tuple(sizes))
+
+
+def empty(spec: LayerSpec, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return an ordinary layer of this shape on the meta device, without numbers."""
+    mode: Any = spec.padding_mode
+    if spec.kind == "pick":
+        return Pick(torch.empty(spec.out_channels, dtype=torch.int64, device="meta"), spec.in_channels)
+    if spec.kind == "linear":
+        return nn.Linear(spec.in_channels, spec.out_channels, spec.bias, device="meta", dtype=dtype)
+    return nn.Conv2d(
+        spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.padding, spec.dilation, spec.groups,
+        spec.bias, mode, device="meta", dtype=dtype,
+    )  # fmt: skip
+
+
+def layer(spec: LayerSpec, weight: Tensor, bias: Tensor | None, like: nn.Module) -> nn.Module:
+    """Return an ordinary layer with these values, of ``like``'s precision and on its device; draws no random number."""
+    if spec.kind == "pick":
+        return Pick(weight.to(like.weight.device), spec.in_channels).train(like.training)  # type: ignore[arg-type]
+    made: Any = empty(replace(spec, bias=bias is not None))
+    old: Any = like.weight
+    made.weight = nn.Parameter(_as(weight.reshape(made.weight.shape), old), old.requires_grad)
+    if bias is not None:
+        made.bias = nn.Parameter(_as(bias, old), old.requires_grad)
+    trained: nn.Module = made.train(like.training)
+    return trained
+
+
+def _as(new: Tensor, old: Tensor) -> Tensor:
+    return new.to(old.device, old.dtype).clone(memory_format=torch.contiguous_format)
+
+
+def build(stages: Mapping[str, LayerSpec], weights: Mapping[str, Tensor], like: nn.Module) -> nn.Sequential:
+    """Return the named stages; the bias of ``like`` goes to the last that has weights, in its order of channels."""
+    bias: Tensor | None = getattr(like, "bias", None)
+    made: dict[str, nn.Module] = {}
+    for name in reversed(list(stages)):
+        stage = stages[name]
+        if stage.kind == "pick":
+            if bias is not None:  # the stages before write the channels in another order
+                bias = torch.empty_like(bias).index_copy(0, weights[name].to(bias.device), bias.detach())
+            made[name] = layer(stage, weights[name], None, like)
+        else:
+            made[name] = layer(stage, weights[name], None if bias is None else bias.detach(), like)
+            bias = None
+    return nn.Sequential(OrderedDict((name, made[name]) for name in stages))
+
+
+def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
+    """Return the one layer that computes what a chain of linear stages does.
+
+    On each axis one stage alone may have a kernel. A bias before the last stage is carried through where no padding
+    follows it.
+
+    Raises: PlanError naming the stage that no single layer can hold.
+    """
+    stages = list(chain)
+    specs = [read(stage, f"{name}.{key}" if name else key) for key, stage in chain.named_children()]
+    weighty = [stage for stage, spec in zip(stages, specs, strict=True) if spec.kind != "pick"]
+    if not weighty:
+        raise PlanError(f"{name or 'The chain'} has no stage with weights; there is nothing to merge.")
+    dense, bias = _contract(stages, specs, name or "The chain")
+    if all(spec.kind != "conv" for spec in specs):
+        first, last = specs[0].in_channels, specs[-1].out_channels
+        return layer(LayerSpec("linear", first, last), dense, bias, weighty[-1])
+    merged = _geometry(specs, dense, name or "The chain")
+    if merged.groups > 1:
+        g = merged.groups
+        blocks = dense.reshape(g, dense.shape[0] // g, g, dense.shape[1] // g, *dense.shape[2:])
+        dense = torch.cat([blocks[i, :, i] for i in range(g)])
+    return layer(merged, dense, bias, weighty[-1])
+
+
+def _contract(stages: Sequence[nn.Module], specs: Sequence[LayerSpec], what: str) -> tuple[Tensor, Tensor | None]:
+    """Multiply from the last stage to the first, where what is between stays as small as the layer.
+
+    Shapes: [out, in, height, width], [out].
+    """
+    dense = torch.eye(specs[-1].out_channels, dtype=torch.float64)[:, :, None, None]
+    bias: Tensor | None = None
+    padded = False
+    for stage, spec in zip(reversed(stages), reversed(specs), strict=True):
+        at: Any = stage
+        if spec.kind == "pick":
+            columns = torch.zeros(dense.shape[0], spec.in_channels, *dense.shape[2:], dtype=torch.float64)
+            dense = columns.index_add(1, at.index.cpu(), dense)
+            continue
+        if spec.bias:
+            if padded:
+                raise PlanError(f"{what} has a bias in front of a padded stage; no single layer computes that.")
+            through = dense.sum((2, 3)) @ at.bias.detach().to("cpu", torch.float64)
+            bias = through if bias is None else bias + through
+        padded |= spec.padding_mode == "zeros" and (spec.padding == "same" or any(spec.padding))
+        g, (kh, kw) = spec.groups, spec.kernel
+        weight = at.weight.detach().to("cpu", torch.float64)
+        weight = weight.reshape(g, spec.out_channels // g, spec.in_channels // g, kh, kw)
+        outer = dense.reshape(dense.shape[0], g, spec.out_channels // g, *dense.shape[2:])
+        (u, v), (x, y) = dense.shape[2:], spec.kernel
+        if (u > 1 and x > 1) or (v > 1 and y > 1):
+            raise PlanError(f"{what} has two stages with a kernel along one axis; no layer of that size computes it.")
+        dense = torch.einsum("tgiuv,gijxy->tgjuxvy", outer, weight)
+        dense = dense.reshape(dense.shape[0], spec.in_channels, u * x, v * y)
+    return dense, bias
+
+
+def _geometry(specs: Sequence[LayerSpec], dense: Tensor, what: str) -> LayerSpec:
+    """Return the shape of the merged convolution: each axis has what its one stage had."""
+    stride, padding, dilation = [1, 1], [0, 0], [1, 1]
+    modes = {spec.padding_mode for spec in specs if spec.padding == "same" or any(spec.padding)}
+    unpadded = next((spec.padding_mode for spec in specs if spec.padding_mode != "zeros"), "zeros")
+    same = any(spec.padding == "same" for spec in specs)
+    for axis in (0, 1):
+        done = False  # whether the stage with the kernel, a stride or a padding lies behind
+        for spec in specs:
+            pad = 0 if spec.padding == "same" else int(spec.padding[axis])
+            if done and (spec.kernel[axis] > 1 or pad) and (stride[axis] > 1 or pad):
+                raise PlanError(f"{what} has a stride or a kernel in front of a padded stage; it cannot be merged.")
+            if spec.kernel[axis] > 1 or dilation[axis] == 1:
+                dilation[axis] = spec.dilation[axis]
+            stride[axis] *= spec.stride[axis]
+            padding[axis] += pad
+            done |= spec.kernel[axis] > 1 or spec.stride[axis] > 1 or pad > 0
+    if len(modes) > 1 or (same and any(padding)):
+        raise PlanError(f"{what} has stages that are padded in different ways; it cannot be merged.")
+    groups = 1 if any(spec.kind == "pick" for spec in specs) else math.gcd(*(spec.groups for spec in specs))
+    kernel = (dense.shape[2], dense.shape[3])
+    merged = LayerSpec("conv", dense.shape[1], dense.shape[0], kernel, groups=groups)
+    return replace(
+        merged, stride=(stride[0], stride[1]), padding="same" if same else (padding[0], padding[1]),
+        dilation=(dilation[0], dilation[1]), padding_mode=modes.pop() if modes else unpadded,
+    )  # fmt: skip

@@ -1,0 +1,178 @@
+"""Layers that a chain of smaller ones may replace, and chains that stand in a network."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from penjing.core.errors import PlanError, did_you_mean
+from penjing.core.types import Ints, Layer
+from penjing.factors.chain import empty, merge
+from penjing.factors.layer import LayerSpec, Pick, from_json, read
+from penjing.graph.graph import Graph
+from penjing.graph.proof import Certificate, compare, eval_outputs
+from penjing.graph.surgery import places_of
+
+
+def with_modules(model: nn.Module, graph: Graph) -> Graph:
+    """Return the graph with the shapes of the layers that are modules of their own."""
+    runs = Counter(layer.weight for layer in graph.layers)
+    places, found = places_of(model), dict[str, LayerSpec]()
+    for layer in graph.layers:
+        path, _, attribute = layer.weight.rpartition(".")
+        if not path or attribute != "weight" or runs[layer.weight] > 1 or len(places[layer.weight]) > 1:
+            continue
+        spec = _spec(model.get_submodule(path))
+        if spec is not None:
+            found[layer.weight] = spec
+    return replace(graph, modules=found, ranks=_inner(model))
+
+
+def chains_of(model: nn.Module) -> dict[str, tuple[LayerSpec, ...]]:
+    """Return the sequences of linear layers, with nothing between them, by the name of the module that holds each.
+
+    A stage may be a chain of its own; the shape of its first stage stands for it.
+    """
+    found: dict[str, tuple[LayerSpec, ...]] = {}
+    for path, module in reversed(list(model.named_modules())):  # what lies within comes first
+        if path and type(module) is nn.Sequential and len(module) > 1 and not module._forward_hooks:
+            inner = [found.get(f"{path}.{name}") for name, _ in module.named_children()]
+            specs = [_spec(stage) if own is None else own[0] for own, stage in zip(inner, module, strict=True)]
+            if all(spec is not None for spec in specs):
+                found[path] = tuple(spec for spec in specs if spec is not None)
+    return found
+
+
+def written(model: nn.Module) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the shapes of the chains of a model, and of their stages by name, as plain JSON data."""
+    found = {}
+    for path, specs in chains_of(model).items():
+        names = (name for name, _ in model.get_submodule(path).named_children())
+        found[path] = {name: asdict(spec) for name, spec in zip(names, specs, strict=True)}
+    return found
+
+
+def stand_in(model: nn.Module, chains: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Put chains of these shapes, without numbers yet, in place of the layers that they were made from.
+
+    What is a chain already stays. Paths of chains within chains come after those that hold them.
+
+    Raises: PlanError for a shape that no layer has, or a layer that the model has not.
+    """
+    for path in sorted(chains):
+        if path in (modules := dict(model.named_modules())) and type(modules[path]) is nn.Sequential:
+            continue
+        dtype = next((p.dtype for p in modules[path].parameters()), torch.float32) if path in modules else torch.float32
+        try:
+            stages = [(name, empty(from_json(facts), dtype)) for name, facts in chains[path].items()]
+        except (TypeError, ValueError, AttributeError):
+            raise PlanError(f"The chain {path} has a stage that is no shape of a layer.") from None
+        put_in(model, path, nn.Sequential(OrderedDict(stages)))
+
+
+def put_in(model: nn.Module, path: str, new: nn.Module) -> None:
+    """Put a module, in place, wherever the model holds the one of this name.
+
+    Raises: PlanError for a name that the model has not.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if not path or path not in modules:
+        raise PlanError(f"The model has no module {path!r} to replace.{did_you_mean(path, modules)}")
+    old = modules[path]
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child is old:
+                parent._modules[key] = new
+
+
+def as_last_stages(graph: Graph, model: nn.Module) -> Graph:
+    """Return the graph of an original with each layer that ``model`` has as a chain taken for the chain's last stage.
+
+    That stage writes what the layer wrote, and reads ranks, which are no units of the graph.
+    """
+    chains = chains_of(model)
+    layers = []
+    for layer in graph.layers:
+        path = layer.weight.rpartition(".")[0]
+        inner = layer.weight in graph.modules and path in chains
+        layers.append(_last_stage(layer, path, model.get_submodule(path)) if inner else layer)
+    return replace(graph, layers=tuple(layers))
+
+
+def _last_stage(layer: Layer, path: str, chain: nn.Module) -> Layer:
+    stages, size = list(chain.named_children()), layer.in_size
+    for name, stage in stages[:-1]:
+        size = tuple(read(stage, f"{path}.{name}").out_size(size))
+    name, module = stages[-1]
+    spec = read(module, f"{path}.{name}")
+    return as_layer(layer, name, spec, size, np.full(spec.in_channels, -1), layer.out_units)
+
+
+def as_layer(layer: Layer, name: str, spec: LayerSpec, size: Sequence[int], ins: Ints, outs: Ints) -> Layer:
+    """Return one stage of the chain that takes a layer's place, on an input of this size, as a layer of the graph."""
+    path = layer.weight.rpartition(".")[0]
+    kernel, stride, dilation = (
+        tuple(pair) if layer.kernel else () for pair in (spec.kernel, spec.stride, spec.dilation)
+    )
+    return replace(
+        layer, name=f"{layer.name}.{name}", weight=f"{path}.{name}.weight",
+        bias=f"{path}.{name}.bias" if spec.bias else None, in_units=ins, out_units=outs, in_channels=spec.in_channels,
+        out_channels=spec.out_channels, groups=spec.groups, kernel=kernel, stride=stride, dilation=dilation,
+        padding=_padding(spec) if layer.kernel else (), in_size=tuple(size), out_size=tuple(spec.out_size(size)),
+        density=1.0,
+    )  # fmt: skip
+
+
+def _padding(spec: LayerSpec) -> tuple[int, ...]:
+    """Return the padding on each side, as torch works out ``"same"``."""
+    if isinstance(spec.padding, tuple):
+        return spec.padding
+    return tuple(d * (k - 1) // 2 for d, k in zip(spec.dilation, spec.kernel, strict=True))
+
+
+def merged(model: nn.Module, like: nn.Module) -> nn.Module:
+    """Return a copy with each chain that stands for one layer of ``like`` contracted into the layer it computes.
+
+    Raises: PlanError naming the chain that no single layer computes.
+    """
+    smaller, modules = copy.deepcopy(model), dict(like.named_modules())
+    for path in chains_of(model):
+        if type(modules.get(path)) is not nn.Sequential:
+            put_in(smaller, path, merge(smaller.get_submodule(path), path))  # type: ignore[arg-type]
+    return smaller
+
+
+def prove_chains(graph: Graph, model: nn.Module, like: nn.Module) -> Certificate:
+    """Compare the model with the one whose chains are contracted into the layers of ``like`` that they stand for."""
+    name = "chains equal their products"
+    try:
+        whole = merged(model, like)
+    except PlanError as error:
+        return Certificate(name, float("inf"), 0.0, str(error))
+    return compare(name, graph, whole, model, eval_outputs)
+
+
+def _inner(model: nn.Module) -> frozenset[str]:
+    """Return the weights of the layers of chains that hand on to the next."""
+    found: set[str] = set()
+    for path in chains_of(model):
+        stages = [name for name, stage in model.get_submodule(path).named_children() if not isinstance(stage, Pick)]
+        found.update(f"{path}.{name}.weight" for name in stages[:-1])
+    return frozenset(found)
+
+
+def _spec(module: nn.Module) -> LayerSpec | None:
+    """Return the shape of a layer of torch's own; None of anything else."""
+    if not isinstance(module, nn.Conv2d | nn.Linear | Pick) or module._forward_hooks or module._forward_pre_hooks:
+        return None
+    try:
+        return read(module)
+    except PlanError:
+        return None

@@ -1,0 +1,142 @@
+"""Put a chain of smaller layers in a layer's place: what every factorisation of ``penjing.factors`` does to a network.
+
+A unit is a rank. A site that is kept whole leaves its layer as it is; of a layer that loses ranks, what stands there
+after the channels are cut is factored anew, so that the ranks are the best of what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from penjing.core.types import Kept, Layer, Site, Slot
+from penjing.factors.base import Factorization
+from penjing.factors.layer import LayerSpec, read
+from penjing.graph.chains import as_layer, put_in
+from penjing.graph.graph import Graph
+
+
+@dataclass(frozen=True)
+class Factored:
+    """A rewrite of one factorisation; a site is an axis of ranks, called after its layer: ``conv1/rank``.
+
+    Layers are torch's own, run once. Those whose chain costs fewer MACs and parameters at no rank have no site; nor has
+    a layer a chain that does not pay once its channels are cut: it stays whole.
+    """
+
+    by: ClassVar[Factorization]
+
+    def of(self, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
+        """Return how a layer is factored of whose axes these lose ranks, and to which."""
+        return self.by, tuple(ranks[axis] for axis in self.by.axes)
+
+    def find(self, graph: Graph) -> list[Site]:
+        """Return the axes of ranks of the layers that may be factored, and at some rank pay."""
+        return [site for layer in graph.layers for site in self._sites(layer, graph.modules.get(layer.weight))]
+
+    def _sites(self, layer: Layer, spec: LayerSpec | None) -> Iterator[Site]:
+        if spec is None or self.by.refuses(spec):
+            return
+        none = np.arange(0)
+        for axis, full in zip(self.by.axes, self.by.full(spec), strict=True):
+            most = self._most(axis, full, spec, layer.in_size)
+            if most:
+                slot = Slot(layer.weight, -1, "out", none, none)
+                yield Site(f"{layer.name}/{axis}", "ranks", full, (slot,), none, most=most)
+
+    def _most(self, axis: str, full: int, spec: LayerSpec, size: Sequence[int]) -> int:
+        """Return the most ranks along one axis at which the chain pays while the others keep theirs; 0 for none."""
+        low, high = 0, full - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            pays = self.pays(spec, self._whole(spec) | {axis: middle}, size)
+            low, high = (middle, high) if pays else (low, middle - 1)
+        return low
+
+    def _whole(self, spec: LayerSpec) -> dict[str, int]:
+        return dict(zip(self.by.axes, self.by.full(spec), strict=True))
+
+    def pays(self, spec: LayerSpec, ranks: Mapping[str, int], size: Sequence[int]) -> bool:
+        """Tell whether a chain of these ranks has fewer MACs and parameters than the layer, on an input so large."""
+        whole = self._whole(spec)
+        fewer = {axis: n for axis, n in ranks.items() if n < whole[axis]}
+        if not fewer:
+            return False
+        factorization, numbers = self.of(fewer)
+        return factorization.pays(spec, numbers, size)
+
+    def scores(self, model: nn.Module, site: Site) -> Tensor:
+        """Return the share of the layer's squared weights that each rank holds."""
+        weight = site.slots[0].tensor
+        path, axis = weight.rpartition(".")[0], site.name.rpartition("/")[2]
+        spectra = self.by.spectra(model.get_submodule(path), path)
+        energies = next(one.energies for one in spectra if one.name == axis)
+        return energies / energies.sum().clamp_min(1e-300)
+
+    def chains(self, graph: Graph, kept: Mapping[str, Kept], layers: Mapping[int, Layer]) -> dict[int, list[Layer]]:
+        """Return the chains that take the place of layers, as the rest of a plan leaves them, by their position."""
+        ranks, found = _by_layer(kept), dict[int, list[Layer]]()
+        for i, layer in layers.items():
+            if layer.name in ranks:
+                whole = graph.modules[layer.weight]
+                spec = replace(
+                    whole, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups
+                )  # fmt: skip
+                if len(layer.kernel) == 2 and layer.kernel != whole.kernel:  # cropped by the same plan
+                    (high, wide), (above, beside) = layer.kernel, layer.padding
+                    around = whole.padding if isinstance(whole.padding, str) else (above, beside)
+                    spec = replace(spec, kernel=(high, wide), padding=around)
+                if stages := self._stages(spec, ranks[layer.name], layer.in_size):
+                    found[i] = _as_layers(layer, stages)
+        return found
+
+    def _chosen(
+        self, spec: LayerSpec, ranks: Mapping[str, int], size: Sequence[int]
+    ) -> tuple[Factorization, tuple[int, ...]] | None:
+        """Return how a layer of this shape is factored; None where no chain pays."""
+        if self.by.refuses(spec):
+            return None
+        whole = self._whole(spec)
+        fewer = {axis: n for axis, n in ranks.items() if n < whole[axis]}
+        return self.of(fewer) if self.pays(spec, fewer, size) else None
+
+    def _stages(self, spec: LayerSpec, ranks: Mapping[str, int], size: Sequence[int]) -> dict[str, LayerSpec]:
+        chosen = self._chosen(spec, ranks, size)
+        return {} if chosen is None else chosen[0].stages(spec, chosen[1])
+
+    def apply(self, model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
+        """Put chains, in place, where the layers were."""
+        layers = {layer.name: layer for layer in graph.layers}
+        for name, ranks in _by_layer(kept).items():
+            path = layers[name].weight.rpartition(".")[0]
+            module = model.get_submodule(path)
+            chosen = self._chosen(read(module, name), ranks, layers[name].in_size)
+            if chosen is not None:
+                put_in(model, path, chosen[0].split(module, chosen[1], name))
+
+
+def _by_layer(kept: Mapping[str, Kept]) -> dict[str, dict[str, int]]:
+    """Return the numbers of ranks that are kept by layer and axis."""
+    found: dict[str, dict[str, int]] = {}
+    for site, units in kept.items():
+        name, _, axis = site.rpartition("/")
+        found.setdefault(name, {})[axis] = len(units)
+    return found
+
+
+def _as_layers(layer: Layer, stages: Mapping[str, LayerSpec]) -> list[Layer]:
+    """Return the stages as layers of the graph, those that only order channels left out; ranks are no units of it."""
+    found: list[Layer] = []
+    size, ins = layer.in_size, layer.in_units
+    last = [name for name, stage in stages.items() if stage.kind != "pick"][-1]
+    for name, stage in stages.items():
+        if stage.kind != "pick":
+            outs = layer.out_units if name == last else np.full(stage.out_channels, -1)
+            found.append(as_layer(layer, name, stage, size, ins, outs))
+            ins = np.full(stage.out_channels, -1)
+        size = tuple(stage.out_size(size))
+    return found

@@ -1,0 +1,204 @@
+"""Factorise layers: write each as a chain of smaller ones, of ranks that a rule gives or that a budget decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from penjing.core import console
+from penjing.core.errors import PlanError, did_you_mean
+from penjing.core.registry import build, entries, register
+from penjing.core.types import Layer, Plan, Site
+from penjing.factors.base import Ranks
+from penjing.factors.layer import LayerSpec
+from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
+from penjing.graph.chains import prove_chains, put_in
+from penjing.graph.graph import Graph
+from penjing.graph.trace import trace
+from penjing.rewrites.factored import Factored
+from penjing.rewrites.perform import perform
+from penjing.steps.filed import file_certificate, file_widths
+from penjing.steps.patterns import takes
+from penjing.steps.prune import prune
+from penjing.steps.state import Run, State
+
+RULES = ("energy", "evbmf", "ratio", "share")
+"""What ranks may be given by, beside a number."""
+
+
+@register("step")
+@dataclass(frozen=True)
+class factorize:  # noqa: N801  (registered under its own name)
+    """Write layers as chains of smaller ones by a ``rewrite``: ``svd``, ``svd_spatial``, ``tucker2`` and so on.
+
+    ``ranks`` is a number, ``full``, or a rule: ``evbmf`` (or ``{evbmf: 0.8}``, weakened), ``{energy: 0.9}`` of the
+    squared weights to keep, ``{share: 0.5}`` of the full rank, ``{ratio: 2}`` times fewer parameters. Without it the
+    budget decides by ``allocator``, as in ``prune``, whose other options are those of the same name. What a rule gives
+    is rounded up to multiples of ``step``. A layer whose chain would not have fewer MACs and parameters stays whole and
+    is noted, but for ``full``, with which every chain computes what its layer does, for ranks to be pruned from (PRF).
+    """
+
+    rewrite: str = "svd"
+    ranks: Any = None
+    allocator: Any = None
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    step: int | None = None
+    images: int = 512
+    budget: Mapping[str, Any] | str | None = None
+    measure: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        known = {name: one for name, one in entries("rewrite").items() if issubclass(one, Factored)}
+        if self.rewrite not in known:
+            raise PlanError(f"factorize: {self.rewrite!r} is no factorisation.{did_you_mean(self.rewrite, known)}")
+        for name in ("include", "exclude"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+        if self.ranks is None:
+            self.as_prune()
+            return
+        for name in ("allocator", "budget", "measure"):
+            if getattr(self, name) is not None:
+                raise PlanError(f"factorize: {name} is for ranks that a budget decides; leave it out, or ranks.")
+        self._rule()
+        if self.step is not None and self.step < 1:
+            raise PlanError(f"factorize: step must be a whole number, 1 or more; got {self.step}.")
+
+    def as_prune(self) -> prune:
+        """Return the step that lets the budget decide."""
+        allocator = {"knapsack": {"loss": "scores"}} if self.allocator is None else self.allocator
+        own = {} if self.measure is None else {"measure": self.measure}
+        return prune(
+            allocator=allocator, rewrite=self.rewrite, include=self.include, exclude=self.exclude, step=self.step,
+            images=self.images, budget=self.budget, **own,
+        )  # fmt: skip
+
+    def _rule(self) -> tuple[str, Any]:
+        """Return the rule and its number.
+
+        Raises: PlanError naming what is no rule.
+        """
+        if isinstance(self.ranks, str) and self.ranks in ("full", "evbmf"):
+            return self.ranks, 1.0
+        if isinstance(self.ranks, int) and not isinstance(self.ranks, bool):
+            if self.ranks < 1:
+                raise PlanError(f"factorize: a rank is a whole number, 1 or more; got {self.ranks}.")
+            return "number", self.ranks
+        if isinstance(self.ranks, Mapping) and len(self.ranks) == 1:
+            ((name, number),) = self.ranks.items()
+            if name in RULES and isinstance(number, int | float) and not isinstance(number, bool):
+                most = 1.0 if name != "ratio" else float("inf")
+                if (1 if name == "ratio" else 0) < number <= most or (name == "evbmf" and number == 0):
+                    return str(name), float(number)
+                between = "above 1" if name == "ratio" else "above 0 and at most 1"
+                raise PlanError(f"factorize: ranks by {name} take a number {between}; got {number}.")
+        raise PlanError(
+            f"factorize: ranks are a number, full, evbmf, or one of {', '.join(RULES)} with its number, such as "
+            f"{{energy: 0.9}}; got {self.ranks!r}."
+        )
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with layers put as chains.
+
+        Raises: PlanError when no layer may be factored, weights are not finite or memory does not suffice; Infeasible
+        as ``prune``.
+        """
+        if self.ranks is None:
+            return self.as_prune()(state, run)
+        with run.stage("factorize") as said:
+            change: Factored = build("rewrite", self.rewrite)
+            graph = trace(state.model, *state.example)
+            taken = list(self._taken(graph, change))
+            if not taken:
+                raise PlanError(self._nothing(graph, change))
+            self._check_number(change, taken)
+            model, plan = self._made(state, run, graph, change, taken)
+            certificate = prove_chains(graph, model, state.model)
+            if not certificate.ok:
+                raise PlanError(f"The chains do not compute what their products do: {certificate.verdict}.")
+            file_certificate(run, certificate)
+            file_widths(run, graph, plan, [self.rewrite])
+            said.append(f"{self.rewrite}: {len(taken)} layers looked at, {len(_layers(plan)) or len(taken)} in chains")
+        return state.with_model(model, *([plan] if len(plan) else []))
+
+    def _taken(self, graph: Graph, change: Factored) -> Iterator[tuple[Layer, LayerSpec]]:
+        for layer in graph.layers:
+            spec = graph.modules.get(layer.weight)
+            if spec is not None and not change.by.refuses(spec) and takes(layer, self.include, self.exclude):
+                yield layer, spec
+
+    def _nothing(self, graph: Graph, change: Factored) -> str:
+        """Say why no layer is factored, by the first that the patterns name."""
+        for layer in graph.layers:
+            if takes(layer, self.include, self.exclude):
+                spec = graph.modules.get(layer.weight)
+                why = "is no module of torch's own that runs once" if spec is None else change.by.refuses(spec)
+                return f"Nothing may be factorised by {self.rewrite}: {layer.name} {why}."
+        return (
+            f"Nothing may be factorised by {self.rewrite}: no layer matches include {list(self.include)} without "
+            f"exclude {list(self.exclude)}."
+        )
+
+    def _check_number(self, change: Factored, taken: Sequence[tuple[Layer, LayerSpec]]) -> None:
+        """Refuse a rank above the full rank of every layer, naming the one that has most."""
+        rule, number = self._rule()
+        layer, most = max(((layer, max(change.by.full(spec))) for layer, spec in taken), key=lambda one: one[1])
+        if rule == "number" and number > most:
+            raise PlanError(f"factorize: rank {number} is above the full rank of every layer; {layer.name} has {most}.")
+
+    def _made(
+        self, state: State, run: Run, graph: Graph, change: Factored, taken: list[tuple[Layer, LayerSpec]]
+    ) -> tuple[nn.Module, Plan]:
+        """Return the network in chains, and the plan of what it keeps."""
+        model, kept = state.copy_model(), dict[str, np.ndarray]()
+        sites: list[Site] = []
+        bar = console.bar(f"factorize by {self.rewrite}", len(taken))
+        with bar as step:
+            for layer, spec in taken:
+                ranks = self._ranks(change, layer, spec, state.model)
+                full = change.by.full(spec)
+                if self.ranks == "full":
+                    path = layer.weight.rpartition(".")[0]
+                    put_in(model, path, change.by.split(model.get_submodule(path), full, layer.name))
+                elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), layer.in_size):
+                    why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.rewrite} saves nothing"
+                    run.note("pinned", {"where": layer.name, "units": layer.out_channels, "line": "", "why": why})
+                else:
+                    for axis, size, rank in zip(change.by.axes, full, ranks, strict=True):
+                        name = f"{layer.name}/{axis}"
+                        sites.append(Site(name, "ranks", size, (), np.arange(0)))
+                        kept[name] = np.arange(rank)
+                step(1)
+        plan = Plan.of(self.rewrite, kept, sites)
+        perform(model, graph, plan, {self.rewrite: change})
+        return model, plan
+
+    def _ranks(self, change: Factored, layer: Layer, spec: LayerSpec, model: nn.Module) -> Ranks:
+        """Return the ranks that the rule gives a layer."""
+        rule, number = self._rule()
+        by, full = change.by, change.by.full(spec)
+        if rule == "full":
+            return full
+        if rule == "number":
+            return tuple(min(int(number), most) for most in full)
+        if rule == "share":
+            found: Ranks = tuple(max(1, round(number * most)) for most in full)
+        elif rule == "ratio":
+            found = by_ratio(by, spec, number)
+        else:
+            spectra = by.spectra(model.get_submodule(layer.weight.rpartition(".")[0]), layer.name)
+            found = by_energy(spectra, number) if rule == "energy" else by_evbmf(spectra, number)
+        return rounded(found, full, self.step or 1)
+
+
+def _layers(plan: Plan) -> set[str]:
+    return {entry.site.rpartition("/")[0] for entry in plan}
