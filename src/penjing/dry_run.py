@@ -11,10 +11,10 @@ from penjing.core.errors import PlanError
 from penjing.core.plain import told, written
 from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
-from penjing.steps.choose import Cut
 from penjing.steps.original import counted, drafted, estimated
 from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
+from penjing.steps.settle import Cut
 from penjing.steps.state import Run, State
 
 

@@ -16,7 +16,8 @@ from penjing.methods.han import han
 
 
 def test_the_share_left_falls_by_the_same_factor_each_round() -> None:
-    shares = [float(step["prune"]["budget"]["nonzero"].rstrip("x")) for step in han(0.9, rounds=5)()[::2]]
+    shares = [float(step["prune"]["budget"]["nonzero"].rstrip("x")) for step in han(0.9, rounds=5)()[:-1:2]]
+    assert han()()[-1] == "remove_dead"
     assert shares == pytest.approx([0.1 ** (j / 5) for j in range(1, 6)], rel=1e-5)
 
 

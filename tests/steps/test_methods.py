@@ -32,8 +32,8 @@ def test_each_method_ends_before_the_export(name: str) -> None:
 
 def test_a_method_takes_the_place_of_its_steps() -> None:
     steps = ordered(["recalibrate", {"han": {"rounds": 2, "epochs": 1}}, "export"])
-    assert told(steps) == ["recalibrate", "prune", "train", "prune", "train", "export"]
-    assert told(ordered([han(rounds=1)])) == ["prune", "train"]
+    assert told(steps) == ["recalibrate", "prune", "train", "prune", "train", "remove_dead", "export"]
+    assert told(ordered([han(rounds=1)])) == ["prune", "train", "remove_dead"]
 
 
 def test_a_wrong_name_is_answered_with_the_closest_of_steps_and_methods() -> None:
@@ -48,7 +48,9 @@ def test_a_method_object_is_checked_like_a_recipe() -> None:
 
 
 def test_a_method_leaves_no_room_for_another_choice() -> None:
-    assert told(ordered(usual_steps(method={"han": {"rounds": 1}}))) == ["prune", "train", "export", "check"]
+    assert told(ordered(usual_steps(method={"han": {"rounds": 1}}))) == [
+        "prune", "train", "remove_dead", "export", "check",
+    ]  # fmt: skip
     assert told(ordered(usual_steps(epochs=2, method={"rbp": {"epochs": 1}}))) == ["rbp", "train", "export", "check"]
     assert told(ordered(usual_steps(epochs=0, method="obc"))) == ["obc", "export", "check"]
     with pytest.raises(RecipeError, match=r"A method says itself what allocator is"):

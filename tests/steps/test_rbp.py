@@ -126,7 +126,7 @@ def test_a_run_that_was_killed_between_two_sites_ends_as_if_it_had_not_been(
         return real(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("penjing.steps.rbp.fit", killed)
+        patch.setattr("penjing.steps.learned.fit", killed)
         with pytest.raises(SystemExit):
             go("broken")
     again = go("broken")

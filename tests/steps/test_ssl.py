@@ -123,4 +123,35 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
 
 def test_groups_that_remove_nothing_take_no_budget(deep: nn.Module, data: Data) -> None:
     with pytest.raises(PlanError, match=r"ssl: a budget needs filters, channels or depth"):
-        pruned(deep, data, "macs=0.5x", groups=("shapes",))
+        pruned(deep, data, "macs=0.5x", groups=("shapes",), exclude=("*/rows", "*/columns"))
+
+
+def test_kernels_that_are_empty_outside_are_cropped_and_what_is_empty_inside_is_stored(data: Data) -> None:
+    model: Any = skilled()
+    with torch.no_grad():
+        model.conv1.weight[:, :, (0, 2)] *= 1e-6
+        model.conv2.weight[:, 3, 1, 1] *= 1e-6
+    state, run = pruned(model, data, groups=("shapes",), penalty=1.0, lr=1e-4, terms=())
+    small: Any = state.model
+    cropped, stored = state.plans
+    assert [(entry.rewrite, entry.site) for entry in cropped] == [("kernels", "conv1.weight/rows")]
+    assert (small.conv1.kernel_size, small.conv1.padding) == ((1, 3), (0, 1))
+    assert small.conv2.kernel_size == (3, 3) and stored.rewrites() == ["weights"]
+    assert {entry.site: entry.size - len(entry.kept) for entry in stored} == {"conv2.weight": 16}
+    assert [certificate["ok"] for certificate in run.noted("certificates")] == [True]
+    assert {"site": "conv1.weight/rows", "kind": "kernels", "before": 1, "after": 0} in run.noted("sites")
+
+
+def test_a_budget_is_met_by_crops_alone(deep: nn.Module, data: Data) -> None:
+    state, _ = pruned(deep, data, "macs=0.6x", groups=("shapes",))
+    assert macs(state.model, data) <= 0.6 * macs(deep, data)
+    assert state.plans[0].rewrites() == ["kernels"]
+    shapes = {module.kernel_size for module in state.model.modules() if isinstance(module, nn.Conv2d)}
+    assert len(shapes) > 1 and shapes <= {(3, 3), (1, 3), (3, 1), (1, 1)}
+
+
+def test_epochs_are_filed_as_those_of_a_training(data: Data) -> None:
+    _, run = pruned(skilled(), data, epochs=3.0)
+    assert [row["epoch"] for row in run.noted("training")] == [1, 2, 3]
+    assert all(row["val_accuracy"] is not None for row in run.noted("training"))
+    assert [how["terms"] for how in run.noted("trained")] == [["GroupLasso", "soft_targets"]]

@@ -68,6 +68,26 @@ def test_the_network_learns_to_pass() -> None:
     assert torch.allclose(given.grad, free.grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_a_reversed_gradient_is_the_critics_own_turned_round(weight: float) -> None:
+    model, teacher = tiny(), tiny()
+    plain, _ = attached(model, teacher)
+    term = Adversary(3, 1.0, weight, 0.01, reversal=True)
+    term.teach(teacher)
+    critic = term.attach(model)
+    term._critic.load_state_dict(plain._critic.state_dict())
+    given = model(X).detach().requires_grad_()
+    term(X, given, None).backward()
+    free, theirs = given.detach().clone().requires_grad_(), term._teacher(X)
+    wrong = nn.functional.softplus(term._critic(free)).mean()  # the critic's loss where it takes it for the original
+    ((free - theirs).square().sum() / theirs.square().sum() - weight * wrong).backward(inputs=[free])
+    assert given.grad is not None and free.grad is not None and float(free.grad.abs().max()) > 0
+    assert torch.allclose(given.grad, free.grad, atol=1e-7)
+    plain(X, given.detach(), None).backward()  # the critic learns the same either way
+    for p, other in zip(critic, plain._critic.parameters(), strict=True):
+        assert p.grad is not None and other.grad is not None and torch.allclose(p.grad, other.grad, atol=1e-7)
+
+
 def test_the_critic_says_any_number() -> None:
     model = tiny()
     term, _ = attached(model, tiny())

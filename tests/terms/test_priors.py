@@ -11,7 +11,7 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from penjing.terms.priors import PRIORS, Ard, DiracFixed, LogUniform, Prior
+from penjing.terms.priors import PRIORS, Annealing, Ard, DiracFixed, LogUniform, Prior
 
 
 def best_gate(prior: Prior, beta: float) -> tuple[float, float]:
@@ -77,4 +77,4 @@ def test_the_log_uniform_divergence_is_molchanovs() -> None:
 def test_the_annealed_noise_falls_by_a_constant_factor() -> None:
     prior = DiracFixed()
     assert [prior.deviation(p) for p in (0, 0.5, 1)] == pytest.approx([1e-1, 1e-2, 1e-3])
-    assert not Ard().anneals and prior.anneals
+    assert isinstance(prior, Annealing) and not isinstance(Ard(), Annealing)

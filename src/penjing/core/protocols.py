@@ -164,6 +164,14 @@ class Removing(Rewrite, Protocol):
 
 
 @runtime_checkable
+class Cropping(Rewrite, Protocol):
+    """A rewrite that takes outer taps of kernels away: drafts leave them out, the proof zeroes them."""
+
+    def crops(self, graph: Any, kept: Mapping[str, Kept]) -> Mapping[str, tuple[int, ...]]:
+        """Return, by weight, how many taps the choice takes away at both ends of each dimension of the kernel."""
+
+
+@runtime_checkable
 class Factoring(Rewrite, Protocol):
     """A rewrite that puts a chain of smaller layers in a layer's place; its units are ranks, which it scores itself."""
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Factoring, Zeroing
+from penjing.core.protocols import Cropping, Factoring, Zeroing
 from penjing.core.registry import build
 from penjing.core.types import Chain, Ints, Layer, Pass, Plan, Traffic, Value, is_gone
 from penjing.graph.blocks import lost, removed
 from penjing.graph.graph import Graph
+from penjing.graph.kernels import cropped, inner
 from penjing.graph.surgery import what_stays
 
 Part = TypeVar("Part")
@@ -76,6 +77,16 @@ class Draft:
         return lost(self.graph, self.without)
 
     @cached_property
+    def _crops(self) -> dict[str, tuple[int, ...]]:
+        """The taps that go at both ends of kernels, by weight."""
+        found: dict[str, tuple[int, ...]] = {}
+        for rewrite in self.plan.rewrites():
+            change = build("rewrite", rewrite)
+            if isinstance(change, Cropping):
+                found |= change.crops(self.graph, self.plan.of_rewrite(rewrite))
+        return found
+
+    @cached_property
     def _skipped(self) -> frozenset[int]:
         """The positions in the program of what is left out."""
         visits = (visit for name in self.without for visit in self.graph.blocks[name].visits)
@@ -109,7 +120,8 @@ class Draft:
 
     def _left(self, i: int, layer: Layer, spans: tuple[Ints | None, ...]) -> Layer:
         units = partial(_units_of, layer, spans)
-        return self._remembered(("layer", i), units, partial(self._shrunk, layer, spans))
+        left = self._remembered(("layer", i), units, partial(self._shrunk, layer, spans))
+        return cropped(left, self._crops[layer.weight]) if layer.weight in self._crops else left
 
     def _dense(self, layer: Layer) -> Layer:
         """Return the layer with the share of its weights that are not zero."""
@@ -150,7 +162,9 @@ class Draft:
                 sizes[axis.axis] -= int(is_gone(axis.units, self.gone).sum()) // axis.groups
             return math.prod(sizes)
 
-        return self._remembered(("tensor", name), lambda: [axis.units for axis in axes], left)
+        whole = self._remembered(("tensor", name), lambda: [axis.units for axis in axes], left)
+        taps = [k - 2 * m for k, m in zip(shape[2:], self._crops.get(name, ()), strict=False)]
+        return whole // math.prod(shape[2:]) * math.prod(taps) if taps else whole
 
     @cached_property
     def parameters(self) -> int:
@@ -172,6 +186,9 @@ class Draft:
                 zeros |= {name: zeros[name] | mask if name in zeros else mask for name, mask in made.items()}
         replaced = {self._uncut[i].weight for i in self._chains}
         zeros = {name: zero for name, zero in zeros.items() if name not in self.lost and name not in replaced}
+        for name, margin in self._crops.items():
+            if name in zeros:
+                zeros[name] = inner(zeros[name], margin)
         for axis in self.graph.axes:
             if axis.tensor in zeros:
                 zeros[axis.tensor] = what_stays(zeros[axis.tensor], axis, self.gone)

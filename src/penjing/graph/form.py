@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from penjing.core.errors import PlanError
 from penjing.graph.rules.held import is_held, numbers
@@ -26,6 +27,9 @@ COUNTS = (
 )
 """What torch's own modules hold beside their tensors and a cut changes; of others, a cut may set any number."""
 
+TAPS = {"kernel_size": 1, "padding": 0}
+"""What torch's convolutions hold of each dimension and a crop makes smaller, with the least it can be."""
+
 Counts = Mapping[str, Mapping[str, Any]]
 
 
@@ -35,12 +39,13 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def counts(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return what modules say of their sizes, by name: torch's own by ``COUNTS``, others by all their numbers."""
+    """Return what modules say of their sizes, by name: torch's own by ``COUNTS`` and ``TAPS``, others by all."""
     found: dict[str, dict[str, Any]] = {}
     for name, module in model.named_modules():
         own: dict[str, Any] = numbers(module)
         if type(module).__module__.startswith("torch.nn."):
             own = {key: getattr(module, key) for key in COUNTS if type(getattr(module, key, None)) is int}
+            own |= {key: list(value) for key in TAPS if (value := _taps(module, key)) is not None}
         if own:
             found[name] = own
     return found
@@ -71,8 +76,7 @@ def refill(model: nn.Module, given: Mapping[str, Tensor], sizes: Counts) -> nn.M
             )
     for name, facts in sizes.items():
         for key, value in facts.items():
-            known = getattr(modules.get(name), key, None) if key in COUNTS else numbers(modules.get(name)).get(key)
-            if not _fits(value, known) or (key in COUNTS and value < 1):
+            if not _is_possible(value, key, modules.get(name)):
                 raise PlanError(f"The network has no count {key!r} of {name or 'its root'} that could be {value!r}.")
     for name, new in given.items():
         put(places[name], own[name], new.to(own[name].dtype) if new.dtype != own[name].dtype else new)
@@ -80,6 +84,21 @@ def refill(model: nn.Module, given: Mapping[str, Tensor], sizes: Counts) -> nn.M
         for key, value in facts.items():
             setattr(modules[name], key, type(getattr(modules[name], key))(value))
     return model
+
+
+def _taps(module: nn.Module | None, key: str) -> tuple[int, ...] | None:
+    """Return what a convolution of torch's own holds; None where it is a word, such as the padding "same"."""
+    value = getattr(module, key, None) if isinstance(module, _ConvNd) else None
+    return value if isinstance(value, tuple) else None
+
+
+def _is_possible(value: Any, key: str, module: nn.Module | None) -> bool:
+    """Tell whether a number that a module holds could be this one; kernels and paddings only become smaller."""
+    if key in COUNTS:
+        return _fits(value, getattr(module, key, None)) and value >= 1
+    if key in TAPS and (whole := _taps(module, key)) is not None:
+        return _fits(value, whole) and all(TAPS[key] <= now <= was for now, was in zip(value, whole, strict=True))
+    return _fits(value, numbers(module).get(key))
 
 
 def _fits(value: Any, known: Any) -> bool:

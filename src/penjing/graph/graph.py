@@ -115,7 +115,8 @@ class Graph:
     program, kept for the proof; ``example`` the input it was traced with. ``zeros`` marks where parameters
     are zero already, of those that are anywhere. ``blocks`` are the residual blocks that may be left out, by name, and
     ``block_notes`` tell why others may not; ``held`` names, for each tensor that lies in blocks alone, those that
-    hold it. ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
+    hold it. ``kernels`` says, by weight, how many outer taps of a kernel may be cropped at both ends of each dimension.
+    ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
     by the name of their weight: another module may stand in for them. ``ranks`` are the weights, among them, of layers
     that hand on to the next layer of a chain, with nothing between them.
     """
@@ -147,6 +148,7 @@ class Graph:
     blocks: Mapping[str, Block] = field(default_factory=dict)
     block_notes: tuple[Note, ...] = ()
     held: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    kernels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     modules: Mapping[str, LayerSpec] = field(default_factory=dict)
     ranks: frozenset[str] = frozenset()
 

@@ -41,6 +41,11 @@ class Groups:
         squares = [parameters[name].detach().reshape(-1)[index].square().sum(1) for name, index in self.pieces]
         return torch.stack(squares).sum(0).sqrt()
 
+    def empty(self, parameters: Tensors) -> Tensor:
+        """Tell which groups are zero to the last bit, [groups]."""
+        any_left = [(parameters[name].detach().reshape(-1)[index] != 0).any(1) for name, index in self.pieces]
+        return ~torch.stack(any_left).any(0)
+
     def to(self, device: torch.device) -> Groups:
         """Return the same with its positions on a device."""
         return Groups(self.kind, self.where, tuple((n, i.to(device)) for n, i in self.pieces), self.spared)
@@ -88,14 +93,23 @@ def groups_of(
     found = []
     for site in sites:
         pieces = [
-            _piece(slot, parameters[slot.tensor], site) for slot in site.slots_with(*roles) if slot.tensor in parameters
+            piece(slot, parameters[slot.tensor], site) for slot in site.slots_with(*roles) if slot.tensor in parameters
         ]
         if pieces:
             found.append(Groups(kind, site.name, tuple(pieces), spared=site.fewest))
     return found
 
 
-def _piece(slot: Slot, tensor: Tensor, site: Site) -> tuple[str, Tensor]:
+def margins_of(crops: Sequence[Site], parameters: Tensors) -> list[Groups]:
+    """Return one group, of kind ``kernels``, for each crop of a kernel: all weights that it takes away."""
+    return [
+        Groups("kernels", site.name, tuple(piece(slot, parameters[slot.tensor], site) for slot in site.slots))
+        for site in crops
+    ]
+
+
+def piece(slot: Slot, tensor: Tensor, site: Site) -> tuple[str, Tensor]:
+    """Return the positions, in a parameter flattened, that each unit of a site owns by a slot, [units, each]."""
     places = torch.arange(tensor.numel()).view(tensor.shape if slot.axis >= 0 else (-1,))
     rows = places.movedim(max(slot.axis, 0), 0)[torch.from_numpy(slot.index)].reshape(len(slot.index), -1)
     order = torch.from_numpy(slot.unit).argsort(stable=True)

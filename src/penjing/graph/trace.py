@@ -21,6 +21,7 @@ from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.blocks import with_blocks
 from penjing.graph.chains import with_modules
 from penjing.graph.graph import Graph
+from penjing.graph.kernels import croppable
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.passes import passes
 from penjing.graph.program import Program, capture, line_of, plain, shell
@@ -54,7 +55,8 @@ def trace(
 
     Raises: TraceError when the module cannot be traced: data-dependent control flow, a failing forward.
     """
-    return with_modules(model, with_blocks(model, _channels(model, args, kwargs, proof), proof=proof))
+    graph = with_modules(model, with_blocks(model, _channels(model, args, kwargs, proof), proof=proof))
+    return replace(graph, kernels=croppable(model, graph))
 
 
 def _channels(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, proof: bool) -> Graph:

@@ -16,12 +16,13 @@ class han:  # noqa: N801  (registered under its own name)
 
     A round zeroes the weights of every layer below q standard deviations of that layer's surviving weights, with the
     one quality parameter q that reaches the round's share, and trains ``epochs`` epochs with the zeros held. After
-    round j of n a share (1 - sparsity)^(j/n) of the weights is left. A weight that is zero never comes back. The
-    result is stored and reported as sparse weights: no shape changes, and a dense engine is not faster.
+    round j of n a share (1 - sparsity)^(j/n) of the weights is left. A weight that is zero never comes back. At the end
+    channels go, physically, that are left without weights that read or write them (``remove_dead``). All other zeros
+    are stored and reported as sparse weights, with which a dense engine is not faster.
 
     Raises: PlanError naming an option that cannot be.
     Paper: Han, Pool, Tran, Dally, Learning both Weights and Connections for Efficient Neural Networks, NIPS 2015,
-    section 3.
+    section 3 and 3.5.
     Differs: one q for all layers, where the paper sets one a layer by a scan of sensitivity; dropout is left as it is;
     all layers retrain together. Shares are of all parameters, of which biases and batch norm stay.
     """
@@ -44,9 +45,9 @@ class han:  # noqa: N801  (registered under its own name)
                 raise PlanError(f"han: {name} must be 1 or more; got {getattr(self, name)}.")
 
     def __call__(self) -> list[Any]:
-        """Return the rounds: a cut and a training each."""
+        """Return the rounds, a cut and a training each, and the removal of what they leave dead."""
         shares = [(1 - self.sparsity) ** (j / self.rounds) for j in range(1, self.rounds + 1)]
-        return [step for left in shares for step in self._round(left)]
+        return [*(step for left in shares for step in self._round(left)), "remove_dead"]
 
     def _round(self, left: float) -> list[Any]:
         cut = {

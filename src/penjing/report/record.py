@@ -13,6 +13,8 @@ from penjing.report.results import Certificate, Results
 _CLAIMS = {
     "cut equals zeroed": "The cut network computes what the original computes once what was removed is silenced in it",
     "collaborative equals plain": "With maps of 1 the network computes what it computed without collaborative layers",
+    "without what is dead it returns the same": "Without what zeros had left dead, the network computes what it did",
+    "chains equal their products": "Chains of factors compute what the layers do that they multiply out to",
     "torch equals ONNX": "The saved file computes what the trained network computes",
 }
 

@@ -91,6 +91,10 @@ class Factored:
                 spec = replace(
                     whole, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups
                 )  # fmt: skip
+                if len(layer.kernel) == 2 and layer.kernel != whole.kernel:  # cropped by the same plan
+                    (high, wide), (above, beside) = layer.kernel, layer.padding
+                    around = whole.padding if isinstance(whole.padding, str) else (above, beside)
+                    spec = replace(spec, kernel=(high, wide), padding=around)
                 if stages := self._stages(spec, ranks[layer.name], size_read(layer, spec)):
                     found[i] = _chain(layer, size_read(layer, spec), stages)
         return found

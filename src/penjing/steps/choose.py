@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,14 @@ from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
 from penjing.core.protocols import Cost, Rewrite
 from penjing.core.types import Bound, Floats, Plan, Site
-from penjing.costs.units import resolve, show
+from penjing.costs.units import resolve
 from penjing.graph.blocks import removed
 from penjing.graph.chains import prove_chains
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove, worse
-from penjing.rewrites.perform import perform, provable, without_chains, zeros_of
-from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of, units
+from penjing.rewrites.perform import blanked, perform, provable, without_chains
+from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of
+from penjing.steps.settle import Cut, settle
 from penjing.steps.state import Run, State
 from penjing.steps.trial import Attempt
 from penjing.training.evaluate import evaluate
@@ -31,29 +32,6 @@ from penjing.workers import Evaluator, hired
 
 ERROR_ROUNDS = 6
 """How often the range of MACs is halved when only the error is bounded."""
-
-WASTE = 0.05
-"""A plan whose measured cost is below its bound by more than this share is corrected and tried again."""
-
-MARGIN = 0.98
-"""A measured bound is aimed at with this factor, so that the noise of the last measurement does not break it."""
-
-SAFE = 0.99
-"""A plan measured above this share of its latency is taken only when the rounds find no other: the same file, measured
-again, may miss."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """A plan, the network it makes, and the proof of the cut; weights set to zero need none.
-
-    ``measured`` are the costs of its exported file, of those that the budget bounds.
-    """
-
-    plan: Plan
-    model: nn.Module
-    certificate: Certificate | None
-    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +191,8 @@ class Chooser:
 
         What the plan set to zero is zero in the original as well.
         """
-        zeros, whole = zeros_of(plan, self.changes), without_chains(plan, self.changes)
-        original = self._applied(zeros) if zeros.entries else self.state.model
+        whole = without_chains(plan, self.changes)
+        original = blanked(self.state.model, self.graph, plan, self.changes)
         cut = model if len(whole) == len(plan) else self._applied(whole)
         certificate = prove(self.graph, original, cut, plan.of_rewrite("channels"), removed(self.graph, plan))
         if cut is model or not certificate.ok:
@@ -238,40 +216,9 @@ class Chooser:
     def settle(self, rounds: int) -> Cut:
         """Choose, apply, prove and, where a bound wants it, measure, until the measured bounds hold without waste.
 
-        A plan that holds but leaves more than ``WASTE`` of every measured bound unused, or less than what is ``SAFE``,
-        is taken only when the rounds find no better.
-
         Raises: Infeasible when nothing within the rounds holds.
         """
-        bounds = self.pricer.bounds
-        aim = [replace(b, limit=b.limit * MARGIN) if self.pricer.is_measured(b.cost) else b for b in bounds]
-        best: dict[str, float] = {}
-        holding: tuple[tuple[bool, float], Cut] | None = None
-        for round_ in range(1, rounds + 1):
-            try:
-                cut = self.proved(aim)
-            except Infeasible:
-                if holding is None:
-                    raise
-                break
-            measured = self.pricer.measure(cut.model)
-            if measured:
-                told = {"predicted": self.pricer.costs(cut.plan), "measured": measured}
-                self.run.note("rounds", {"round": round_} | told)
-            mine = [b for b in bounds if b.cost in measured]
-            if all(b.met(measured[b.cost]) for b in mine):
-                used = max((measured[b.cost] / b.limit for b in mine), default=1.0)
-                safe = all(measured[b.cost] <= SAFE * b.limit for b in mine if b.cost == "latency")
-                rank = (safe, used if safe else -used)
-                if holding is None or rank > holding[0]:
-                    holding = rank, replace(cut, measured=measured)
-                if safe and used >= 1 - WASTE:
-                    break
-            best = dict(self.pricer(cut.plan)) | measured
-            self.pricer.correct(cut.plan, measured)
-        if holding is None:
-            raise Infeasible(_missed(bounds, best, rounds), best)
-        return holding[1]
+        return settle(self.pricer, self.run, rounds, self.proved)
 
     def _error(self, model: nn.Module, images: int) -> float:
         """Return the error on validation, in %, once batch norm is recalibrated."""
@@ -307,13 +254,3 @@ class Chooser:
             raise Infeasible(f"error {limit.asked} leaves nothing to cut before training; bound another cost.", {})
         self.found.clear()
         self.pricer.bound_only(Bound("macs", high * whole, f"{high:.3g}x"))
-
-
-def _missed(bounds: Sequence[Bound], best: Mapping[str, float], rounds: int) -> str:
-    misses = [
-        f"{b.cost} {b.asked} is {show(b.limit, units()[b.cost])}, measured {show(best[b.cost], units()[b.cost])}"
-        for b in bounds
-        if b.cost in best and not b.met(best[b.cost])
-    ]
-    times = "1 round" if rounds == 1 else f"{rounds} rounds"
-    return f"The exported file misses the budget after {times}: {'; '.join(misses)}. Raise the bound."

@@ -1,9 +1,11 @@
-"""Write down what a cut did to each site, and its proof."""
+"""Write down what a cut did to each site, its proof, and how a training went."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 
+from penjing.core import console
 from penjing.core.protocols import Removing, Rewrite
 from penjing.core.registry import build
 from penjing.core.types import Plan
@@ -11,6 +13,8 @@ from penjing.graph.blocks import lies_in, removed
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
 from penjing.steps.state import Run
+from penjing.training.loop import History
+from penjing.training.options import Options
 
 
 def file_widths(run: Run, graph: Graph, plan: Plan, rewrites: Collection[str]) -> None:
@@ -45,3 +49,26 @@ def _widths(graph: Graph, plan: Plan, rewrites: Collection[str]) -> dict[tuple[s
         if lies_in(graph, site, gone):
             found["channels", site.name] = (site.size, 0)
     return found
+
+
+def tell_epoch(row: Mapping[str, float | int | None], run: Run, epochs: int) -> None:
+    """Tell of an epoch that is over, of so many."""
+    in_run = len(run.noted("training")) + int(row["epoch"] or 0)
+    console.emit("epoch", step=run.at, epochs=epochs, in_run=in_run, **row)
+    if console.watched():
+        accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
+        loss = f"loss {row['loss']:.4f}{accuracy}, {row['seconds']:.0f} s"
+        console.say(f"  epoch {row['epoch']} of {epochs}: {loss}")
+
+
+def file_training(run: Run, history: History, recipe: Options, terms: Sequence[str]) -> None:
+    """Write down a training's epochs, how it was done, and that it was stopped by hand, where it was."""
+    run.note("training", *history.rows)
+    told = {"terms": list(terms), "precision": history.precision, "device": history.device}
+    run.note("trained", told | asdict(recipe))
+    if history.stopped:
+        stopped = f"stopped by hand after {len(history.rows)} of {recipe.epochs} epochs"
+        run.note("stopped", stopped)
+        what = f"The training was {stopped}."
+        run.note("remarks", what)
+        console.remark(f"{what} The run goes on with that.")

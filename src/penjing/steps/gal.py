@@ -14,7 +14,6 @@ from penjing.allocators.problem import Problem
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.outputs import answers
-from penjing.core.random import derive
 from penjing.core.registry import build, register
 from penjing.core.types import Site
 from penjing.graph import branches
@@ -23,12 +22,12 @@ from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
 from penjing.steps.learned import (
-    cut_channels,
+    Learner,
+    cut_learned,
     gated_blocks,
     gated_sites,
     reachable,
     rescored,
-    some_epochs,
     tightened,
     together,
     within,
@@ -37,8 +36,6 @@ from penjing.steps.price import Pricer, step_of
 from penjing.steps.state import Run, State
 from penjing.terms.adversary import Adversary
 from penjing.terms.masks import Masks
-from penjing.training.loop import fit
-from penjing.training.options import Options
 from penjing.training.recalibrate import recalibrate as recalibrate_norms
 
 STRUCTURES = ("channels", "blocks", "both")
@@ -61,20 +58,22 @@ class Masked:
 
 @register("step")
 @dataclass(frozen=True)
-class gal:  # noqa: N801  (registered under its own name)
+class gal(Learner):  # noqa: N801  (registered under its own name)
     """Prune channels and residual blocks by soft masks: generative adversarial learning, which needs no labels.
 
-    Every channel, or every block's branch, or ``"both"`` (``structures``) is multiplied by a mask m ≥ 0 that begins
-    at 1. Weights learn for ``epochs`` epochs to return what the original returns, by ``data_weight`` times the squared
+    Every channel, or every block's branch, or ``"both"`` (``structures``) is multiplied by a mask m ≥ 0 that begins at
+    1. Weights learn for ``epochs`` epochs to return what the original returns, by ``data_weight`` times the squared
     distance and by ``adversarial`` times the loss of passing for the original before a critic, which learns beside
-    them. Masks learn by FISTA with an L1 ``penalty``, one step at ``mask_lr`` for every ``every`` steps of the weights.
-    What ends at m = 0 goes, physically; the other masks are folded into weights, and batch norm is recalibrated on
-    ``images`` calibration pictures. Train afterwards. Further ``terms`` may join the loss.
+    them; with ``reversal`` by the critic's own gradient, turned round and times ``adversarial``, in its place. Masks
+    learn by FISTA with an L1 ``penalty``, one step at ``mask_lr`` for every ``every`` steps of the weights. What ends
+    at m = 0 goes, physically; the other masks are folded into weights, and batch norm is recalibrated on ``images``
+    calibration pictures. Train afterwards. Further ``terms`` may join the loss.
 
     Without a budget the penalty decides what goes. Under a budget, of whatever cost, it decides the order: the
     smallest masks are closed as fast as a bound wants that falls from the whole network's cost to the budget in the
     middle half of the training. The order means something where the penalty is large enough for the mask of a unit
-    that nobody needs to fall well below 1. The step keeps what it predicts; it measures no exported file.
+    that nobody needs to fall well below 1. Where a bound must be measured (latency, size), the cut network is exported
+    and measured, and cut further by what its masks say, up to ``rounds`` times.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
     Paper: Lin, Ji, Yan, Zhang, Cao, Ye, Huang, Doermann, Towards Optimal Structured CNN Pruning via Generative
@@ -85,39 +84,28 @@ class gal:  # noqa: N801  (registered under its own name)
     proximal step alone. The paper has no budget.
     """
 
-    epochs: float = 20.0
     structures: Literal["channels", "blocks", "both"] = "both"
     penalty: float = 0.03
     data_weight: float = 1.0
     adversarial: float = 0.1
+    reversal: bool = False
     every: int = 2
-    lr: float = 1e-2
     mask_lr: float = 0.5
     critic_lr: float = 1e-2
-    batch: int = 128
-    images: int = 1024
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    budget: Mapping[str, Any] | str | None = None
     terms: tuple[Any, ...] = ()
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
 
         Raises: PlanError naming the option.
         """
-        for name in ("epochs", "penalty", "data_weight", "lr", "mask_lr", "critic_lr"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise PlanError(f"gal: {name} must be a number above 0; got {value}.")
+        self.refuse("penalty", "data_weight", "mask_lr", "critic_lr")
         if not (math.isfinite(self.adversarial) and self.adversarial >= 0):
             raise PlanError(f"gal: adversarial is a weight, 0 or more; got {self.adversarial}.")
         if self.structures not in STRUCTURES:
             raise PlanError(f"gal: structures is one of {', '.join(STRUCTURES)}; got {self.structures!r}.")
-        for name in ("every", "images", "batch"):
-            if getattr(self, name) < 1:
-                raise PlanError(f"gal: {name} must be 1 or more; got {getattr(self, name)}.")
+        if self.every < 1:
+            raise PlanError(f"gal: every must be 1 or more; got {self.every}.")
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with the pruned network.
@@ -131,22 +119,16 @@ class gal:  # noqa: N801  (registered under its own name)
             masked = self._masked(state, graph, pricer)
             sites = masked.sites
             problem = reachable(sites, pricer, run)
-            split, times = some_epochs(data, self.epochs, derive(run.seed, "gal"))
-            recipe = Options(epochs=times, lr=self.lr, batch=self.batch, weight_decay=2e-4, precision=self.precision)
+            lessons = self.lessons(data, run, 2e-4, self.epochs)
             masks = Masks(
                 graph, {site.name: site.size for site in masked.channels}, masked.ends, self.mask_lr, self.penalty,
-                self.every, recipe.steps(len(split)) * times,
+                self.every, lessons.steps,
                 (lambda masks, done: _closed(problem, masks, done)) if problem.bounds else None,
             )  # fmt: skip
-            adversary = Adversary(_classes(state), self.data_weight, self.adversarial, self.critic_lr)
+            adversary = Adversary(_classes(state), self.data_weight, self.adversarial, self.critic_lr, self.reversal)
             model = state.copy_model()
-            fit(
-                model, split, None, recipe,
-                terms=[masks, adversary, *(build("term", term) for term in self.terms)],
-                seed=derive(run.seed, "gal/train"), teacher=state.original, checkpoint=run.checkpoint(),
-            )  # fmt: skip
+            lessons.teach(model, [masks, adversary, *(build("term", term) for term in self.terms)], state, run)
             learned = masks.learned()
-            plan = within(_scored(problem, learned))
             fold(model, graph, {site.name: learned[site.name] for site in masked.channels})
             branches.fold(model, masked.ends, learned)
             for site in masked.channels:
@@ -154,13 +136,14 @@ class gal:  # noqa: N801  (registered under its own name)
                     what = f"All masks of {site.name} closed, so that nothing passes it; lower penalty."
                     run.note("remarks", what)
                     console.remark(f"gal: {what}")
-            smaller = cut_channels(model, graph, plan, run, ["channels", "layers"] if masked.blocks else ["channels"])
-            recalibrate_norms(smaller, data.calibration(self.images, run.seed, size=128))
+            rewrites = ["channels", "layers"] if masked.blocks else ["channels"]
+            cut = cut_learned(model, graph, _scored(problem, learned), pricer, run, self.rounds, rewrites)
+            recalibrate_norms(cut.model, data.calibration(self.images, run.seed, size=128))
             zero = sum(int((mask == 0).sum()) for mask in learned.values())
             total = sum(mask.numel() for mask in learned.values())
-            run.note("gal", {"masks": total, "closed": zero, "sites": len(sites), "cut": len(plan)})
-            said.append(f"{zero} of {total} masks closed; {len(plan)} of {len(sites)} sites cut")
-        return state.with_model(smaller, *([plan] if len(plan) else []))
+            run.note("gal", {"masks": total, "closed": zero, "sites": len(sites), "cut": len(cut.plan)})
+            said.append(f"{zero} of {total} masks closed; {len(cut.plan)} of {len(sites)} sites cut")
+        return state.with_model(cut.model, *([cut.plan] if len(cut.plan) else []))
 
     def _masked(self, state: State, graph: Graph, pricer: Pricer) -> Masked:
         """Return what bears a mask.

@@ -1,19 +1,21 @@
-"""What steps that learn gates have in common: where gates may stand, how long to learn, the cut of what they close."""
+"""What steps that learn what may go have in common: their options, where gates stand, the training, the cut."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from fnmatch import fnmatch
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
-from penjing.core.types import Floats, Plan, Site
+from penjing.core.protocols import Rewrite, Term
+from penjing.core.random import derive
+from penjing.core.types import Bound, Floats, Plan, Site
 from penjing.data.data import Data
 from penjing.data.divide import balance_of, pick
 from penjing.data.splits import Split
@@ -22,17 +24,98 @@ from penjing.graph.gates import Gates
 from penjing.graph.graph import Graph
 from penjing.graph.proof import prove
 from penjing.rewrites.channels import channels
+from penjing.rewrites.kernels import kernels
 from penjing.rewrites.layers import layers
 from penjing.rewrites.nested import nested
-from penjing.rewrites.perform import perform
-from penjing.steps.filed import file_certificate, file_widths
+from penjing.rewrites.perform import blanked, perform
+from penjing.steps.filed import file_certificate, file_training, file_widths, tell_epoch
 from penjing.steps.patterns import chosen
 from penjing.steps.price import Pricer
-from penjing.steps.state import Run
+from penjing.steps.settle import Cut, aims, settle
+from penjing.steps.state import Run, State
+from penjing.training.loop import fit
+from penjing.training.options import Options
+from penjing.training.schedule import learning_rate
 
 LOOSE, TIGHT = 0.25, 0.75
 """Between these shares of a training a budget tightens: before, what is learned has no order yet; afterwards weights
 learn with what is left."""
+
+REWRITES: Mapping[str, Rewrite] = {"channels": channels(), "kernels": kernels(), "layers": layers()}
+"""What learning may take away."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The options that steps have in common which learn, in one training, what may go.
+
+    ``rounds`` is how often what is learned is cut, measured and corrected where a bound must be measured.
+    """
+
+    epochs: float = 20.0
+    lr: float = 1e-2
+    batch: int = 128
+    images: int = 1024
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    budget: Mapping[str, Any] | str | None = None
+    rounds: int = 4
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+
+    @property
+    def called(self) -> str:
+        """The name that a recipe writes."""
+        return type(self).__name__
+
+    def refuse(self, *above: str) -> None:
+        """Refuse common options that cannot be, and those of these names that are not above 0.
+
+        Raises: PlanError naming the option.
+        """
+        for name in ("epochs", "lr", *above):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise PlanError(f"{self.called}: {name} must be a number above 0; got {value}.")
+        for name in ("images", "batch", "rounds"):
+            if getattr(self, name) < 1:
+                raise PlanError(f"{self.called}: {name} must be 1 or more; got {getattr(self, name)}.")
+
+    def lessons(self, data: Data, run: Run, weight_decay: float, epochs: float, name: str = "") -> Lessons:
+        """Return on what to learn for so many epochs, and how; ``name`` tells several such trainings apart."""
+        named = "/".join(filter(None, (self.called, name)))
+        split, times = some_epochs(data, epochs, derive(run.seed, named))
+        recipe = Options(
+            epochs=times, lr=self.lr, batch=self.batch, weight_decay=weight_decay, precision=self.precision
+        )
+        return Lessons(named, split, recipe)
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """A training: what is learned from, and how."""
+
+    name: str
+    split: Split
+    recipe: Options
+
+    @property
+    def steps(self) -> int:
+        """How many steps the optimiser takes."""
+        return self.recipe.steps(len(self.split)) * self.recipe.epochs
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, from 0."""
+        return learning_rate(step, self.steps, self.recipe.lr, self.recipe.warmup)
+
+    def teach(self, model: nn.Module, terms: Sequence[Term], state: State, run: Run) -> None:
+        """Train the model in place, the original teaching, and write down how it went."""
+        val = state.data.val if state.data is not None and state.data.labelled else None
+        history = fit(
+            model, self.split, val, self.recipe, terms=terms, seed=derive(run.seed, f"{self.name}/train"),
+            teacher=state.original, on_epoch=lambda row: tell_epoch(row, run, self.recipe.epochs),
+            checkpoint=run.checkpoint(),
+        )  # fmt: skip
+        file_training(run, history, self.recipe, [type(term).__name__ for term in terms])
 
 
 def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
@@ -49,13 +132,7 @@ def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequen
 
 def gated_blocks(graph: Graph, ends: Collection[str], include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
     """Return the sites of blocks, of those in ``ends``, that match."""
-    return [
-        site
-        for site in layers().find(graph)
-        if site.name in ends
-        and any(fnmatch(site.name, p) for p in include)
-        and not any(fnmatch(site.name, p) for p in exclude)
-    ]
+    return [site for site in chosen(graph, layers().find(graph), include, exclude) if site.name in ends]
 
 
 def _has_gate(graph: Graph, site: Site) -> bool:
@@ -75,16 +152,16 @@ def some_epochs(data: Data, epochs: float, seed: int) -> tuple[Split, int]:
     return data.train.subset(pick(balance_of(data.train.labels, len(data.train)), count, seed, "some epochs")), times
 
 
-def together(graph: Graph, sites: Sequence[Site], blocks: Sequence[Site]) -> list[Site]:
-    """Return sites of channels and of blocks for one plan: what lies within a block goes with it."""
-    every = [*(replace(site, rewrite="channels") for site in sites), *blocks]
-    return nested(graph, every, {"channels": channels(), "layers": layers()})
+def together(graph: Graph, sites: Sequence[Site], others: Sequence[Site]) -> list[Site]:
+    """Return sites of channels and others, of blocks or kernels, for one plan: what lies in a block goes with it."""
+    every = [*(replace(site, rewrite="channels") for site in sites), *others]
+    return nested(graph, every, REWRITES)
 
 
 def priced(sites: Sequence[Site], scores: Mapping[str, Floats], pricer: Pricer, run: Run) -> Problem:
     """Return the problem of keeping the units of the best scores within the bounds of a pricer."""
     return Problem(
-        "channels", sites, scores, pricer.bounds, pricer, run.seed, shown=pricer.shown, held_back=pricer.held_back
+        "channels", sites, scores, aims(pricer), pricer, run.seed, shown=pricer.shown, held_back=pricer.held_back
     )
 
 
@@ -134,23 +211,42 @@ def within(problem: Problem) -> Plan:
     return problem.keep(problem.fit(counts))
 
 
-def cut_channels(
-    model: nn.Module, graph: Graph, plan: Plan, run: Run, rewrites: Sequence[str] = ("channels",)
-) -> nn.Module:
-    """Return a copy of the traced network without the channels and blocks a plan removes, proved; write down both.
+def cut_proved(model: nn.Module, graph: Graph, plan: Plan) -> Cut:
+    """Return what a plan leaves of the traced network, proved.
 
     Raises: PlanError when the proof fails.
     """
-    file_widths(run, graph, plan, rewrites)
     smaller = copy.deepcopy(model)
     if not len(plan):
-        return smaller
-    perform(smaller, graph, plan, {"channels": channels(), "layers": layers()})
-    certificate = prove(graph, model, smaller, plan.of_rewrite("channels"), removed(graph, plan))
+        return Cut(plan, smaller, None)
+    perform(smaller, graph, plan, REWRITES)
+    reference = blanked(model, graph, plan, REWRITES)
+    certificate = prove(graph, reference, smaller, plan.of_rewrite("channels"), removed(graph, plan))
     if not certificate.ok:
         names = ", ".join(entry.site for entry in plan)
         raise PlanError(
             f"The cut of {names} fails its proof; leave it out with exclude, and please report the network."
         )
-    file_certificate(run, certificate)
-    return smaller
+    return Cut(plan, smaller, certificate)
+
+
+def file_cut(cut: Cut, graph: Graph, run: Run, rewrites: Collection[str]) -> Cut:
+    """Write down a cut's widths and proof, and return it."""
+    file_widths(run, graph, cut.plan, rewrites)
+    if cut.certificate is not None:
+        file_certificate(run, cut.certificate)
+    return cut
+
+
+def cut_learned(
+    model: nn.Module, graph: Graph, problem: Problem, pricer: Pricer, run: Run, rounds: int, rewrites: Collection[str]
+) -> Cut:
+    """Cut what was learned to be worth nothing and as much more as the bounds want, measured where they must be.
+
+    Raises: PlanError when a proof fails; Infeasible when the exported file keeps no bound within the rounds.
+    """
+
+    def make(bounds: Sequence[Bound]) -> Cut:
+        return cut_proved(model, graph, within(replace(problem, bounds=bounds)))
+
+    return file_cut(settle(pricer, run, rounds, make), graph, run, rewrites)

@@ -21,6 +21,7 @@ from penjing.costs.error import error
 from penjing.graph.graph import Graph
 from penjing.rewrites.channels import channels
 from penjing.steps.choose import at_step
+from penjing.steps.filed import file_training, tell_epoch
 from penjing.steps.price import Pricer, step_of
 from penjing.steps.prune import Scored, prune
 from penjing.steps.state import Run, State
@@ -140,8 +141,10 @@ class metapruning:  # noqa: N801  (registered under its own name)
             net = PruningNet(state.model, scored.graph, sites, orders, self.hidden)
             told = fit(
                 net, data.train, None, self._recipe, terms=[build("term", term) for term in self.terms],
-                seed=derive(run.seed, f"{run.at}/train"), teacher=state.original, checkpoint=run.checkpoint(),
+                seed=derive(run.seed, f"{run.at}/train"), teacher=state.original,
+                on_epoch=lambda row: tell_epoch(row, run, self._recipe.epochs), checkpoint=run.checkpoint(),
             )  # fmt: skip
+            file_training(run, told, self._recipe, [str(term) for term in self.terms])
             said.append(f"{len(net.generators)} generators, loss {told.rows[-1]['loss']:.4f}")
         return net.eval()
 

@@ -23,11 +23,12 @@ from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
 from penjing.rewrites.nested import nested
-from penjing.steps.choose import Chooser, Cut, Judge
+from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.patterns import chosen
 from penjing.steps.price import Predicting, Pricer
 from penjing.steps.sensitivity import sensitivity
+from penjing.steps.settle import Cut
 from penjing.steps.state import Run, State
 
 NORMS = ("l1", "l2", "fpgm")
@@ -191,8 +192,11 @@ class prune:  # noqa: N801  (registered under its own name)
                 f"Nothing may be cut: of {len(found)} sites ({names}{', ...' if len(found) > 5 else ''}) none matches "
                 f"include {list(self.include)} without exclude {list(self.exclude)}."
             )
-        notes = [*(graph.notes if self.rewrites != ("layers",) else ()), *graph.block_notes]
+        others = set(self.rewrites) <= {"layers", "kernels"}
+        notes = [*(() if others else graph.notes), *(graph.block_notes if self.rewrites != ("kernels",) else ())]
         why = f" {notes[0].where} {notes[0].why}." if notes else ""
+        if self.rewrites == ("kernels",):
+            why = " A kernel larger than 1x1 may be cropped where its convolution is a module and pads with zeros."
         if "layers" in self.rewrites and not notes:
             why = " A block may go where it is a module that returns what it reads once its residual branch is zero."
         raise PlanError(f"Nothing may be cut: the network has no site of {' or '.join(self.rewrites)}.{why}")

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
-from penjing.core.random import derive
 from penjing.core.registry import build, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.data.data import Data
@@ -23,13 +22,11 @@ from penjing.graph.graph import Graph
 from penjing.graph.judged import logits_of
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
-from penjing.steps.learned import cut_channels, gated_sites, priced, some_epochs
+from penjing.steps.learned import Learner, cut_learned, cut_proved, file_cut, gated_sites, priced
 from penjing.steps.price import Pricer, step_of
 from penjing.steps.state import Run, State
 from penjing.terms.noise import Noise, Start
 from penjing.terms.priors import PRIORS, Prior
-from penjing.training.loop import fit
-from penjing.training.options import Options
 from penjing.training.recalibrate import recalibrate as recalibrate_norms
 
 FEWEST_UNITS, FEWEST_SHARE = 8, 0.02
@@ -60,7 +57,7 @@ class Part:
 
 @register("step")
 @dataclass(frozen=True)
-class rbp:  # noqa: N801  (registered under its own name)
+class rbp(Learner):  # noqa: N801  (registered under its own name)
     """Prune channels by the noise that they bear: recursive Bayesian pruning.
 
     From input to output, one site after the other: its units are multiplied by Gaussian noise θ ~ N(μ, σ²), learned
@@ -74,11 +71,12 @@ class rbp:  # noqa: N801  (registered under its own name)
     heart has next to no loss there, and its curvature says little of what a gate is worth; its outputs still move.
 
     The weight of KL at a site is β0 times the positions of its map. Without a budget ``beta`` is β0; under a budget β0
-    is solved anew before each site, so that closed-form survivors of all the sites that are left keep every bound:
-    a unit whose gate has the Fisher information a is expected to go where a ≤ β (1 + exp(-threshold)). What
-    learning then keeps beyond the budget goes too, the noisiest first. With ``warm`` gates start at the closed form's
-    optimum, μ = 1 - β/a and σ² = β/a (1 - β/a), measured on ``images`` calibration pictures, instead of at μ = 1 and
-    ln σ² = -9. ``lr`` is that of the weights, which do not decay meanwhile: decay on the next layer fights the
+    is solved anew before each site, so that closed-form survivors of all the sites that are left keep every bound: a
+    unit whose gate has the Fisher information a is expected to go where a ≤ β (1 + exp(-threshold)). What learning
+    then keeps beyond the budget goes too, the noisiest first; so it does at the end, up to ``rounds`` times, where a
+    bound must be measured (latency, size) and the exported file exceeds it. With ``warm`` gates start at the closed
+    form's optimum, μ = 1 - β/a and σ² = β/a (1 - β/a), measured on ``images`` calibration pictures, instead of at μ =
+    1 and ln σ² = -9. ``lr`` is that of the weights, which do not decay meanwhile: decay on the next layer fights the
     shrinking of μ. Further ``terms`` may join the loss, such as soft_targets.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
@@ -97,32 +95,20 @@ class rbp:  # noqa: N801  (registered under its own name)
     threshold: float = 0.0
     lr: float = 5e-3
     gate_lr: float = 1e-2
-    batch: int = 128
-    images: int = 1024
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    budget: Mapping[str, Any] | str | None = None
     terms: tuple[Any, ...] = ()
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
 
         Raises: PlanError naming the option.
         """
-        for name in ("epochs", "beta", "lr", "gate_lr"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise PlanError(f"rbp: {name} must be a number above 0; got {value}.")
+        self.refuse("beta", "gate_lr")
         if isinstance(self.prior, str) and self.prior not in PRIORS:
             raise PlanError(f"rbp: prior is one of {', '.join(PRIORS)}; got {self.prior!r}.")
         if self.data_term not in ("outputs", "labels"):
             raise PlanError(f"rbp: data_term is outputs or labels; got {self.data_term!r}.")
         if not math.isfinite(self.threshold):
             raise PlanError(f"rbp: threshold is that of ln(σ²/μ²), a number; got {self.threshold}.")
-        for name in ("images", "batch"):
-            if getattr(self, name) < 1:
-                raise PlanError(f"rbp: {name} must be 1 or more; got {getattr(self, name)}.")
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with the pruned network.
@@ -137,41 +123,67 @@ class rbp:  # noqa: N801  (registered under its own name)
             groups = [[name] for name in names] if self.recursive else [names]
             epochs = self.epochs * (1 if self.recursive else len(names))
             before = after = 0
+            left: dict[str, Floats] = {}
             for i, group in enumerate(groups):
-                state, (had, kept) = self._pruned(state, run, data, group, names[names.index(group[-1]) + 1 :], epochs)
+                state, (had, kept) = self._pruned(
+                    state, run, data, group, names[names.index(group[-1]) + 1 :], epochs, left
+                )
                 before, after = before + had, after + kept
                 run.note("rbp", {"sites": group, "number": i + 1, "of": len(groups), "units": had, "kept": kept})
-            said.append(f"{after} of {before} channels of {len(names)} sites left")
+            state, further = self._measured(state, run, data, left)
+            said.append(f"{after - further} of {before} channels of {len(names)} sites left")
         return state
+
+    def _measured(self, state: State, run: Run, data: Data, left: Mapping[str, Floats]) -> tuple[State, int]:
+        """Cut further, the noisiest of what is left, as the exported file wants it; return how many units went.
+
+        Raises: Infeasible when it keeps no bound within the rounds.
+        """
+        graph = trace(state.model, *state.example)
+        pricer = Pricer(graph, state, run, self.budget)
+        if not any(pricer.is_measured(bound.cost) for bound in pricer.bounds):
+            return state, 0
+        step = step_of(None, ["channels"], pricer)
+        found = [site for site in gated_sites("rbp", graph, self.include, self.exclude) if site.name in left]
+        sites = [_floored(site) for site in at_step(found, step)]
+        problem = priced(sites, left, pricer, run)
+        cut = cut_learned(state.model, graph, problem, pricer, run, self.rounds, ["channels"])
+        if not len(cut.plan):
+            return state, 0
+        recalibrate_norms(cut.model, data.calibration(self.images, run.seed, size=128))
+        return state.with_model(cut.model, cut.plan), sum(entry.size - len(entry.kept) for entry in cut.plan)
 
     # ---------------------------------------------------------------------------------------------------- one part
 
     def _pruned(
-        self, state: State, run: Run, data: Data, group: Sequence[str], later: Sequence[str], epochs: float
-    ) -> tuple[State, tuple[int, int]]:
-        """Infer the gates of a group of sites, cut it, and return the state and its units before and after."""
+        self, state: State, run: Run, data: Data, group: Sequence[str], later: Sequence[str], epochs: float,
+        left: dict[str, Floats],
+    ) -> tuple[State, tuple[int, int]]:  # fmt: skip
+        """Infer the gates of a group of sites, cut it, and return the state and its units before and after.
+
+        ``left`` is told of each unit that stays how far it is from noise: μ² / σ².
+        """
         part = self._part(state, run, data, group, later)
         beta, expected = self._beta(part)
         start = {site.name: self._start(part, site, beta) for site in part.now}
         prior: Prior = PRIORS[self.prior]() if isinstance(self.prior, str) else self.prior
-        split, times = some_epochs(data, epochs, derive(run.seed, f"rbp/{group[0]}"))
-        recipe = Options(epochs=times, lr=self.lr, batch=self.batch, weight_decay=0.0, precision=self.precision)
+        lessons = self.lessons(data, run, 0.0, epochs, group[0])
         by_labels = self.data_term == "labels"
-        noise = Noise(part.graph, start, prior, self.gate_lr, recipe.steps(len(split)) * times, float(by_labels))
+        noise = Noise(part.graph, start, prior, self.gate_lr, lessons.steps, float(by_labels))
         model = state.copy_model()
-        fit(
-            model, split, None, recipe,
-            terms=[noise, *(build("term", term) for term in (*(() if by_labels else ("outputs",)), *self.terms))],
-            seed=derive(run.seed, f"rbp/{group[0]}/train"), teacher=state.original, checkpoint=run.checkpoint(),
-        )  # fmt: skip
+        terms = [build("term", term) for term in (*(() if by_labels else ("outputs",)), *self.terms)]
+        lessons.teach(model, [noise, *terms], state, run)
         learned = noise.learned()
         fold(model, part.graph, {name: mu.float() for name, (mu, _) in learned.items()})
         plan = self._plan(part, learned, expected)
-        smaller = cut_channels(model, part.graph, plan, run)
-        recalibrate_norms(smaller, data.calibration(self.images, run.seed, size=128))
-        kept = {site.name: site.size for site in part.now} | {entry.site: len(entry.kept) for entry in plan}
-        units = sum(site.size for site in part.now), sum(kept.values())
-        return state.with_model(smaller, *([plan] if len(plan) else [])), units
+        cut = file_cut(cut_proved(model, part.graph, plan), part.graph, run, ["channels"])
+        recalibrate_norms(cut.model, data.calibration(self.images, run.seed, size=128))
+        kept = {site.name: np.arange(site.size) for site in part.now} | plan.of_rewrite("channels")
+        for name, stays in kept.items():
+            mu, variance = (x.numpy()[stays] for x in learned[name])
+            left[name] = np.square(mu) / np.maximum(variance, 1e-30) + 1e-30
+        units = sum(site.size for site in part.now), sum(map(len, kept.values()))
+        return state.with_model(cut.model, *([plan] if len(plan) else [])), units
 
     def _part(self, state: State, run: Run, data: Data, group: Sequence[str], later: Sequence[str]) -> Part:
         """Return what is known of the sites that are left, given what became of those before."""

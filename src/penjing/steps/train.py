@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -12,6 +12,7 @@ from penjing.core import console
 from penjing.core.protocols import Term, Zeroing
 from penjing.core.registry import build, register
 from penjing.data.data import Data
+from penjing.steps.filed import file_training, tell_epoch
 from penjing.steps.state import Run, State
 from penjing.training.follow import distance
 from penjing.training.loop import fit
@@ -63,15 +64,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
             on_epoch=lambda row: self._tell(row, run),
             checkpoint=run.checkpoint(),
         )
-        run.note("training", *history.rows)
-        told = {"terms": [repr(term) for term in terms], "precision": history.precision, "device": history.device}
-        run.note("trained", told | asdict(recipe))
-        if history.stopped:
-            stopped = f"stopped by hand after {len(history.rows)} of {self.epochs} epochs"
-            run.note("stopped", stopped)
-            what = f"The training was {stopped}."
-            run.note("remarks", what)
-            console.remark(f"{what} The run goes on with that.")
+        file_training(run, history, recipe, [repr(term) for term in terms])
         if data.labelled:
             said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
         return model
@@ -89,9 +82,4 @@ class train(Options):  # noqa: N801  (registered under its own name)
         )
 
     def _tell(self, row: Mapping[str, float | int | None], run: Run) -> None:
-        in_run = len(run.noted("training")) + int(row["epoch"] or 0)
-        console.emit("epoch", step=run.at, epochs=self.epochs, in_run=in_run, **row)
-        if console.watched():
-            accuracy = "" if row["val_accuracy"] is None else f", validation {row['val_accuracy']:.2f} %"
-            loss = f"loss {row['loss']:.4f}{accuracy}, {row['seconds']:.0f} s"
-            console.say(f"  epoch {row['epoch']} of {self.epochs}: {loss}")
+        tell_epoch(row, run, self.epochs)

@@ -26,10 +26,12 @@ class Adversary:
     The critic, a perceptron on ``classes`` logits that returns a logit itself, learns log D(teacher) + log(1 - D(s)),
     and log D(s) as well, so that it does not win at once; by SGD with momentum at ``critic_lr``. The network learns
     log D(s). Both take their steps on the same batch, from the same forward, so that each sees the other as it was.
-    Of maps every position is one sample.
+    With ``reversal`` the network has no loss of its own: the gradient of the critic's log(1 - D(s)) goes on into it
+    with the sign turned, times ``weight``. Of maps every position is one sample.
 
     Paper: Lin, Ji, Yan, Zhang, Cao, Ye, Huang, Doermann, Towards Optimal Structured CNN Pruning via Generative
-    Adversarial Learning, CVPR 2019, eq. 2 to 6.
+    Adversarial Learning, CVPR 2019, eq. 2 to 6; for the reversal Ganin, Lempitsky, Unsupervised Domain Adaptation by
+    Backpropagation, ICML 2015, eq. 4 to 9.
     Differs: the distance is relative to the size of what the teacher returns. The released code has no nonlinearity
     between the layers of the critic, and a sigmoid in front of a loss that has one already.
     """
@@ -38,6 +40,7 @@ class Adversary:
     data_weight: float
     weight: float
     critic_lr: float
+    reversal: bool = False
     _critic: nn.Module = field(init=False)
     _teacher: Teacher = field(init=False, default_factory=lambda: Teacher("gal"))
 
@@ -66,10 +69,14 @@ class Adversary:
         loss = self.data_weight * apart("gal", theirs, answers(outputs))
         if not self.weight:
             return loss
+        seen = self._critic(fake.detach())
+        critics = _bce(self._critic(real), 1.0) + _bce(seen, 1.0)
+        if self.reversal:
+            turned: Tensor = _Reversed.apply(fake, self.weight)  # type: ignore[no-untyped-call]
+            return loss + critics + _bce(self._critic(turned), 0.0)
         still = {name: parameter.detach() for name, parameter in self._critic.named_parameters()}
         passing = _bce(functional_call(self._critic, still, (fake,)), 1.0)
-        seen = self._critic(fake.detach())
-        return loss + self.weight * passing + _bce(self._critic(real), 1.0) + _bce(seen, 0.0) + _bce(seen, 1.0)
+        return loss + self.weight * passing + critics + _bce(seen, 0.0)
 
     def after_step(self) -> None:
         """Do nothing."""
@@ -77,6 +84,19 @@ class Adversary:
     def detach(self) -> None:
         """Give the teacher its modes and its device back and forget it."""
         self._teacher.release()
+
+
+class _Reversed(torch.autograd.Function):
+    """Hand on what it reads; on the way back turn the gradient's sign, and scale it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.weight * gradient, None
 
 
 def _samples(logits: Tensor) -> Tensor:

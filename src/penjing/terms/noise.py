@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from penjing.graph.gates import Gates
 from penjing.graph.graph import Graph
-from penjing.terms.priors import Prior
+from penjing.terms.priors import Annealing, Prior
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Noise:
         self._step = nn.Parameter(torch.zeros(()), requires_grad=False)
         for name, start in self.start.items():
             self._mu[name] = nn.Parameter(start.mu.clone().float())
-            self._logvar[name] = nn.Parameter(start.logvar.clone().float(), requires_grad=not self.prior.anneals)
+            free = not isinstance(self.prior, Annealing)
+            self._logvar[name] = nn.Parameter(start.logvar.clone().float(), requires_grad=free)
         self._anneal()
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
@@ -90,7 +91,7 @@ class Noise:
         self._anneal()
 
     def _anneal(self) -> None:
-        if self.prior.anneals:
+        if isinstance(self.prior, Annealing):
             sigma = self.prior.deviation(float(self._step) / max(self.steps, 1))
             for logvar in self._logvar.values():
                 logvar.data.fill_(2 * torch.tensor(sigma).log().item())

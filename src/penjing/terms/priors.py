@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,15 @@ from torch import Tensor
 
 
 class Prior(Protocol):
-    """``anneals`` says that σ is not learned but falls along ``deviation``."""
-
-    @property
-    def anneals(self) -> bool:
-        """Whether σ follows a schedule instead of being learned."""
+    """What a gate's noise costs; one that is ``Annealing`` as well sets σ, which is learned otherwise."""
 
     def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """Return the divergence of each gate's posterior from its prior, in nats; shape as the means."""
+
+
+@runtime_checkable
+class Annealing(Protocol):
+    """A prior under which σ follows a schedule instead of being learned."""
 
     def deviation(self, progress: float) -> float:
         """Return σ after this share of the training."""
@@ -37,22 +38,15 @@ class Ard:
     together, so that prior and posterior collapse to a point mass at zero: sparse, and like a Dirac impulse.
     """
 
-    anneals: bool = False
-
     def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """Return ½ ln(1 + μ² / σ²), which does not overflow where σ vanishes."""
         return 0.5 * F.softplus(mu.square().clamp_min(1e-30).log() - logvar)
-
-    def deviation(self, progress: float) -> float:
-        """Return nothing of use: σ is learned."""
-        return 1.0
 
 
 @dataclass(frozen=True)
 class DiracFixed(Ard):
     """The same divergence with σ annealed from ``first`` to ``last``: survivors end like a Dirac impulse too."""
 
-    anneals: bool = True
     first: float = 1e-1
     last: float = 1e-3
 
@@ -69,16 +63,10 @@ class LogUniform:
     constants are theirs.
     """
 
-    anneals: bool = False
-
     def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """Return k1 - k1 sigmoid(k2 + k3 ln α) + ½ ln(1 + 1/α)."""
         log_alpha = logvar - mu.square().clamp_min(1e-30).log()
         return 0.63576 * (1 - torch.sigmoid(1.87320 + 1.48695 * log_alpha)) + 0.5 * F.softplus(-log_alpha)
-
-    def deviation(self, progress: float) -> float:
-        """Return nothing of use: σ is learned."""
-        return 1.0
 
 
 PRIORS: Mapping[str, type[Prior]] = {"ard": Ard, "dirac_fixed": DiracFixed, "loguniform": LogUniform}

@@ -33,6 +33,7 @@ from penjing.core.types import Kept, Layer, is_gone
 from penjing.graph.chains import as_last_stages
 from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
+from penjing.graph.kernels import as_it_is
 from penjing.training.least_squares import Moments, damped, solve
 from penjing.training.patches import by_group, by_position, patches, picked
 from penjing.training.recalibrate import batch_norms
@@ -307,8 +308,8 @@ def _places(
         narrower = any(is_gone(span, gone).any() for span in graph.spans[i] if span is not None)
         if not target.plain or narrower or (target.norm is not None and served[target.norm] > 1):
             continue
-        layer = graph.layers[i].shrunk(gone)
-        weight, bias = parameters[layer.weight], parameters.get(layer.bias or "")
+        weight, bias = parameters[graph.layers[i].weight], parameters.get(graph.layers[i].bias or "")
+        layer = as_it_is(graph.layers[i].shrunk(gone), weight)
         stays = torch.from_numpy(~is_gone(graph.layers[i].out_units, gone)).nonzero()[:, 0].to(weight.device)
         norm = modules[target.norm] if target.norm is not None else None
         assert norm is None or isinstance(norm, _BatchNorm)
