@@ -16,6 +16,9 @@ from penjing.core.errors import PlanError
 LR = 0.02
 """The peak rate of every training that follows a cut, a fifth of a baseline's."""
 
+FRESH_LR = 0.1
+"""The peak rate of a training from new weights."""
+
 LEAST_DENSITY = 0.05
 """The least share of its weights that a layer keeps in a search for weights."""
 
@@ -29,7 +32,7 @@ class Setting:
 
     ``search`` and ``train`` are epochs, ``trials`` plans of a search without training, ``pictures`` those of train,
     ``sites`` how many sites of channels there are. ``removed`` is a share of all parameters. ``bees``, ``policies`` and
-    ``rounds`` are the scale's.
+    ``rounds`` are the scale's; ``whole`` says that the lengths are the paper's own.
     """
 
     search: float
@@ -43,6 +46,7 @@ class Setting:
     blocks: bool
     removed: float
     network: nn.Module
+    whole: bool = False
 
     @property
     def training(self) -> dict[str, Any]:
@@ -194,10 +198,11 @@ def n2n(setting: Setting) -> list[Any]:
 
 
 def metapruning(setting: Setting) -> list[Any]:
-    """Return MetaPruning; the best goes on from the weights written for it, since what is left is no training anew."""
-    epochs = max(1, round(setting.search))
-    net = {"epochs": epochs, "allocator": evolution(setting), "start": "generated"}
-    return [{"metapruning": net}, setting.training]
+    """Return MetaPruning; where what is left is no training anew, the best goes on from the weights written for it."""
+    start = "scratch" if setting.whole else "generated"
+    net = {"epochs": max(1, round(setting.search)), "allocator": evolution(setting), "start": start}
+    rate = FRESH_LR if setting.whole else LR
+    return [{"metapruning": net}, {"train": {"epochs": setting.train, "lr": rate, "terms": []}}]
 
 
 # ------------------------------------------------------------------------------------------------- cuts while training

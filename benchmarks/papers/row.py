@@ -59,6 +59,7 @@ def setting_of(asked: Asked, network: nn.Module, data: Data, scale: Scale) -> Se
     return Setting(
         search, train, scale.trials, scale.bees, scale.policies, scale.rounds, len(data.train),
         len(gated_sites("papers", graph, ("*",), ())), asked.subject.blocks, asked.removed / 100, network,
+        scale.epochs is None,
     )  # fmt: skip
 
 

@@ -57,7 +57,6 @@ def rows(scale: Scale, where: argparse.Namespace) -> Iterator[Row]:
     for seed in scale.seeds:
         for name in dict.fromkeys(scale.subjects.values()):
             yield f"baseline_{name}_seed{seed}", partial(baselines.row, SUBJECTS[name], seed, scale, where)
-    for seed in scale.seeds:
         for one in asked(scale, seed):
             yield one.name, partial(row, one, scale, where)
         yield from searches.rows(SUBJECTS[scale.subjects["cifar10"]], seed, scale, where)
