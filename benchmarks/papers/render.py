@@ -68,9 +68,10 @@ def _methods(title: str, table: str, rows: Sequence[Facts], twins: Mapping[str, 
     head = ["method", "removed, %", "drop, points", "drop of its twin from scratch", "share of the paper's epochs",
             "minutes", "published drop"]  # fmt: skip
     first = mine[0]
+    devices = sorted({f"{row['device']}, {row['threads']} thread(s)" for row in mine})
     told = (
         f"{title}. {first['network']}, {first['train pictures']:,} training and {first['validation pictures']:,} "
-        f"validation pictures, {first['device']}, {first['threads']} thread(s)."
+        f"validation pictures, {', '.join(devices)}."
     )
     return f"{told}\n\n{_markdown(head, lines)}"
 
@@ -120,24 +121,28 @@ def _searches(rows: Sequence[Facts]) -> str:
     mine = [row for row in rows if row.get("table") == "searches"]
     if not mine:
         return ""
-    chance = {row["seed"]: row["divergence"] for row in mine if row["allocator"] == "random"}
+    found = {(row["allocator"], row["seed"]): row["divergence"] for row in mine}
     lines = []
     for name, group in _grouped(mine, lambda row: row["allocator"]).items():
-        against = [row for row in group if row["seed"] in chance and name != "random"]
-        better = sum(row["divergence"] < chance[row["seed"]] for row in against)
         lines.append(
             [
                 name,
                 _span((row["evaluated"] for row in group), 0),
                 _span((row["divergence"] for row in group), 4),
-                f"{better} of {len(against)}" if against else "",
+                *(_ahead(group, other, found) for other in ("random", "knapsack")),
                 _span(row["drop"] for row in group),
                 _span((row["minutes"] for row in group), 1),
             ]
         )
-    head = ["allocator", "plans measured", "divergence, nats", "seeds ahead of random", "drop without training",
-            "minutes"]  # fmt: skip
+    head = ["allocator", "plans measured", "divergence, nats", "seeds ahead of random", "of knapsack",
+            "drop without training", "minutes"]  # fmt: skip
     return f"Searches on {mine[0]['network']}, {mine[0]['asked']}.\n\n{_markdown(head, lines)}"
+
+
+def _ahead(group: Sequence[Facts], other: str, found: Mapping[tuple[str, int], float]) -> str:
+    """Tell with how many seeds an allocator found a better plan than another."""
+    pairs = [(row["divergence"], found[other, row["seed"]]) for row in group if (other, row["seed"]) in found]
+    return f"{sum(a < b for a, b in pairs)} of {len(pairs)}" if group[0]["allocator"] != other and pairs else ""
 
 
 # ------------------------------------------------------------------------------------------------- Markdown

@@ -141,6 +141,19 @@ def test_one_shot_rows_can_be_built():
         ordered(oneshot.channels(how))
 
 
+def test_a_searcher_is_held_against_chance_and_the_solver_seed_by_seed(tmp_path):
+    found = {"random": (0.2, 0.3), "knapsack": (0.1, 0.4), "ddpg": (0.15, 0.35)}
+    for name, values in found.items():
+        for seed, divergence in enumerate(values):
+            made = {"allocator": name, "seed": seed, "divergence": divergence, "evaluated": 9, "drop": 1, "minutes": 1}
+            told = {"row": name, "table": "searches", "network": "net", "asked": "macs=0.4x", **made}
+            (tmp_path / f"{name}{seed}.json").write_text(json.dumps(told))
+    (tmp_path / "failed.json").write_text(json.dumps({"row": "failed", "error": "PlanError: no"}))
+    shown = render.tables_of(tmp_path).splitlines()
+    assert any(line.startswith("| ddpg | 9 | 0.2500 (0.1500 to 0.3500) | 1 of 2 | 1 of 2 |") for line in shown)
+    assert any(line.startswith("| random | 9 | 0.2500 (0.2000 to 0.3000) |  | 1 of 2 |") for line in shown)
+
+
 @pytest.mark.slow
 def test_every_row_of_the_smallest_scale(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "papers"), "--scale", "smoke", "--out", str(tmp_path), "--threads", "1"]
