@@ -17,9 +17,9 @@ NEAR = 2.0
 """How far the removed share of a published figure may be from a row's to stand beside it, in points."""
 
 TITLES = {
-    "vgg16": "VGG-16 on CIFAR-10, parameters removed",
-    "cifar10": "ResNet on CIFAR-10, half the MACs removed",
-    "cifar100": "ResNet on CIFAR-100, parameters removed",
+    "vgg16": "parameters removed",
+    "cifar10": "half the MACs removed",
+    "cifar100": "parameters removed",
 }
 
 
@@ -70,8 +70,8 @@ def _methods(title: str, table: str, rows: Sequence[Facts], twins: Mapping[str, 
     first = mine[0]
     devices = sorted({f"{row['device']}, {row['threads']} thread(s)" for row in mine})
     told = (
-        f"{title}. {first['network']}, {first['train pictures']:,} training and {first['validation pictures']:,} "
-        f"validation pictures, {', '.join(devices)}."
+        f"{first['network']} on {first['data']}, {title}: {first['train pictures']:,} training and "
+        f"{first['validation pictures']:,} validation pictures, {', '.join(devices)}."
     )
     return f"{told}\n\n{_markdown(head, lines)}"
 

@@ -78,6 +78,7 @@ def row(asked: Asked, scale: Scale, where: argparse.Namespace) -> dict[str, Any]
         "scale": scale.name,
         "table": asked.table,
         "network": asked.subject.name,
+        "data": data.name,
         "method": asked.method,
         "asked": {asked.cost: asked.removed},
         "seed": asked.seed,
