@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
     import penjing
 
     return {
-        "device": cpu_name(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "versions": {
@@ -64,7 +64,8 @@ def fill(out: Path, rows: Iterable[tuple[str, Callable[[], dict[str, Any]]]], on
             facts = work()
         except PenjingError as error:
             facts = {"error": f"{type(error).__name__}: {error}"}
-        facts = {"row": name, **facts, "minutes": round((time.time() - start) / 60, 2), **machine()}
+        # A row that can be gone on with has counted its minutes itself, over all processes.
+        facts = {"row": name, "minutes": round((time.time() - start) / 60, 2), **facts, **machine()}
         facts["date"] = time.strftime("%Y-%m-%d")
         write_whole(path, json.dumps(facts, indent=1, default=float).encode())
         print(f"{name}: {json.dumps({k: v for k, v in facts.items() if isinstance(v, int | float | str)})}", flush=True)

@@ -1,7 +1,11 @@
+import itertools
+
+import pytest
 import torch
 from torch import nn
 
 from penjing import zoo
+from penjing.core.errors import RecipeError
 from penjing.graph.trace import trace
 from penjing.zoo.vgg import Vgg
 
@@ -38,6 +42,22 @@ def test_the_wide_head_adds_two_4096_layers(macs):
     assert macs(model, x) == 313_201_664 - 5_120 + 512 * 4096 + 4096 * 4096 + 4096 * 10
     kinds = [type(layer) for layer in model.classifier]
     assert kinds == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+
+
+def test_half_of_both_widths_leaves_the_head_its_share(macs):
+    with torch.device("meta"):
+        model, x = zoo.vgg16_bn_wide(width=0.5, head=2048), torch.empty(1, 3, 32, 32)
+    head = (256 * 2048 + 2048) + (2048 * 2048 + 2048) + (2048 * 10 + 10)
+    widths = [3, 32, 32, 64, 64, 128, 128, 128, *[256] * 6]
+    convolutions = sum(9 * a * b + 2 * b for a, b in itertools.pairwise(widths))
+    assert sum(p.numel() for p in model.parameters()) == convolutions + head == 8_425_450
+    assert macs(model, x) == 78_741_504 + 256 * 2048 + 2048 * 2048 + 2048 * 10
+
+
+@pytest.mark.parametrize(("width", "head", "says"), [(0.001, 8, r"width .* at 0\.001"), (1.0, 0, r"head .* got 0")])
+def test_a_width_without_units_is_refused(width, head, says):
+    with pytest.raises(RecipeError, match=says):
+        zoo.vgg16_bn_wide(width=width, head=head)
 
 
 def test_pools_follow_convolutions_2_4_7_10_and_13():

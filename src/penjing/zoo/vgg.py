@@ -7,26 +7,34 @@ so one linear layer replaces the three of the paper.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
+from penjing.core.errors import RecipeError
 from penjing.zoo.initial import he_normal
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """The widths of the 3x3 convolutions; a 2x2 max-pool ends each stage."""
 
+HEAD = 4096
+"""The width of the paper's two hidden linear layers."""
+
 
 class Vgg(nn.Module):
     """Classify colour pictures with thirteen convolutions and the given head.
 
-    Shapes: x [n, 3, h, w] → logits [n, num_classes]; the head sees [n, 512 * (h // 32) * (w // 32)].
+    ``width`` multiplies the channels of every convolution.
+
+    Shapes: x [n, 3, h, w] → logits [n, num_classes]; the head sees [n, 512 * width * (h // 32) * (w // 32)].
     """
 
-    def __init__(self, classifier: nn.Module, norm: bool) -> None:
+    def __init__(self, classifier: nn.Module, norm: bool, width: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
         for stage in STAGES:
-            for outputs in stage:
+            for outputs in (scaled(channels, width) for channels in stage):
                 layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm))
                 layers += [nn.BatchNorm2d(outputs), nn.ReLU()] if norm else [nn.ReLU()]
                 inputs = outputs
@@ -51,21 +59,40 @@ def vgg16_bn(num_classes: int = 10) -> Vgg:
     return Vgg(nn.Linear(512, num_classes), norm=True)
 
 
-def vgg16_bn_wide(num_classes: int = 10) -> Vgg:
+def vgg16_bn_wide(num_classes: int = 10, width: float = 1.0, head: int = HEAD) -> Vgg:
     """Build VGG-16 for 32 x 32 pictures with batch norm and the paper's 4096-wide head (33,642,442 parameters).
 
-    Over half of the parameters sit in the head: the usual subject of fully connected pruning.
+    Over half of the parameters sit in the head: the usual subject of fully connected pruning. ``width`` multiplies the
+    channels of the convolutions, ``head`` is the width of the two hidden linear layers; half of both (8,425,450
+    parameters) leaves the head the same share of all parameters.
+
+    Raises: RecipeError for a width at which a convolution has no channel, and a head without units.
     """
-    return Vgg(_wide_head(512, num_classes), norm=True)
+    if head < 1:
+        raise RecipeError(f"head is the width of the hidden linear layers, 1 or more; got {head}.")
+    return Vgg(_wide_head(scaled(STAGES[-1][-1], width), num_classes, head), norm=True, width=width)
 
 
-def _wide_head(inputs: int, num_classes: int) -> nn.Sequential:
+def scaled(channels: int, width: float) -> int:
+    """Return this share of the channels, rounded.
+
+    Raises: RecipeError when none is left.
+
+    >>> scaled(64, 0.5)
+    32
+    """
+    if not (math.isfinite(width) and round(channels * width) >= 1):
+        raise RecipeError(f"width multiplies the channels of every convolution; at {width} there are none.")
+    return round(channels * width)
+
+
+def _wide_head(inputs: int, num_classes: int, width: int = HEAD) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, 4096),
+        nn.Linear(inputs, width),
         nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Linear(4096, 4096),
+        nn.Linear(width, width),
         nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Linear(4096, num_classes),
+        nn.Linear(width, num_classes),
     )
