@@ -52,7 +52,8 @@ class check:  # noqa: N801  (registered under its own name)
                                     "where": _where(name, run)})  # fmt: skip
                 if not ok:
                     limit, measured = show(bound.limit, unit), show(costs[name], unit)
-                    misses.append(f"{name} {bound.asked} is {limit}, measured {measured}")
+                    over = costs[name] / bound.limit - 1
+                    misses.append(f"{name} {bound.asked} is {limit}, measured {measured}, {over:.1%} more")
             run.note("final", {"costs": costs, "latency": asdict(timings["model"]), "ratio": asdict(faster)})
             said.append(f"{faster.median:.2f}x as fast" if not misses else "; ".join(misses))
         if misses:

@@ -18,10 +18,10 @@ from penjing.steps.state import Run
 WASTE = 0.05
 """A plan whose measured cost is below its bound by more than this share is corrected and tried again."""
 
-MARGIN = 0.98
+MARGIN = 0.97
 """A measured bound is aimed at with this factor, so that the noise of the last measurement does not break it."""
 
-SAFE = 0.99
+SAFE = 0.98
 """A plan measured above this share of its latency is taken only when the rounds find no other: the same file, measured
 again, may miss."""
 
