@@ -22,6 +22,7 @@ from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 from penjing.steps.check import check
 from penjing.steps.export import export
+from penjing.steps.factorize import factorize
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
@@ -126,10 +127,12 @@ def _training(steps: Sequence[Any]) -> train:
 
 def _at_random(steps: Sequence[Any], fresh: State, state: State, apart: Run) -> State:
     """Take the same steps, but let each cut keep as many units of each site as the result does, drawn at random."""
-    plans = iter(state.plans)
     for step in steps:
-        if isinstance(step, prune):
-            fresh = _drawn(step.rewrites, next(plans), fresh, apart)
+        cut = step.as_prune() if isinstance(step, factorize) and step.ranks is None else step
+        if isinstance(cut, prune):
+            later = state.plans[len(fresh.plans) :]
+            like = next(plan for plan in later if set(plan.rewrites()) <= set(cut.rewrites))
+            fresh = _drawn(cut.rewrites, like, fresh, apart)
         elif not isinstance(step, export | check):
             fresh = step(fresh, apart)
     return fresh

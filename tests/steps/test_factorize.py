@@ -174,6 +174,7 @@ class Twice(nn.Module):
         ({"rewrite": "channels", "ranks": 2}, "'channels' is no factorisation"),
         ({"ranks": 2, "allocator": "greedy"}, "allocator is for ranks that a budget decides"),
         ({"ranks": 2, "include": ("conv9",)}, "Nothing may be factorised by svd: no layer matches include"),
+        ({"ranks": "full", "rewrite": "monochromatic", "include": ("stem",)}, "monochromatic only comes near a layer"),
         ({"ranks": 2, "step": 0}, "step must be a whole number, 1 or more; got 0"),
     ],
     ids=str,
@@ -228,3 +229,10 @@ def test_a_bundle_with_a_wrong_chain_is_refused_by_name(tmp_path):
     manifest.write_text(manifest.read_text().replace('"kind": "conv"', '"kind": "pickle"'))
     with pytest.raises(penjing.core.errors.BundleError, match="The chain conv1 has a stage that is no shape"):
         unbundled(place, tiny)
+
+
+def test_a_random_twin_keeps_the_ranks_and_draws_the_channels(learned, data, tmp_path):
+    steps = [factorize(include=("conv1",), step=1), prune(criterion="l1", budget={"macs": "0.6x"}), "recalibrate"]
+    result = penjing.run(learned, data, steps, "macs=0.8x", references=("random",), folder=tmp_path)
+    ours, twin = result.results["rows"][1:]
+    assert (ours["macs"], ours["params"]) == (twin["macs"], twin["params"])

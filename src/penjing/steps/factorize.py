@@ -120,6 +120,10 @@ class factorize:  # noqa: N801  (registered under its own name)
             taken = list(self._taken(graph, change))
             if not taken:
                 raise PlanError(self._nothing(graph, change))
+            if self.ranks == "full" and not change.by.exact:
+                raise PlanError(
+                    f"factorize: {self.rewrite} only comes near a layer, also at full rank; take svd, or give ranks."
+                )
             self._check_number(change, taken)
             model, plan = self._made(state, run, graph, change, taken)
             certificate = prove_chains(graph, model, state.model)

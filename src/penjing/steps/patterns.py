@@ -1,7 +1,8 @@
 """Which sites and layers a user's patterns mean.
 
 Before a colon stands a kind: ``conv:*`` and ``linear:head*`` are sites that such layers write, ``rank:*`` those between
-the layers of a chain, as a factorisation makes them.
+the layers of a chain, as a factorisation makes them. The ranks that a layer may lose, ``conv1/rank``, go by the layer's
+name as well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def chosen(graph: Graph, sites: Sequence[Site], include: Sequence[str], exclude:
         prefixes = {kinds[tensor] for tensor in written if tensor in kinds}
         if written and written <= graph.ranks:
             prefixes.add("rank")
-        return {site.name, *(f"{kind}:{site.name}" for kind in prefixes)}
+        own = {site.name, site.name.rpartition("/")[0]} if site.kind == "ranks" else {site.name}
+        return own | {f"{kind}:{name}" for kind in prefixes for name in own}
 
     return [site for site in sites if matches(names(site), include, exclude)]
 

@@ -101,7 +101,7 @@ class Pricer:
 
     def _original_layers(self) -> Sequence[Layer]:
         """Return the layers whose latency was measured, which after an earlier cut are not those of the graph."""
-        if not self.state.plans:
+        if not self.state.plans and not self.graph.ranks:
             return self.graph.layers
         return trace(self.state.original, *self.state.example, proof=False).layers
 
