@@ -135,6 +135,16 @@ def as_layer(layer: Layer, name: str, spec: LayerSpec, size: Sequence[int], ins:
     )  # fmt: skip
 
 
+def as_left(spec: LayerSpec, layer: Layer) -> LayerSpec:
+    """Return the shape of what a plan leaves of a layer of this shape."""
+    left = replace(spec, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups)
+    if len(layer.kernel) == 2 and layer.kernel != spec.kernel:  # cropped by the same plan
+        (high, wide), (above, beside) = layer.kernel, layer.padding
+        around = spec.padding if isinstance(spec.padding, str) else (above, beside)
+        left = replace(left, kernel=(high, wide), padding=around)
+    return left
+
+
 def size_read(layer: Layer, spec: LayerSpec) -> tuple[int, ...]:
     """Return the size of what a layer reads, before it is padded by anything but zeros, which is a step of its own."""
     if spec.padding_mode == "zeros":

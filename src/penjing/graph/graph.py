@@ -118,7 +118,8 @@ class Graph:
     hold it. ``kernels`` says, by weight, how many outer taps of a kernel may be cropped at both ends of each dimension.
     ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
     by the name of their weight: another module may stand in for them. ``chains`` are the positions of such layers, by
-    the module that holds them, that hand on from one to the next with nothing between them.
+    the module that holds them, that hand on from one to the next with nothing between them; ``folds`` are those in whose place
+    a cut puts one layer again where they no longer pay.
     """
 
     layers: tuple[Layer, ...]
@@ -151,6 +152,7 @@ class Graph:
     kernels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     modules: Mapping[str, LayerSpec] = field(default_factory=dict)
     chains: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def share_free(self) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from penjing.core.types import Chain, Kept, Layer, Site, Slot
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read
-from penjing.graph.chains import as_layer, put_in, size_read
+from penjing.graph.chains import as_layer, as_left, put_in, size_read
 from penjing.graph.graph import Graph
 
 
@@ -87,14 +87,7 @@ class Factored:
         ranks, found = _by_layer(kept), dict[int, Chain]()
         for i, layer in layers.items():
             if layer.name in ranks:
-                whole = graph.modules[layer.weight]
-                spec = replace(
-                    whole, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups
-                )  # fmt: skip
-                if len(layer.kernel) == 2 and layer.kernel != whole.kernel:  # cropped by the same plan
-                    (high, wide), (above, beside) = layer.kernel, layer.padding
-                    around = whole.padding if isinstance(whole.padding, str) else (above, beside)
-                    spec = replace(spec, kernel=(high, wide), padding=around)
+                spec = as_left(graph.modules[layer.weight], layer)
                 if stages := self._stages(spec, ranks[layer.name], size_read(layer, spec)):
                     found[i] = _chain(layer, size_read(layer, spec), stages)
         return found
