@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def rescaled(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for path in ("conv1", "conv2", "linear"):
             stages: list[Any] = list(other.get_submodule(path))  # type: ignore[arg-type]
-            for writer, reader in zip(stages, stages[1:], strict=False):
+            for writer, reader in pairwise(stages):
                 writer.weight.mul_(factors.reshape(-1, *[1] * (writer.weight.dim() - 1)))
                 reader.weight.div_(factors.reshape(1, -1, *[1] * (reader.weight.dim() - 2)))
     return other

@@ -21,7 +21,7 @@ from penjing.graph.graph import Graph
 
 
 def with_folds(graph: Graph, sites: Sequence[Site]) -> tuple[Graph, list[Site]]:
-    """Return the graph that knows which chains fold, and the sites with the most ranks that pay.
+    """Return the graph that knows which chains fold, and the sites, as the graph's own, with the most ranks that pay.
 
     Those fold that one layer computes and whose ranks are all among the sites. Chains that pick channels, or are
     padded within by anything but zeros, stay.
@@ -31,7 +31,8 @@ def with_folds(graph: Graph, sites: Sequence[Site]) -> tuple[Graph, list[Site]]:
     for path, places in folds.items():
         for name in _ranks(graph, path):
             named[name] = replace(named[name], most=_most(graph, places, path, named[name]))
-    return replace(graph, folds=folds), list(named.values())
+    own = tuple(replace(site, most=named[site.name].most) if site.name in named else site for site in graph.sites)
+    return replace(graph, folds=folds, sites=own), list(named.values())
 
 
 def folded(graph: Graph, path: str, stages: Sequence[Layer]) -> Layer | None:

@@ -118,8 +118,8 @@ class Graph:
     hold it. ``kernels`` says, by weight, how many outer taps of a kernel may be cropped at both ends of each dimension.
     ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
     by the name of their weight: another module may stand in for them. ``chains`` are the positions of such layers, by
-    the module that holds them, that hand on from one to the next with nothing between them; ``folds`` are those in whose place
-    a cut puts one layer again where they no longer pay.
+    the module that holds them, that hand on from one to the next with nothing between them; ``folds`` are those in
+    whose place a cut puts one layer again where they no longer pay.
     """
 
     layers: tuple[Layer, ...]

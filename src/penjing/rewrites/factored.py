@@ -7,7 +7,7 @@ after the channels are cut is factored anew, so that the ranks are the best of w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
