@@ -27,6 +27,7 @@ from penjing.rewrites.nested import nested
 from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.patterns import chosen
+from penjing.steps.pictures import seeing
 from penjing.steps.price import Predicting, Pricer
 from penjing.steps.sensitivity import sensitivity
 from penjing.steps.settle import Cut
@@ -134,7 +135,9 @@ class prune:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError when nothing may be cut.
         """
-        changes: dict[str, Rewrite] = {name: build("rewrite", name) for name in self.rewrites}
+        changes: dict[str, Rewrite] = {
+            name: seeing(build("rewrite", name), state, self.images, run.seed) for name in self.rewrites
+        }
         allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
         graph = trace(state.model, *state.example)
         graph, sites = with_folds(graph, self.sites(graph, changes))
