@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
 from penjing.allocators.problem import Problem
-from penjing.core.types import Bound, Site
+from penjing.core.registry import build
+from penjing.core.types import Bound, Plan, Site
 
 
 def problem(sizes, prices, shares, rng):
@@ -71,3 +72,16 @@ def test_a_peak_of_two_sites_comes_down_though_neither_saves_alone():
     one = problem([(16, 1), (16, 1)], {"a": ("max", [0, 1])}, [0.5], np.random.default_rng(0))
     counts = {entry.site: len(entry.kept) for entry in Driver().run(greedy(), one)}
     assert counts == {"s0": 8, "s1": 8}
+
+
+def test_a_gap_between_the_whole_and_what_pays_is_leapt() -> None:
+    """Just below the gap little is saved for much; far below, more for hardly more."""
+    sites = [Site(name, "ranks", 64, (), np.arange(64), most=most) for name, most in (("gap", 32), ("plain", 0))]
+    scores = {"gap": np.r_[np.full(8, 100.0), np.full(56, 0.1)], "plain": np.full(64, 1.0)}
+
+    def price(plan: Plan) -> dict[str, float]:
+        kept = {site.name: site.size for site in sites} | {entry.site: len(entry.kept) for entry in plan}
+        return {"macs": float(min(2 * kept["gap"], 65) + kept["plain"])}
+
+    plan = Driver().run(build("allocator", "greedy"), Problem("svd", sites, scores, [Bound("macs", 80.0, "80")], price))
+    assert {entry.site: len(entry.kept) for entry in plan} == {"gap": 8}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from penjing.core.errors import PlanError
 from penjing.core.registry import build
-from penjing.factors.gauge import balance, boundaries, scores
+from penjing.factors.gauge import balance, boundaries, scores, settle
 from penjing.factors.svd import svd
 
 FORMS = ["svd", {"svd": {"form": "spatial"}}, "tucker2", {"cp": {"modes": 4, "sweeps": 3}}]
@@ -53,7 +54,28 @@ def test_the_balanced_split_has_the_nuclear_norm() -> None:
     torch.testing.assert_close(half, torch.linalg.svdvals(conv.weight.flatten(1)).sum())
 
 
-def test_a_bias_between_is_refused() -> None:
-    chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1))
-    with pytest.raises(PlanError, match="A bias lies between the stages"):
-        balance(boundaries(list(chain))[0])
+def test_biases_between_are_scaled_along() -> None:
+    chain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 5, 1)).double()
+    x = torch.randn(2, 3, 6, 6).double()
+    before, bias = chain(x), chain[1].bias.detach().clone()
+    settle(list(chain))
+    torch.testing.assert_close(chain(x), before)
+    assert not torch.allclose(chain[1].bias, bias)
+
+
+@pytest.mark.parametrize("spec", FORMS, ids=str)
+def test_there_is_one_settled_gauge(spec: object) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(12, 8, 3, padding=1).double()
+    chain = build("factorization", spec).split(conv, 3)
+    other, x = copy.deepcopy(chain), torch.randn(2, 12, 7, 7).double()
+    with torch.no_grad():
+        for boundary in boundaries(list(other)):
+            factors = torch.tensor([10.0, -0.3, 1e-3]).double()
+            boundary.writer.weight *= factors[:, None, None, None]
+            boundary.reader.weight /= factors[:, None, None]
+        torch.testing.assert_close(other(x), chain(x))
+        for one in (chain, other):
+            settle(list(one))
+        for a, b in zip(chain.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a, b)

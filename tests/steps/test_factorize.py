@@ -12,9 +12,12 @@ from penjing.exporting.bundle import write
 from penjing.graph.chains import chains_of
 from penjing.graph.trace import trace
 from penjing.steps.factorize import factorize
+from penjing.steps.gal import gal
 from penjing.steps.merge import merge
 from penjing.steps.prune import prune
+from penjing.steps.rbp import rbp
 from penjing.steps.reconstruct import reconstruct
+from penjing.steps.ssl import ssl
 from penjing.steps.state import Run, State
 from tiny import pictures, skilled, tiny
 
@@ -102,6 +105,36 @@ def test_full_ranks_change_nothing_and_are_sites_that_any_criterion_scores(tmp_p
     assert {entry.site for plan in made.plans for entry in plan} == {"conv1.first"}
     assert made.model.conv2.in_channels == 32 and 3 <= made.model.conv1.first.out_channels < 32
     assert torch.allclose(made.model(X), before, atol=1e-4)
+
+
+def test_criteria_agree_on_the_true_rank(tmp_path):
+    model = tiny().eval()
+    with torch.no_grad():
+        model.conv1.weight.copy_((torch.randn(32, 3) @ torch.randn(3, 144)).view(32, 16, 3, 3))
+    full = factorize(ranks="full", include=("conv1",))(state_of(model), Run(tmp_path))
+    for criterion in ("l1", "l2", "lamp"):
+        made = prune(criterion=criterion, allocator={"threshold": {"k": 1e-4}}, include=("rank:*",), step=1)
+        assert made(full, Run(tmp_path)).model.conv1.first.out_channels == 3
+
+
+@pytest.mark.parametrize(
+    "step",
+    [gal(epochs=1, batch=16, images=64, include=("rank:*",)),
+     rbp(epochs=0.1, batch=16, images=64, include=("rank:*",)),
+     ssl(epochs=1, batch=16, images=64, include=("rank:*",))],
+    ids=lambda step: type(step).__name__,
+)  # fmt: skip
+def test_ranks_are_learned_like_channels_and_what_does_not_pay_is_a_layer_again(data, learned, tmp_path, step):
+    """A chain of full rank costs what its layer costs: no rank need go that the budget does not ask for."""
+    full = factorize(ranks="full", include=("conv1", "conv2"))(state_of(learned, data), Run(tmp_path))
+    assert costs(full.model) > costs(tiny())
+    run = Run(tmp_path, {"macs": "0.8x"})
+    made = step(full, run)
+    assert 0.3 * costs(tiny()) < costs(made.model) <= 0.8 * costs(tiny())
+    for path, specs in chains_of(made.model).items():
+        assert sum(spec.weights for spec in specs) < learned.get_submodule(path).weight.numel()
+    assert all(c["ok"] for c in run.noted("certificates")) and torch.isfinite(made.model.eval()(X)).all()
+    assert {entry.site for plan in made.plans for entry in plan} <= {"conv1.first", "conv2.first"}
 
 
 def test_chains_that_do_not_pay_are_merged_and_others_stay(tmp_path):
@@ -207,8 +240,10 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
 
 
 def test_a_network_without_chains_has_nothing_to_merge(tmp_path):
-    with pytest.raises(PlanError, match="put factorize before it"):
-        merge()(state_of(tiny()), Run(tmp_path))
+    state = state_of(tiny())
+    assert torch.equal(merge()(state, Run(tmp_path)).model(X), state.model(X))
+    with pytest.raises(PlanError, match=r"no chain .* that matches \['conv1'\]"):
+        merge(include=("conv1",))(state, Run(tmp_path))
 
 
 @pytest.mark.parametrize("rewrites", [("svd", "tucker2"), ("svd", "weights")])

@@ -11,6 +11,9 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.core.types import Bound, Search, Site
 
+LEAPS = 16
+"""How many counts a site is asked about, at most, that leaps over those that are not worth having."""
+
 
 @register("allocator")
 @dataclass(frozen=True)
@@ -101,15 +104,21 @@ class greedy:  # noqa: N801  (registered under its own name)
     def _move(
         self, problem: Problem, site: Site, counts: Mapping[str, int], exceeded: Sequence[Bound]
     ) -> tuple[float, int] | None:
-        """Return (score lost per share saved, count after) of the next count that saves anything."""
+        """Return (score lost per share saved, count after) of the next count that saves anything.
+
+        A site that is whole and has ``most`` jumps to where that ratio is least: just below the gap little is saved.
+        """
         if site.name in problem.taken(counts):
             return None
         now, least = counts[site.name], self._least(site)
         before = problem.used(problem.keep(counts), exceeded)
-        fewer = now
-        while fewer > least:
-            fewer = max(site.below(fewer), least)
+        leaps = now == site.size and bool(site.most)
+        stride = max(1, site.most // (LEAPS * site.step)) * site.step if leaps else site.step
+        fewer, best = now, None
+        while fewer > least and (best is None or leaps):
+            fewer = max(site.below(fewer) if fewer == now else site.allowed(fewer - stride), least)
             saved = before - problem.used(problem.keep({**counts, site.name: fewer}), exceeded)
             if saved > 1e-12:
-                return problem.lost_more(counts, site, fewer) / saved, fewer
-        return None
+                found = problem.lost_more(counts, site, fewer) / saved, fewer
+                best = found if best is None else min(best, found)
+        return best

@@ -185,6 +185,14 @@ class Factoring(Rewrite, Protocol):
         """
 
 
+@runtime_checkable
+class Seeing(Rewrite, Protocol):
+    """A rewrite that looks at what a network does with pictures: steps give it some, unlabelled."""
+
+    def on(self, pictures: Sequence[Tensor]) -> Rewrite:
+        """Return the rewrite for these batches."""
+
+
 class Criterion(Protocol):
     """Scores the units of a site, higher meaning keep."""
 

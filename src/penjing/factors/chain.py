@@ -114,11 +114,8 @@ def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
     weighty = [stage for stage, spec in zip(stages, specs, strict=True) if spec.kind != "pick"]
     if not weighty:
         raise PlanError(f"{name or 'The chain'} has no stage with weights; there is nothing to merge.")
-    dense, bias = _contract(stages, specs, name or "The chain")
-    if all(spec.kind != "conv" for spec in specs):
-        first, last = specs[0].in_channels, specs[-1].out_channels
-        return layer(LayerSpec("linear", first, last), dense, bias, weighty[-1])
-    merged = _geometry(specs, dense, name or "The chain")
+    merged = product(specs, name or "The chain")
+    dense, bias = _contract(stages, specs)
     if merged.groups > 1:
         g = merged.groups
         blocks = dense.reshape(g, dense.shape[0] // g, g, dense.shape[1] // g, *dense.shape[2:])
@@ -126,14 +123,30 @@ def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
     return layer(merged, dense, bias, weighty[-1])
 
 
-def _contract(stages: Sequence[nn.Module], specs: Sequence[LayerSpec], what: str) -> tuple[Tensor, Tensor | None]:
+def product(specs: Sequence[LayerSpec], what: str = "The chain") -> LayerSpec:
+    """Return the shape of the one layer that stages of these shapes compute, one after the other.
+
+    Raises: PlanError where no single layer does.
+    """
+    bias, padded = any(spec.bias for spec in specs), False
+    for spec in reversed(specs):
+        if spec.bias and padded:
+            raise PlanError(f"{what} has a bias in front of a padded stage; no single layer computes that.")
+        padded |= spec.padding_mode == "zeros" and (spec.padding == "same" or any(spec.padding))
+    if all(spec.kind != "conv" for spec in specs):
+        return LayerSpec("linear", specs[0].in_channels, specs[-1].out_channels, bias=bias)
+    if any(sum(spec.kernel[axis] > 1 for spec in specs) > 1 for axis in (0, 1)):
+        raise PlanError(f"{what} has two stages with a kernel along one axis; no layer of that size computes it.")
+    return replace(_geometry(specs, what), bias=bias)
+
+
+def _contract(stages: Sequence[nn.Module], specs: Sequence[LayerSpec]) -> tuple[Tensor, Tensor | None]:
     """Multiply from the last stage to the first, where what is between stays as small as the layer.
 
     Shapes: [out, in, height, width], [out].
     """
     dense = torch.eye(specs[-1].out_channels, dtype=torch.float64)[:, :, None, None]
     bias: Tensor | None = None
-    padded = False
     for stage, spec in zip(reversed(stages), reversed(specs), strict=True):
         at: Any = stage
         if spec.kind == "pick":
@@ -141,24 +154,19 @@ def _contract(stages: Sequence[nn.Module], specs: Sequence[LayerSpec], what: str
             dense = columns.index_add(1, at.index.cpu(), dense)
             continue
         if spec.bias:
-            if padded:
-                raise PlanError(f"{what} has a bias in front of a padded stage; no single layer computes that.")
             through = dense.sum((2, 3)) @ at.bias.detach().to("cpu", torch.float64)
             bias = through if bias is None else bias + through
-        padded |= spec.padding_mode == "zeros" and (spec.padding == "same" or any(spec.padding))
         g, (kh, kw) = spec.groups, spec.kernel
         weight = at.weight.detach().to("cpu", torch.float64)
         weight = weight.reshape(g, spec.out_channels // g, spec.in_channels // g, kh, kw)
         outer = dense.reshape(dense.shape[0], g, spec.out_channels // g, *dense.shape[2:])
         (u, v), (x, y) = dense.shape[2:], spec.kernel
-        if (u > 1 and x > 1) or (v > 1 and y > 1):
-            raise PlanError(f"{what} has two stages with a kernel along one axis; no layer of that size computes it.")
         dense = torch.einsum("tgiuv,gijxy->tgjuxvy", outer, weight)
         dense = dense.reshape(dense.shape[0], spec.in_channels, u * x, v * y)
     return dense, bias
 
 
-def _geometry(specs: Sequence[LayerSpec], dense: Tensor, what: str) -> LayerSpec:
+def _geometry(specs: Sequence[LayerSpec], what: str) -> LayerSpec:
     """Return the shape of the merged convolution: each axis has what its one stage had."""
     stride, padding, dilation = [1, 1], [0, 0], [1, 1]
     modes = {spec.padding_mode for spec in specs if spec.padding == "same" or any(spec.padding)}
@@ -178,8 +186,8 @@ def _geometry(specs: Sequence[LayerSpec], dense: Tensor, what: str) -> LayerSpec
     if len(modes) > 1 or (same and any(padding)):
         raise PlanError(f"{what} has stages that are padded in different ways; it cannot be merged.")
     groups = 1 if any(spec.kind == "pick" for spec in specs) else math.gcd(*(spec.groups for spec in specs))
-    kernel = (dense.shape[2], dense.shape[3])
-    merged = LayerSpec("conv", dense.shape[1], dense.shape[0], kernel, groups=groups)
+    kernel = (math.prod(spec.kernel[0] for spec in specs), math.prod(spec.kernel[1] for spec in specs))
+    merged = LayerSpec("conv", specs[0].in_channels, specs[-1].out_channels, kernel, groups=groups)
     return replace(
         merged, stride=(stride[0], stride[1]), padding="same" if same else (padding[0], padding[1]),
         dilation=(dilation[0], dilation[1]), padding_mode=modes.pop() if modes else unpadded,

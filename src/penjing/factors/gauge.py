@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from penjing.core.errors import PlanError
 from penjing.factors.layer import LayerSpec, read
 
+SWEEPS = 500
+"""How often the boundaries of a chain are balanced in turn at most."""
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -65,21 +68,53 @@ def scores(boundary: Boundary) -> Tensor:
 
 @torch.no_grad()
 def balance(boundary: Boundary) -> None:
-    """Give each rank one norm on all sides, in place; what the chain computes stays.
-
-    Raises: PlanError where a bias lies between, which a scale would change.
-    """
-    for stage in (boundary.writer, *boundary.through):
-        if stage.bias is not None:
-            raise PlanError("A bias lies between the stages; merge it into the last before balancing.")
+    """Give each rank one norm on all sides, in place; what the chain computes stays, its inner biases scaled along."""
     norms = torch.stack(_norms(boundary))
     mean = norms.clamp_min(1e-300).log().mean(0).exp()
-    scale = torch.where((norms > 0).all(0), mean / norms.clamp_min(1e-300), 1.0)
-    for factor, stage in zip(scale[:-1], (boundary.writer, *boundary.through), strict=True):
-        weight = _weight(stage)
+    _scale(boundary, torch.where((norms > 0).all(0), mean / norms.clamp_min(1e-300), 1.0))
+
+
+@torch.no_grad()
+def settle(chain: Sequence[nn.Module]) -> None:
+    """Bring a chain, in place, to the one gauge in which all its ranks are balanced; what it computes stays.
+
+    A stage in the middle reads one set of ranks and writes another, so that they are balanced in turn until nothing
+    moves: the squared norms have one least sum. The largest entry of what writes a rank is positive.
+
+    Raises: as ``boundaries``.
+    """
+    inner, kinds = boundaries(chain), [_weight(stage).dtype for stage in chain]
+    for stage in chain:
+        stage.double()  # so that the rounds do not add up rounding
+    for _ in range(SWEEPS):
+        before = [norm for boundary in inner for norm in _norms(boundary)]
+        for boundary in inner:
+            balance(boundary)
+        after = [norm for boundary in inner for norm in _norms(boundary)]
+        if all(torch.allclose(a, b, rtol=1e-12, atol=0.0) for a, b in zip(before, after, strict=True)):
+            break
+    for boundary in inner:
+        rows = _weight(boundary.writer).flatten(1)
+        signs = torch.where(rows.gather(1, rows.abs().argmax(1, keepdim=True))[:, 0] < 0, -1.0, 1.0).double()
+        _scale(boundary, torch.stack([signs, *(torch.ones_like(signs) for _ in boundary.through), signs]))
+    for stage, dtype in zip(chain, kinds, strict=True):
+        stage.to(dtype)
+
+
+def _scale(boundary: Boundary, factors: Tensor) -> None:
+    """Multiply each rank in its writer, in what it passes and in its reader; those of a rank have the product 1.
+
+    Shapes: factors [sides, channels].
+    """
+    so_far = torch.ones_like(factors[0])
+    for factor, stage in zip(factors[:-1], (boundary.writer, *boundary.through), strict=True):
+        weight, bias = _weight(stage), stage.bias
         weight.mul_(factor.to(weight).reshape(-1, *[1] * (weight.ndim - 1)))
+        so_far = so_far * factor
+        if isinstance(bias, Tensor):
+            bias.mul_(so_far.to(bias))
     weight, groups = _weight(boundary.reader), read(boundary.reader).groups
-    shared = scale[-1].to(weight).reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+    shared = factors[-1].to(weight).reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
     weight.copy_((weight.reshape(groups, -1, *weight.shape[1:]) * shared).reshape(weight.shape))
 
 

@@ -7,7 +7,7 @@ The linear fits need sums over samples alone (``Moments``), so that pictures nev
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +60,24 @@ class Moments:
             self.yy + other.yy,
         )  # fmt: skip
 
+    def about_zero(self) -> Moments:
+        """Return the same with means of zero, so that a fit has no shift."""
+        return replace(self, x=torch.zeros_like(self.x), y=torch.zeros_like(self.y))
+
     def centred(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the covariances xx, yx and yy."""
         n, x, y = self.count, self.x, self.y
         return self.xx / n - _outer(x, x) / n**2, self.yx / n - _outer(y, x) / n**2, self.yy / n - _outer(y, y) / n**2
+
+
+def of_noise(module: nn.Module, name: str = "") -> Moments:
+    """Return the moments of what a layer writes when it reads white noise: its weights alone decide.
+
+    Raises: PlanError for a grouped layer, or weights that are not finite.
+    """
+    weight, bias = _weights(module, name)
+    second = weight @ weight.T + _outer(bias, bias)
+    return Moments(1, bias, bias, second, second, second)
 
 
 def responses(module: nn.Module, patches: Moments, name: str = "") -> Moments:
@@ -162,7 +176,7 @@ def energies(moments: Moments) -> Tensor:
 
 
 def chained(module: nn.Module, mapping: Map, name: str = "") -> nn.Sequential:
-    """Return the layer followed by the map, as the chain of svd's form output; the bias is the map's.
+    """Return the layer followed by the map, as the chain of svd's form output; the bias is the map's, if any.
 
     Raises: PlanError for a grouped layer, a map of other responses, or too little memory.
     """
@@ -177,9 +191,10 @@ def chained(module: nn.Module, mapping: Map, name: str = "") -> nn.Sequential:
     stages = svd().stages(spec, (rank,))
     first, last = stages["first"], stages["last"]
     shift = mapping.shift + mapping.last @ (mapping.first @ bias)
+    has_bias = spec.bias or bool(shift.any())
     made = {
         "first": chain.layer(first, (mapping.first @ weight) / scale[:, None], None, module),
-        "last": chain.layer(last, mapping.last * scale, shift, module),
+        "last": chain.layer(last, mapping.last * scale, shift if has_bias else None, module),
     }
     return nn.Sequential(OrderedDict(made))
 

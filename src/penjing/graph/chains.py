@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Layer
 from penjing.factors.chain import empty, merge
+from penjing.factors.gauge import boundaries, scores, settle
 from penjing.factors.layer import LayerSpec, Pick, from_json, read
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, compare, eval_outputs
@@ -32,7 +34,7 @@ def with_modules(model: nn.Module, graph: Graph) -> Graph:
         spec = _spec(model.get_submodule(path))
         if spec is not None:
             found[layer.weight] = spec
-    return replace(graph, modules=found, ranks=_inner(model))
+    return replace(graph, modules=found, chains=_unbroken(model, graph, found))
 
 
 def chains_of(model: nn.Module) -> dict[str, tuple[LayerSpec, ...]]:
@@ -133,6 +135,16 @@ def as_layer(layer: Layer, name: str, spec: LayerSpec, size: Sequence[int], ins:
     )  # fmt: skip
 
 
+def as_left(spec: LayerSpec, layer: Layer) -> LayerSpec:
+    """Return the shape of what a plan leaves of a layer of this shape."""
+    left = replace(spec, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups)
+    if len(layer.kernel) == 2 and layer.kernel != spec.kernel:  # cropped by the same plan
+        (high, wide), (above, beside) = layer.kernel, layer.padding
+        around = spec.padding if isinstance(spec.padding, str) else (above, beside)
+        left = replace(left, kernel=(high, wide), padding=around)
+    return left
+
+
 def size_read(layer: Layer, spec: LayerSpec) -> tuple[int, ...]:
     """Return the size of what a layer reads, before it is padded by anything but zeros, which is a step of its own."""
     if spec.padding_mode == "zeros":
@@ -145,6 +157,35 @@ def _padded(spec: LayerSpec) -> tuple[int, ...]:
     if isinstance(spec.padding, tuple):
         return tuple(2 * p for p in spec.padding)
     return tuple(d * (k - 1) for d, k in zip(spec.dilation, spec.kernel, strict=True))
+
+
+def settled(model: nn.Module, graph: Graph) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return the network with its ranks in one gauge, and what each holds, by the weight that writes it.
+
+    However a scale is split between the stages of a chain, the copy is the same and computes what the model does. Ranks
+    on whose way channels are picked stay as they are. A model without chains is returned itself.
+    """
+    parts = [part for path in graph.chains for part in _between_picks(path, model.get_submodule(path))]
+    if not parts:
+        return model, {}
+    copied, held = copy.deepcopy(model), dict[str, Tensor]()
+    for names in parts:
+        stages = [copied.get_submodule(name) for name in names]
+        settle(stages)
+        writers = {id(stage): name for name, stage in zip(names, stages, strict=True)}
+        held |= {f"{writers[id(one.writer)]}.weight": scores(one) for one in boundaries(stages)}
+    return copied, held
+
+
+def _between_picks(path: str, chain: nn.Module) -> list[list[str]]:
+    """Return the runs of two or more stages of a chain that pick nothing, by their full names."""
+    runs: list[list[str]] = [[]]
+    for name, stage in chain.named_children():
+        if isinstance(stage, Pick):
+            runs.append([])
+        else:
+            runs[-1].append(f"{path}.{name}")
+    return [run for run in runs if len(run) > 1]
 
 
 def merged(model: nn.Module, like: nn.Module) -> nn.Module:
@@ -169,13 +210,36 @@ def prove_chains(graph: Graph, model: nn.Module, like: nn.Module) -> Certificate
     return compare(name, graph, whole, model, eval_outputs)
 
 
-def _inner(model: nn.Module) -> frozenset[str]:
-    """Return the weights of the layers of chains that hand on to the next."""
-    found: set[str] = set()
+def _unbroken(model: nn.Module, graph: Graph, alone: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Return the chains whose stages, each a module ``alone``, read what the one before wrote, as positions of layers.
+
+    What a user's code does between two layers that one ``Sequential`` holds is in the program alone.
+    """
+    at, found = {layer.weight: i for i, layer in enumerate(graph.layers)}, {}
+    nodes = {node.name: node for node in graph.program.nodes}
     for path in chains_of(model):
-        stages = [name for name, stage in model.get_submodule(path).named_children() if not isinstance(stage, Pick)]
-        found.update(f"{path}.{name}.weight" for name in stages[:-1])
-    return frozenset(found)
+        stages = [
+            f"{path}.{n}.weight" for n, one in model.get_submodule(path).named_children() if type(one) is not Pick
+        ]
+        if len(stages) > 1 and all(stage in alone and stage in at for stage in stages):
+            places = tuple(at[stage] for stage in stages)
+            both = ((nodes.get(graph.nodes[i]), nodes.get(graph.nodes[j])) for i, j in pairwise(places))
+            if all(a is not None and b is not None and _hands_on(a, b) for a, b in both):
+                found[path] = places
+    return found
+
+
+def _hands_on(writer: torch.fx.Node, reader: torch.fx.Node) -> bool:
+    """Tell whether a layer reads what another wrote, at most padded or picked, and nothing else reads it."""
+    node: Any = reader.args[0]
+    while isinstance(node, torch.fx.Node) and len(node.users) == 1:
+        if node is writer:
+            return True
+        name = getattr(node.target, "overloadpacket", node.target)
+        if name not in (torch.ops.aten.pad, torch.ops.aten.index_select):
+            return False
+        node = node.args[0]
+    return False
 
 
 def _spec(module: nn.Module) -> LayerSpec | None:

@@ -17,6 +17,7 @@ from penjing.core.protocols import Cropping, Factoring, Zeroing
 from penjing.core.registry import build
 from penjing.core.types import Chain, Ints, Layer, Pass, Plan, Traffic, Value, is_gone
 from penjing.graph.blocks import lost, removed
+from penjing.graph.folds import folded, parameters
 from penjing.graph.graph import Graph
 from penjing.graph.kernels import cropped, inner
 from penjing.graph.surgery import what_stays
@@ -99,7 +100,29 @@ class Draft:
         return tuple(one for i, layer in whole for one in self._stages(i, layer))
 
     def _stages(self, i: int, layer: Layer) -> tuple[Layer, ...]:
+        if i in self._within:
+            path = self._within[i]
+            return (self.folds[path],) if i == self.graph.folds[path][0] else ()
         return self._chains[i].layers if i in self._chains else (self._dense(layer),)
+
+    @cached_property
+    def folds(self) -> Mapping[str, Layer]:
+        """The layers that take the place of chains that no longer pay, by the names of these."""
+        found: dict[str, Layer] = {}
+        for path, places in self.graph.folds.items():
+            if all(i in self._uncut and i not in self._chains for i in places):
+                whole = [self.graph.layers[i] for i in places]
+                units = [units for stage in whole for units in (stage.in_units, stage.out_units)]
+                make = partial(folded, self.graph, path, [self._uncut[i] for i in places])
+                one = make() if self._crops else self._remembered(("fold", path), partial(list, units), make)
+                if one is not None:
+                    found[path] = one
+        return found
+
+    @cached_property
+    def _within(self) -> dict[int, str]:
+        """The positions of layers whose chain becomes one layer, and its name."""
+        return {i: path for path in self.folds for i in self.graph.folds[path]}
 
     @cached_property
     def _uncut(self) -> dict[int, Layer]:
@@ -170,7 +193,8 @@ class Draft:
     def parameters(self) -> int:
         """How many parameters are left."""
         more = (sum(one.weights for one in chain.layers) - self._uncut[i].weights for i, chain in self._chains.items())
-        return self._left_of(self.graph.shapes) + sum(more)
+        folds = sum(map(parameters, self.folds.values())) - sum(parameters(self._uncut[i]) for i in self._within)
+        return self._left_of(self.graph.shapes) + sum(more) + folds
 
     def _left_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return sum(self._elements(name, shape) for name, shape in shapes.items() if name not in self.lost)
@@ -185,6 +209,7 @@ class Draft:
                 made = change.zeros(self.graph, self.plan.of_rewrite(rewrite))
                 zeros |= {name: zeros[name] | mask if name in zeros else mask for name, mask in made.items()}
         replaced = {self._uncut[i].weight for i in self._chains}
+        replaced |= {name for i in self._within for name in (self._uncut[i].weight, self._uncut[i].bias) if name}
         zeros = {name: zero for name, zero in zeros.items() if name not in self.lost and name not in replaced}
         for name, margin in self._crops.items():
             if name in zeros:
@@ -209,11 +234,13 @@ class Draft:
         """The largest number of activation elements of one sample alive at once."""
         steps: dict[int, int] = {}
         needed = self._needed()
+        ends = {at[0]: at[-1] for path in self.folds for at in [self._positions(path)]}
+        inner = {n for first, last in ends.items() for n in range(first, last)}
         for i, value in enumerate(self.graph.values):
-            if value.born in self._skipped:
+            if value.born in self._skipped or value.born in inner:
                 continue
             size = self._remembered(("value", i), partial(_units_in, value), partial(value.elements, self.gone))
-            dies = max(value.dies, needed.get(value.born, 0))
+            dies = max(value.dies, needed.get(value.born, 0), ends.get(value.dies, 0))
             steps[value.born] = steps.get(value.born, 0) + size
             steps[dies + 1] = steps.get(dies + 1, 0) - size
         alive = dict(zip(sorted(steps), np.cumsum([steps[k] for k in sorted(steps)]).tolist(), strict=True))
@@ -221,6 +248,10 @@ class Draft:
             born = self.graph.positions[self.graph.nodes[i]]
             alive[born] = alive.get(born, 0) + _between(chain.layers)
         return max(alive.values(), default=0)
+
+    def _positions(self, path: str) -> list[int]:
+        """Return where in the program the stages of a chain run."""
+        return [self.graph.positions[self.graph.nodes[i]] for i in self.graph.folds[path]]
 
     def _needed(self) -> dict[int, int]:
         """Return until when what left-out blocks hand on is needed, by the position where it is made."""

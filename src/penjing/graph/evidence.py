@@ -23,6 +23,7 @@ from penjing.core.modes import modes_kept
 from penjing.core.random import derive, torch_stream
 from penjing.core.types import Site, Slot
 from penjing.graph.absence import Absence
+from penjing.graph.chains import settled
 from penjing.graph.graph import Graph
 from penjing.graph.judged import logits_of, loss_of
 from penjing.graph.tap import Tap
@@ -38,16 +39,17 @@ class Evidence:
     ``batches`` are calibration batches (inputs, labels or None). Gradients are ``of`` the ``"loss"``, where without
     labels the model's own predictions stand in for them, or of the ``"logits"`` times random signs: the square of
     such a derivative has the squared norm of the logits' derivative as its mean. The model is left as it was found.
+    Of one with chains a copy is looked at, so that no score of a rank depends on how a scale is split between stages.
     """
 
     def __init__(self, model: nn.Module, graph: Graph, batches: Batches = (), seed: int = 0, of: str = "loss") -> None:
-        self.model = model
+        self.model, self._held = settled(model, graph)
         self.graph = graph
         self.batches = batches
         self.seed = seed
         self.of = of
-        self._parameters = dict(model.named_parameters()) | dict(model.named_buffers())
-        self._modules = dict(model.named_modules())
+        self._parameters = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        self._modules = dict(self.model.named_modules())
         self._collected: dict[str, dict[str, list[Tensor]]] = {}
         self._gates: dict[str, Tensor] | None = None
         self._blurred: dict[str, str] = {}
@@ -75,7 +77,8 @@ class Evidence:
     def filters(self, site: Site) -> Tensor:
         """Return the filters that write the site, all layers side by side: [units, entries].
 
-        Where kernels are computed from other parameters, those stand in for the filters.
+        Where kernels are computed from other parameters, those stand in for the filters. The filter of a rank has the
+        norm of all that goes with it, which of a matrix is its singular value.
 
         Raises: PlanError when no weight writes the site.
         """
@@ -85,7 +88,17 @@ class Evidence:
             raise PlanError(
                 f"{site.name} is written by no weight; use a criterion that reads activations, such as hrank."
             )
-        return torch.cat([self.rows(site, slot) for slot in slots], dim=1)
+        return torch.cat([self._whole(slot, self.rows(site, slot)) for slot in slots], dim=1)
+
+    def _whole(self, slot: Slot, rows: Tensor) -> Tensor:
+        """Return the filters of ranks, each as long as all that goes with it; others as they are."""
+        if slot.tensor not in self._held or slot.axis != 0:
+            return rows
+        held = self._held[slot.tensor][torch.from_numpy(slot.index[np.argsort(slot.unit, kind="stable")])]
+        each = rows.reshape(len(held), -1)
+        own = each.norm(dim=1)
+        scale = torch.where(own > 0, held.to(each) / own.clamp_min(1e-30), 0.0)
+        return (each * scale[:, None]).reshape(rows.shape)
 
     def scales(self, site: Site) -> list[Tensor]:
         """Return the batch-norm scales of the site, one [units] a norm (mean over the channels of a unit)."""

@@ -117,8 +117,9 @@ class Graph:
     ``block_notes`` tell why others may not; ``held`` names, for each tensor that lies in blocks alone, those that
     hold it. ``kernels`` says, by weight, how many outer taps of a kernel may be cropped at both ends of each dimension.
     ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
-    by the name of their weight: another module may stand in for them. ``ranks`` are the weights, among them, of layers
-    that hand on to the next layer of a chain, with nothing between them.
+    by the name of their weight: another module may stand in for them. ``chains`` are the positions of such layers, by
+    the module that holds them, that hand on from one to the next with nothing between them; ``folds`` are those in
+    whose place a cut puts one layer again where they no longer pay.
     """
 
     layers: tuple[Layer, ...]
@@ -150,7 +151,8 @@ class Graph:
     held: Mapping[str, frozenset[str]] = field(default_factory=dict)
     kernels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     modules: Mapping[str, LayerSpec] = field(default_factory=dict)
-    ranks: frozenset[str] = frozenset()
+    chains: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def share_free(self) -> float:
@@ -161,6 +163,11 @@ class Graph:
     def buffers(self) -> int:
         """How many elements the buffers have."""
         return sum(math.prod(shape) for shape in self.buffer_shapes.values())
+
+    @cached_property
+    def ranks(self) -> frozenset[str]:
+        """The weights of the layers that write ranks: all of a chain but its last."""
+        return frozenset(self.layers[i].weight for chain in self.chains.values() for i in chain[:-1])
 
     @cached_property
     def _by_name(self) -> dict[str, Site]:

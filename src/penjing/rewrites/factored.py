@@ -7,8 +7,8 @@ after the channels are cut is factored anew, so that the ranks are the best of w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from penjing.core.types import Chain, Kept, Layer, Site, Slot
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read
-from penjing.graph.chains import as_layer, put_in, size_read
+from penjing.factors.spectra import Axis
+from penjing.graph.chains import as_layer, as_left, put_in, size_read
 from penjing.graph.graph import Graph
+
+Made: TypeAlias = tuple[str, Factorization, tuple[int, ...]]
+"""What messages call a layer, how it is factored, and the ranks."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,19 @@ class Factored:
         """Return how a layer is factored of whose axes these lose ranks, and to which."""
         return self.by, tuple((self._whole(spec) | dict(ranks)).values())
 
+    def refuses(self, spec: LayerSpec) -> str:
+        """Return why a layer cannot be factored so, as the end of a sentence, or nothing where it can."""
+        return self.by.refuses(spec)
+
+    def spectra(self, model: nn.Module, path: str, name: str) -> tuple[Axis, ...]:
+        """Return what each rank of a layer holds, one entry an axis; ``name`` is what messages call the layer."""
+        return self.by.spectra(model.get_submodule(path), name)
+
+    def put(self, model: nn.Module, layers: Mapping[str, Made]) -> None:
+        """Put chains, in place, where the layers of these paths were."""
+        for path, (name, factorization, ranks) in layers.items():
+            put_in(model, path, factorization.split(model.get_submodule(path), ranks, name))
+
     def width(self, spec: LayerSpec) -> int:
         """Return how many channels of a stage a rank spans."""
         return 1
@@ -43,7 +60,7 @@ class Factored:
         return [site for layer in graph.layers for site in self._sites(layer, graph.modules.get(layer.weight))]
 
     def _sites(self, layer: Layer, spec: LayerSpec | None) -> Iterator[Site]:
-        if spec is None or self.by.refuses(spec):
+        if spec is None or self.refuses(spec):
             return
         none = np.arange(0)
         for axis, full in zip(self.by.axes, self.by.full(spec), strict=True):
@@ -75,10 +92,10 @@ class Factored:
         return factorization.pays(spec, numbers, size)
 
     def scores(self, model: nn.Module, site: Site) -> Tensor:
-        """Return the share of the layer's squared weights that each rank holds."""
+        """Return the share of what the layer holds that each rank does."""
         weight = site.slots[0].tensor
         path, axis = weight.rpartition(".")[0], site.name.rpartition("/")[2]
-        spectra = self.by.spectra(model.get_submodule(path), path)
+        spectra = self.spectra(model, path, path)
         energies = next(one.energies for one in spectra if one.name == axis)
         return energies / energies.sum().clamp_min(1e-300)
 
@@ -87,14 +104,7 @@ class Factored:
         ranks, found = _by_layer(kept), dict[int, Chain]()
         for i, layer in layers.items():
             if layer.name in ranks:
-                whole = graph.modules[layer.weight]
-                spec = replace(
-                    whole, in_channels=layer.in_channels, out_channels=layer.out_channels, groups=layer.groups
-                )  # fmt: skip
-                if len(layer.kernel) == 2 and layer.kernel != whole.kernel:  # cropped by the same plan
-                    (high, wide), (above, beside) = layer.kernel, layer.padding
-                    around = whole.padding if isinstance(whole.padding, str) else (above, beside)
-                    spec = replace(spec, kernel=(high, wide), padding=around)
+                spec = as_left(graph.modules[layer.weight], layer)
                 if stages := self._stages(spec, ranks[layer.name], size_read(layer, spec)):
                     found[i] = _chain(layer, size_read(layer, spec), stages)
         return found
@@ -103,7 +113,7 @@ class Factored:
         self, spec: LayerSpec, ranks: Mapping[str, int], size: Sequence[int]
     ) -> tuple[Factorization, tuple[int, ...]] | None:
         """Return how a layer of this shape is factored; None where no chain pays."""
-        if self.by.refuses(spec):
+        if self.refuses(spec):
             return None
         whole = self._whole(spec)
         fewer = {axis: n for axis, n in ranks.items() if n < whole[axis]}
@@ -115,14 +125,14 @@ class Factored:
 
     def apply(self, model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
         """Put chains, in place, where the layers were."""
-        layers = {layer.name: layer for layer in graph.layers}
+        layers, made = {layer.name: layer for layer in graph.layers}, dict[str, Made]()
         for name, ranks in _by_layer(kept).items():
             path = layers[name].weight.rpartition(".")[0]
-            module = model.get_submodule(path)
-            spec = read(module, name)
+            spec = read(model.get_submodule(path), name)
             chosen = self._chosen(spec, ranks, size_read(layers[name], spec))
             if chosen is not None:
-                put_in(model, path, chosen[0].split(module, chosen[1], name))
+                made[path] = (name, *chosen)
+        self.put(model, made)
 
 
 def _by_layer(kept: Mapping[str, Kept]) -> dict[str, dict[str, int]]:

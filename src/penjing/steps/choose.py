@@ -23,7 +23,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove, worse
 from penjing.rewrites.perform import blanked, perform, provable, without_chains
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of
-from penjing.steps.settle import Cut, settle
+from penjing.steps.settle import Cut, refolded, settle
 from penjing.steps.state import Run, State
 from penjing.steps.trial import Attempt
 from penjing.training.evaluate import evaluate
@@ -57,7 +57,8 @@ class Chooser:
     """Makes plans for one cut of one network, applies them to copies, and proves and measures what comes out.
 
     A site that fails its own proof is noted as pinned and left out from then on. ``step`` is the multiple of channels
-    that was asked for; None leaves it to the bounds.
+    that was asked for; None leaves it to the bounds. Only where ``folding`` do chains that fold become layers again:
+    later cuts may want their ranks.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class Chooser:
         allocator: Any,
         step: int | None,
         judge: Judge | None = None,
+        folding: bool = True,
     ) -> None:
         self.graph, self.sites, self.scores, self.pricer = graph, list(sites), scores, pricer
         self.state, self.run, self.changes, self.asked_step = state, run, changes, step
-        self.allocator = allocator
+        self.allocator, self.folding = allocator, folding
         self.step = step_of(step, list(changes), pricer)
         self.minimise = "lost" if judge is None else judge.name
         self.driver = Driver(run.journal, run.at, None if judge is None else partial(self._hired, judge))
@@ -170,7 +172,8 @@ class Chooser:
                 return Cut(plan, model, None)
             certificate = self._certificate(plan, model)
             if certificate.ok:
-                return Cut(plan, model, certificate)
+                cut = Cut(plan, model, certificate)
+                return refolded(cut, self.graph) if self.folding else cut
             failed = self._failing(plan)
             if not failed:
                 raise PlanError(

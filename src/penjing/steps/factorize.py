@@ -16,13 +16,14 @@ from penjing.core.types import Layer, Plan, Site
 from penjing.factors.base import Ranks
 from penjing.factors.layer import LayerSpec
 from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
-from penjing.graph.chains import prove_chains, put_in, size_read
+from penjing.graph.chains import prove_chains, size_read
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
-from penjing.rewrites.factored import Factored
+from penjing.rewrites.factored import Factored, Made
 from penjing.rewrites.perform import perform
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.patterns import takes
+from penjing.steps.pictures import seeing
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
 
@@ -40,6 +41,8 @@ class factorize:  # noqa: N801  (registered under its own name)
     budget decides by ``allocator``, as in ``prune``, whose other options are those of the same name. What a rule gives
     is rounded up to multiples of ``step``. A layer whose chain would not have fewer MACs and parameters stays whole and
     is noted, but for ``full``, with which every chain computes what its layer does, for ranks to be pruned from (PRF).
+    ``svd_responses`` looks at what layers write on ``images`` calibration pictures, without labels: its energy is the
+    variance of that.
     """
 
     rewrite: str = "svd"
@@ -115,7 +118,7 @@ class factorize:  # noqa: N801  (registered under its own name)
         if self.ranks is None:
             return self.as_prune()(state, run)
         with run.stage("factorize") as said:
-            change: Factored = build("rewrite", self.rewrite)
+            change: Factored = seeing(build("rewrite", self.rewrite), state, self.images, run.seed)
             graph = trace(state.model, *state.example)
             taken = list(self._taken(graph, change))
             if not taken:
@@ -137,7 +140,7 @@ class factorize:  # noqa: N801  (registered under its own name)
     def _taken(self, graph: Graph, change: Factored) -> Iterator[tuple[Layer, LayerSpec]]:
         for layer in graph.layers:
             spec = graph.modules.get(layer.weight)
-            if spec is not None and not change.by.refuses(spec) and takes(layer, self.include, self.exclude):
+            if spec is not None and not change.refuses(spec) and takes(layer, self.include, self.exclude):
                 yield layer, spec
 
     def _nothing(self, graph: Graph, change: Factored) -> str:
@@ -145,7 +148,7 @@ class factorize:  # noqa: N801  (registered under its own name)
         for layer in graph.layers:
             if takes(layer, self.include, self.exclude):
                 spec = graph.modules.get(layer.weight)
-                why = "is no module of torch's own that runs once" if spec is None else change.by.refuses(spec)
+                why = "is no module of torch's own that runs once" if spec is None else change.refuses(spec)
                 return f"Nothing may be factorised by {self.rewrite}: {layer.name} {why}."
         return (
             f"Nothing may be factorised by {self.rewrite}: no layer matches include {list(self.include)} without "
@@ -163,7 +166,7 @@ class factorize:  # noqa: N801  (registered under its own name)
         self, state: State, run: Run, graph: Graph, change: Factored, taken: list[tuple[Layer, LayerSpec]]
     ) -> tuple[nn.Module, Plan]:
         """Return the network in chains, and the plan of what it keeps."""
-        model, kept = state.copy_model(), dict[str, np.ndarray]()
+        model, kept, whole = state.copy_model(), dict[str, np.ndarray](), dict[str, Made]()
         sites: list[Site] = []
         bar = console.bar(f"factorize by {self.rewrite}", len(taken))
         with bar as step:
@@ -171,8 +174,7 @@ class factorize:  # noqa: N801  (registered under its own name)
                 ranks = self._ranks(change, layer, spec, state.model)
                 full = change.by.full(spec)
                 if self.ranks == "full":
-                    path = layer.weight.rpartition(".")[0]
-                    put_in(model, path, change.by.split(model.get_submodule(path), full, layer.name))
+                    whole[layer.weight.rpartition(".")[0]] = (layer.name, change.by, full)
                 elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), size_read(layer, spec)):
                     why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.rewrite} saves nothing"
                     run.note("pinned", {"where": layer.name, "units": layer.out_channels, "line": "", "why": why})
@@ -182,6 +184,7 @@ class factorize:  # noqa: N801  (registered under its own name)
                         sites.append(Site(name, "ranks", size, (), np.arange(0)))
                         kept[name] = np.arange(rank)
                 step(1)
+        change.put(model, whole)
         plan = Plan.of(self.rewrite, kept, sites)
         perform(model, graph, plan, {self.rewrite: change})
         return model, plan
@@ -199,7 +202,7 @@ class factorize:  # noqa: N801  (registered under its own name)
         elif rule == "ratio":
             found = by_ratio(by, spec, number)
         else:
-            spectra = by.spectra(model.get_submodule(layer.weight.rpartition(".")[0]), layer.name)
+            spectra = change.spectra(model, layer.weight.rpartition(".")[0], layer.name)
             found = by_energy(spectra, number) if rule == "energy" else by_evbmf(spectra, number)
         return rounded(found, full, self.step or 1)
 

@@ -30,6 +30,7 @@ from penjing.steps.learned import (
     rescored,
     tightened,
     together,
+    with_ranks_that_pay,
     within,
 )
 from penjing.steps.price import Pricer, step_of
@@ -114,7 +115,7 @@ class gal(Learner):  # noqa: N801  (registered under its own name)
         """
         data = state.data_for("gal")
         with run.stage("gal") as said:
-            graph = trace(state.model, *state.example)
+            graph = with_ranks_that_pay(trace(state.model, *state.example), self.include, self.exclude)
             pricer = Pricer(graph, state, run, self.budget)
             masked = self._masked(state, graph, pricer)
             sites = masked.sites

@@ -20,6 +20,7 @@ from penjing.data.data import Data
 from penjing.data.divide import balance_of, pick
 from penjing.data.splits import Split
 from penjing.graph.blocks import removed
+from penjing.graph.folds import with_folds
 from penjing.graph.gates import Gates
 from penjing.graph.graph import Graph
 from penjing.graph.proof import prove
@@ -31,7 +32,7 @@ from penjing.rewrites.perform import blanked, perform
 from penjing.steps.filed import file_certificate, file_training, file_widths, tell_epoch
 from penjing.steps.patterns import chosen
 from penjing.steps.price import Pricer
-from penjing.steps.settle import Cut, aims, settle
+from penjing.steps.settle import Cut, aims, refolded, settle
 from penjing.steps.state import Run, State
 from penjing.training.loop import fit
 from penjing.training.options import Options
@@ -116,6 +117,11 @@ class Lessons:
             checkpoint=run.checkpoint(),
         )  # fmt: skip
         file_training(run, history, self.recipe, [type(term).__name__ for term in terms])
+
+
+def with_ranks_that_pay(graph: Graph, include: Sequence[str], exclude: Sequence[str]) -> Graph:
+    """Return the graph in which chains fold where they no longer pay, of those whose ranks match."""
+    return with_folds(graph, chosen(graph, channels().find(graph), include, exclude))[0]
 
 
 def gated_sites(step: str, graph: Graph, include: Sequence[str], exclude: Sequence[str]) -> list[Site]:
@@ -247,6 +253,6 @@ def cut_learned(
     """
 
     def make(bounds: Sequence[Bound]) -> Cut:
-        return cut_proved(model, graph, within(replace(problem, bounds=bounds)))
+        return refolded(cut_proved(model, graph, within(replace(problem, bounds=bounds))), graph)
 
     return file_cut(settle(pricer, run, rounds, make), graph, run, rewrites)

@@ -50,14 +50,14 @@ class merge:  # noqa: N801  (registered under its own name)
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with the chains merged that do not pay.
 
-        Raises: PlanError when the network has no chain that matches.
+        Raises: PlanError when patterns are given and no chain matches.
         """
         with run.stage("merge") as said:
             found = [path for path in chains_of(state.model) if matches((path,), self.include, self.exclude)]
-            if not found:
+            if not found and self.include != ("*",):
                 raise PlanError(
                     f"merge: the network has no chain of layers with nothing between them that matches "
-                    f"{list(self.include)}; put factorize before it."
+                    f"{list(self.include)}; a cut merges by itself what no longer pays."
                 )
             graph = trace(state.model, *state.example, proof=False)
             costs = self._costs(state, run)

@@ -19,6 +19,7 @@ from penjing.core.registry import build, entries, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
+from penjing.graph.folds import with_folds
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
@@ -26,6 +27,7 @@ from penjing.rewrites.nested import nested
 from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_widths
 from penjing.steps.patterns import chosen
+from penjing.steps.pictures import seeing
 from penjing.steps.price import Predicting, Pricer
 from penjing.steps.sensitivity import sensitivity
 from penjing.steps.settle import Cut
@@ -133,10 +135,12 @@ class prune:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError when nothing may be cut.
         """
-        changes: dict[str, Rewrite] = {name: build("rewrite", name) for name in self.rewrites}
+        changes: dict[str, Rewrite] = {
+            name: seeing(build("rewrite", name), state, self.images, run.seed) for name in self.rewrites
+        }
         allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
         graph = trace(state.model, *state.example)
-        sites = self.sites(graph, changes)
+        graph, sites = with_folds(graph, self.sites(graph, changes))
         raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
         return Scored(graph, changes, sites, self._scores(criterion, raw, graph, sites, changes, state, run))
 
@@ -157,6 +161,7 @@ class prune:  # noqa: N801  (registered under its own name)
             chooser = Chooser(
                 graph, [site for site in sites if site.name in known.scores], known.scores, pricer, state, run,
                 changes=known.changes, allocator=allocator, step=self.step, judge=self._judge(state, run),
+                folding=self.towards == 1,
             )  # fmt: skip
             chooser.driver.values.update(known.tried)
             with closing(chooser.driver):

@@ -16,14 +16,24 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import build, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.data.data import Data
+from penjing.graph.chains import chains_of
 from penjing.graph.evidence import Evidence
 from penjing.graph.gates import fold
 from penjing.graph.graph import Graph
 from penjing.graph.judged import logits_of
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
-from penjing.steps.learned import Learner, cut_learned, cut_proved, file_cut, gated_sites, priced
+from penjing.steps.learned import (
+    Learner,
+    cut_learned,
+    cut_proved,
+    file_cut,
+    gated_sites,
+    priced,
+    with_ranks_that_pay,
+)
 from penjing.steps.price import Pricer, step_of
+from penjing.steps.settle import Cut, refolded
 from penjing.steps.state import Run, State
 from penjing.terms.noise import Noise, Start
 from penjing.terms.priors import PRIORS, Prior
@@ -131,6 +141,9 @@ class rbp(Learner):  # noqa: N801  (registered under its own name)
                 before, after = before + had, after + kept
                 run.note("rbp", {"sites": group, "number": i + 1, "of": len(groups), "units": had, "kept": kept})
             state, further = self._measured(state, run, data, left)
+            if chains_of(state.model):
+                graph = with_ranks_that_pay(trace(state.model, *state.example), self.include, self.exclude)
+                state = state.with_model(refolded(Cut(Plan(), state.model, None), graph).model)
             said.append(f"{after - further} of {before} channels of {len(names)} sites left")
         return state
 
@@ -139,7 +152,7 @@ class rbp(Learner):  # noqa: N801  (registered under its own name)
 
         Raises: Infeasible when it keeps no bound within the rounds.
         """
-        graph = trace(state.model, *state.example)
+        graph = with_ranks_that_pay(trace(state.model, *state.example), self.include, self.exclude)
         pricer = Pricer(graph, state, run, self.budget)
         if not any(pricer.is_measured(bound.cost) for bound in pricer.bounds):
             return state, 0
@@ -187,7 +200,7 @@ class rbp(Learner):  # noqa: N801  (registered under its own name)
 
     def _part(self, state: State, run: Run, data: Data, group: Sequence[str], later: Sequence[str]) -> Part:
         """Return what is known of the sites that are left, given what became of those before."""
-        graph = trace(state.model, *state.example)
+        graph = with_ranks_that_pay(trace(state.model, *state.example), self.include, self.exclude)
         pricer = Pricer(graph, state, run, self.budget)
         found = gated_sites("rbp", graph, self.include, self.exclude)
         sites = {site.name: _floored(site) for site in at_step(found, step_of(None, ["channels"], pricer))}

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from penjing.core.errors import Infeasible
+from penjing.core.errors import Infeasible, PlanError
 from penjing.core.types import Bound, Plan
 from penjing.costs.units import show
-from penjing.graph.proof import Certificate
+from penjing.graph.chains import prove_chains
+from penjing.graph.draft import Draft
+from penjing.graph.folds import fold
+from penjing.graph.graph import Graph
+from penjing.graph.proof import Certificate, worse
 from penjing.steps.price import Pricer, units
 from penjing.steps.state import Run
 
@@ -37,6 +41,22 @@ class Cut:
     model: nn.Module
     certificate: Certificate | None
     measured: Mapping[str, float] = field(default_factory=dict)
+
+
+def refolded(cut: Cut, graph: Graph) -> Cut:
+    """Return a cut with the chains that no longer pay, as its plan was priced, put as one layer each, proved.
+
+    Raises: PlanError when the proof fails.
+    """
+    paths = Draft(graph, cut.plan, lambda: cut.model).folds
+    if not paths:
+        return cut
+    model = fold(cut.model, paths)
+    certificate = prove_chains(graph, cut.model, model)
+    if not certificate.ok:
+        raise PlanError(f"The layers do not compute what their chains did: {certificate.verdict}.")
+    both = certificate if cut.certificate is None else worse(cut.certificate, certificate)
+    return replace(cut, model=model, certificate=both)
 
 
 def aims(pricer: Pricer) -> list[Bound]:

@@ -30,6 +30,7 @@ from penjing.steps.learned import (
     rescored,
     tightened,
     together,
+    with_ranks_that_pay,
     within,
 )
 from penjing.steps.patterns import chosen
@@ -91,7 +92,7 @@ class ssl(Learner):  # noqa: N801  (registered under its own name)
         """
         data = state.data_for("ssl")
         with run.stage("ssl") as said:
-            graph = trace(state.model, *state.example)
+            graph = with_ranks_that_pay(trace(state.model, *state.example), self.include, self.exclude)
             pricer = Pricer(graph, state, run, self.budget)
             model = state.copy_model()
             groups, sites = self._groups(graph, model, pricer)
