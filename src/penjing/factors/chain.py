@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.factors.layer import LayerSpec, Pick, read
+from penjing.factors.layer import Basis, LayerSpec, Pick, read
 
-LAST = "last"
-"""The name of the stage that writes what the layer wrote."""
+LAST = ("last", "pointwise", "filters", "join")
+"""The names of the stages that write what the layer wrote."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def build(stages: Mapping[str, LayerSpec], weights: Mapping[str, Tensor], like: 
 def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
     """Return the one layer that computes what a chain of linear stages does.
 
-    On each axis one stage alone may have a kernel. A bias before the last stage is carried through where no padding
-    follows it.
+    A basis counts as the convolution that holds its filters. On each axis one stage alone may have a kernel. A bias
+    before the last stage is carried through where no padding follows it.
 
     Raises: PlanError naming the stage that no single layer can hold.
     """
-    stages = list(chain)
+    stages = [square(stage, name) if isinstance(stage, Basis) else stage for stage in chain]
     specs = [read(stage, f"{name}.{key}" if name else key) for key, stage in chain.named_children()]
     weighty = [stage for stage, spec in zip(stages, specs, strict=True) if spec.kind != "pick"]
     if not weighty:
@@ -124,6 +124,21 @@ def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
         blocks = dense.reshape(g, dense.shape[0] // g, g, dense.shape[1] // g, *dense.shape[2:])
         dense = torch.cat([blocks[i, :, i] for i in range(g)])
     return layer(merged, dense, bias, weighty[-1])
+
+
+def square(basis: Basis, name: str = "") -> nn.Module:
+    """Return the one convolution that computes what filters of several shapes do, each in the middle of a kernel.
+
+    Raises: PlanError for a basis that none computes.
+    """
+    whole, convs = read(basis, name), list(basis.children())
+    laid, biases = [], []
+    for conv in convs:
+        at: Any = conv
+        high, wide = ((k - n) // 2 for k, n in zip(whole.kernel, at.weight.shape[2:], strict=True))
+        laid.append(nn.functional.pad(at.weight.detach(), (wide, wide, high, high)))
+        biases.append(laid[-1].new_zeros(len(at.weight)) if at.bias is None else at.bias.detach())
+    return layer(whole, torch.cat(laid), torch.cat(biases) if whole.bias else None, convs[0])
 
 
 def _contract(stages: Sequence[nn.Module], specs: Sequence[LayerSpec], what: str) -> tuple[Tensor, Tensor | None]:

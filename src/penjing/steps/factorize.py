@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,10 @@ class factorize:  # noqa: N801  (registered under its own name)
     budget decides by ``allocator``, as in ``prune``, whose other options are those of the same name. What a rule gives
     is rounded up to multiples of ``step``. A layer whose chain would not have fewer MACs and parameters stays whole and
     is noted, but for ``full``, with which every chain computes what its layer does, for ranks to be pruned from (PRF).
+    ``lowrank_basis`` draws its filters anew, for a network that is trained from scratch.
     """
 
-    rewrite: str = "svd"
+    rewrite: Any = "svd"
     ranks: Any = None
     allocator: Any = None
     include: tuple[str, ...] = ("*",)
@@ -58,12 +59,15 @@ class factorize:  # noqa: N801  (registered under its own name)
         Raises: PlanError naming the option.
         """
         known = {name: one for name, one in entries("rewrite").items() if issubclass(one, Factored)}
-        if self.rewrite not in known:
-            raise PlanError(f"factorize: {self.rewrite!r} is no factorisation.{did_you_mean(self.rewrite, known)}")
+        if self.name not in known:
+            raise PlanError(f"factorize: {self.name!r} is no factorisation.{did_you_mean(self.name, known)}")
+        build("rewrite", self.rewrite)
         for name in ("include", "exclude"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
         if self.ranks is None:
+            if self.name != self.rewrite and self.rewrite != {self.name: {}}:
+                raise PlanError(f"factorize: a budget decides ranks of {self.name} as it is; give ranks or no option.")
             self.as_prune()
             return
         for name in ("allocator", "budget", "measure"):
@@ -73,12 +77,17 @@ class factorize:  # noqa: N801  (registered under its own name)
         if self.step is not None and self.step < 1:
             raise PlanError(f"factorize: step must be a whole number, 1 or more; got {self.step}.")
 
+    @property
+    def name(self) -> str:
+        """The name of the rewrite."""
+        return str(next(iter(self.rewrite), "")) if isinstance(self.rewrite, Mapping) else str(self.rewrite)
+
     def as_prune(self) -> prune:
         """Return the step that lets the budget decide."""
         allocator = {"knapsack": {"loss": "scores"}} if self.allocator is None else self.allocator
         own = {} if self.measure is None else {"measure": self.measure}
         return prune(
-            allocator=allocator, rewrite=self.rewrite, include=self.include, exclude=self.exclude, step=self.step,
+            allocator=allocator, rewrite=self.name, include=self.include, exclude=self.exclude, step=self.step,
             images=self.images, budget=self.budget, **own,
         )  # fmt: skip
 
@@ -116,6 +125,8 @@ class factorize:  # noqa: N801  (registered under its own name)
             return self.as_prune()(state, run)
         with run.stage("factorize") as said:
             change: Factored = build("rewrite", self.rewrite)
+            if getattr(change, "seed", 0) is None:
+                change = replace(change, seed=run.seed)  # type: ignore[call-arg]
             graph = trace(state.model, *state.example)
             taken = list(self._taken(graph, change))
             if not taken:
@@ -126,8 +137,8 @@ class factorize:  # noqa: N801  (registered under its own name)
             if not certificate.ok:
                 raise PlanError(f"The chains do not compute what their products do: {certificate.verdict}.")
             file_certificate(run, certificate)
-            file_widths(run, graph, plan, [self.rewrite])
-            said.append(f"{self.rewrite}: {len(taken)} layers looked at, {len(_layers(plan)) or len(taken)} in chains")
+            file_widths(run, graph, plan, [self.name])
+            said.append(f"{self.name}: {len(taken)} layers looked at, {len(_layers(plan)) or len(taken)} in chains")
         return state.with_model(model, *([plan] if len(plan) else []))
 
     def _taken(self, graph: Graph, change: Factored) -> Iterator[tuple[Layer, LayerSpec]]:
@@ -142,9 +153,9 @@ class factorize:  # noqa: N801  (registered under its own name)
             if takes(layer, self.include, self.exclude):
                 spec = graph.modules.get(layer.weight)
                 why = "is no module of torch's own that runs once" if spec is None else change.by.refuses(spec)
-                return f"Nothing may be factorised by {self.rewrite}: {layer.name} {why}."
+                return f"Nothing may be factorised by {self.name}: {layer.name} {why}."
         return (
-            f"Nothing may be factorised by {self.rewrite}: no layer matches include {list(self.include)} without "
+            f"Nothing may be factorised by {self.name}: no layer matches include {list(self.include)} without "
             f"exclude {list(self.exclude)}."
         )
 
@@ -161,16 +172,16 @@ class factorize:  # noqa: N801  (registered under its own name)
         """Return the network in chains, and the plan of what it keeps."""
         model, kept = state.copy_model(), dict[str, np.ndarray]()
         sites: list[Site] = []
-        bar = console.bar(f"factorize by {self.rewrite}", len(taken))
+        bar = console.bar(f"factorize by {self.name}", len(taken))
         with bar as step:
             for layer, spec in taken:
                 ranks = self._ranks(change, layer, spec, state.model)
                 full = change.by.full(spec)
-                if self.ranks == "full":
+                if self.ranks == "full" or (ranks == full and change.by.pays(spec, full, size_read(layer, spec))):
                     path = layer.weight.rpartition(".")[0]
                     put_in(model, path, change.by.split(model.get_submodule(path), full, layer.name))
                 elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), size_read(layer, spec)):
-                    why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.rewrite} saves nothing"
+                    why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.name} saves nothing"
                     run.note("pinned", {"where": layer.name, "units": layer.out_channels, "line": "", "why": why})
                 else:
                     for axis, size, rank in zip(change.by.axes, full, ranks, strict=True):
@@ -178,8 +189,8 @@ class factorize:  # noqa: N801  (registered under its own name)
                         sites.append(Site(name, "ranks", size, (), np.arange(0)))
                         kept[name] = np.arange(rank)
                 step(1)
-        plan = Plan.of(self.rewrite, kept, sites)
-        perform(model, graph, plan, {self.rewrite: change})
+        plan = Plan.of(self.name, kept, sites)
+        perform(model, graph, plan, {self.name: change})
         return model, plan
 
     def _ranks(self, change: Factored, layer: Layer, spec: LayerSpec, model: nn.Module) -> Ranks:
