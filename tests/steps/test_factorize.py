@@ -187,7 +187,7 @@ def test_what_cannot_be_is_said_in_a_sentence(tmp_path, options, said):
 @pytest.mark.parametrize(
     ("include", "said"),
     [
-        ("conv", "conv is no module of torch's own that runs once"),
+        ("conv", "conv runs more than once"),
         ("depthwise", "depthwise is depthwise: each filter reads one channel"),
     ],
 )
@@ -228,3 +228,41 @@ def test_a_bundle_with_a_wrong_chain_is_refused_by_name(tmp_path):
     manifest.write_text(manifest.read_text().replace('"kind": "conv"', '"kind": "pickle"'))
     with pytest.raises(penjing.core.errors.BundleError, match="The chain conv1 has a stage that is no shape"):
         unbundled(place, tiny)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_chains_of_any_precision_are_proved(tmp_path, dtype):
+    """Products rounded to half precision are not what the chains compute."""
+    model, run = tiny().to(dtype).eval(), Run(tmp_path)
+    made = factorize(ranks=4, include=("conv*",))(State(model, model, None, ((X.to(dtype),), {})), run)
+    assert run.noted("certificates")[0]["ok"] and made.model.conv1.first.weight.dtype is dtype
+
+
+def test_a_network_in_a_wrapper_of_devices_is_what_it_wraps(tmp_path):
+    steps = [factorize(ranks=4, include=("conv1",)), "export"]
+    result = penjing.run(nn.DataParallel(tiny()), None, steps, example=X, folder=tmp_path)
+    assert set(chains_of(result.model)) == {"conv1"}
+    assert torch.equal(penjing.load(tmp_path, builder=lambda: nn.DataParallel(tiny()))(X), result.model.eval()(X))
+
+
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.tied, self.other = nn.ConvTranspose2d(3, 8, 2), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.tied.weight = self.other.weight
+
+    def forward(self, x):
+        return self.other(self.tied(self.up(x).mean((2, 3))).relu())
+
+
+@pytest.mark.parametrize(
+    ("include", "said"),
+    [
+        ("up", "up is a ConvTranspose2d, and factorisations take torch's own Conv2d and Linear"),
+        ("tied", "tied runs more than once"),
+    ],
+)
+def test_a_layer_that_no_chain_may_replace_says_why(tmp_path, include, said):
+    with pytest.raises(PlanError) as caught:
+        factorize(ranks=2, include=(include,))(state_of(Strange()), Run(tmp_path))
+    assert said in str(caught.value)

@@ -38,6 +38,21 @@ def with_modules(model: nn.Module, graph: Graph) -> Graph:
     return replace(graph, modules=found, ranks=_inner(model))
 
 
+def why_whole(model: nn.Module, graph: Graph, layer: Layer) -> str:
+    """Return why no chain may take a layer's place, as the end of a sentence; nothing where one may."""
+    if layer.weight in graph.modules:
+        return ""
+    path, _, attribute = layer.weight.rpartition(".")
+    if sum(one.weight == layer.weight for one in graph.layers) > 1:
+        return "runs more than once, each time on what another layer wrote"
+    module = dict(model.named_modules()).get(path)
+    if not path or attribute != "weight" or module is None or len(places_of(model)[layer.weight]) > 1:
+        return "has a weight that no module holds alone"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has hooks, which a chain would not have"
+    return f"is a {type(module).__name__}, and factorisations take torch's own Conv2d and Linear"
+
+
 def chains_of(model: nn.Module) -> dict[str, tuple[LayerSpec, ...]]:
     """Return the sequences of linear layers, with nothing between them, by the name of the module that holds each.
 
@@ -218,10 +233,13 @@ def prove_chains(graph: Graph, model: nn.Module, like: nn.Module) -> Certificate
     """Compare the model with the one whose chains are contracted into the layers of ``like`` that they stand for."""
     name = "chains equal their products"
     try:
-        whole = merged(model, like)
+        certificate = compare(name, graph, merged(model, like), model, eval_outputs)
+        if certificate.ok or certificate.trouble:
+            return certificate
+        exact = merged(copy.deepcopy(model).double(), like)  # whose products are not rounded to half precision
     except PlanError as error:
         return Certificate(name, float("inf"), 0.0, str(error))
-    return compare(name, graph, whole, model, eval_outputs)
+    return compare(name, graph, exact, model, eval_outputs)
 
 
 def _inner(model: nn.Module) -> frozenset[str]:

@@ -16,7 +16,7 @@ from penjing.core.types import Layer, Plan, Site
 from penjing.factors.base import Ranks
 from penjing.factors.layer import LayerSpec
 from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
-from penjing.graph.chains import prove_chains, put_in, size_read
+from penjing.graph.chains import prove_chains, put_in, size_read, why_whole
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
@@ -130,7 +130,7 @@ class factorize:  # noqa: N801  (registered under its own name)
             graph = trace(state.model, *state.example)
             taken = list(self._taken(graph, change))
             if not taken:
-                raise PlanError(self._nothing(graph, change))
+                raise PlanError(self._nothing(state.model, graph, change))
             self._check_number(change, taken)
             model, plan = self._made(state, run, graph, change, taken)
             certificate = prove_chains(graph, model, state.model)
@@ -147,12 +147,11 @@ class factorize:  # noqa: N801  (registered under its own name)
             if spec is not None and not change.by.refuses(spec) and takes(layer, self.include, self.exclude):
                 yield layer, spec
 
-    def _nothing(self, graph: Graph, change: Factored) -> str:
+    def _nothing(self, model: nn.Module, graph: Graph, change: Factored) -> str:
         """Say why no layer is factored, by the first that the patterns name."""
         for layer in graph.layers:
             if takes(layer, self.include, self.exclude):
-                spec = graph.modules.get(layer.weight)
-                why = "is no module of torch's own that runs once" if spec is None else change.by.refuses(spec)
+                why = why_whole(model, graph, layer) or change.by.refuses(graph.modules[layer.weight])
                 return f"Nothing may be factorised by {self.name}: {layer.name} {why}."
         return (
             f"Nothing may be factorised by {self.name}: no layer matches include {list(self.include)} without "
