@@ -266,3 +266,24 @@ def test_a_layer_that_no_chain_may_replace_says_why(tmp_path, include, said):
     with pytest.raises(PlanError) as caught:
         factorize(ranks=2, include=(include,))(state_of(Strange()), Run(tmp_path))
     assert said in str(caught.value)
+
+
+def test_the_error_of_each_layer_stands_beside_its_ranks(tmp_path):
+    model, run = tiny(), Run(tmp_path)
+    factorize(ranks=3, include=("conv1",))(state_of(model), run)
+    values = torch.linalg.svdvals(model.conv1.weight.detach().double().flatten(1)).square()
+    (line,) = (line for line in run.noted("sites") if line["site"] == "conv1/rank")
+    assert line["error"] == pytest.approx(float((values[3:].sum() / values.sum()).sqrt()), rel=1e-4)
+    chosen = Run(tmp_path, {"macs": "0.4x"})
+    prune(rewrite="svd", allocator={"knapsack": {"loss": "scores"}}, step=1)(state_of(tiny()), chosen)
+    assert {line["site"] for line in chosen.noted("sites") if 0 < line.get("error", 0) < 1} >= {"conv1/rank"}
+
+
+@pytest.mark.parametrize(
+    "step", [{"factorize": {"ranks": 4, "include": ["conv*"]}}, {"factorize": {"step": 1}}], ids=["rule", "budget"]
+)
+def test_what_factorize_would_do_can_be_seen_before(step):
+    seen = penjing.preview(tiny(), None, [step, "export"], "macs=0.6x", example=X)
+    costs = {row["cost"]: row for row in seen.facts["costs"]}
+    assert costs["macs"]["predicted"] < 0.6 * costs["macs"]["original"] and {e.rewrite for e in seen.plan} == {"svd"}
+    assert "Proof holds: chains equal their products" in str(seen) or step["factorize"].get("step")

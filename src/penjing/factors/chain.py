@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,16 @@ def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
         blocks = dense.reshape(g, dense.shape[0] // g, g, dense.shape[1] // g, *dense.shape[2:])
         dense = torch.cat([blocks[i, :, i] for i in range(g)])
     return layer(merged, dense, bias, weighty[-1])
+
+
+def error(whole: nn.Module, chain: nn.Sequential, name: str = "") -> float:
+    """Return how far the weights that a chain stands for are from a layer's: the norm of what differs, relative.
+
+    Raises: PlanError for a chain that no single layer computes.
+    """
+    ours: Any = merge(chain, name)
+    weight, old = (one.weight.detach().double() for one in (ours, cast("Any", whole)))
+    return float((weight - old).norm() / old.norm().clamp_min(1e-300))
 
 
 def square(basis: Basis, name: str = "") -> nn.Module:

@@ -29,6 +29,8 @@ class Factored:
     """
 
     by: ClassVar[Factorization]
+    drawn: ClassVar[bool] = False
+    """Whether the numbers of a chain are drawn anew, and hold nothing of the layer's."""
 
     def of(self, spec: LayerSpec, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
         """Return how a layer is factored of whose axes these lose ranks, and to which."""

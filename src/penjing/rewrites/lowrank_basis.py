@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class lowrank_basis(Factored):  # noqa: N801  (registered under its own name)
 
     Paper: Ioannou et al., Training CNNs with Low-Rank Filters for Efficient Image Classification, ICLR 2016.
     """
+
+    drawn: ClassVar[bool] = True
 
     vertical: float = 0.5
     horizontal: float = 0.5

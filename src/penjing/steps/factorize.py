@@ -21,7 +21,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
 from penjing.rewrites.perform import perform
-from penjing.steps.filed import file_certificate, file_widths
+from penjing.steps.filed import file_certificate, file_errors, file_widths
 from penjing.steps.patterns import takes
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
@@ -125,7 +125,7 @@ class factorize:  # noqa: N801  (registered under its own name)
             return self.as_prune()(state, run)
         with run.stage("factorize") as said:
             change: Factored = build("rewrite", self.rewrite)
-            if getattr(change, "seed", 0) is None:
+            if change.drawn and getattr(change, "seed", 0) is None:
                 change = replace(change, seed=run.seed)  # type: ignore[call-arg]
             graph = trace(state.model, *state.example)
             taken = list(self._taken(graph, change))
@@ -138,6 +138,7 @@ class factorize:  # noqa: N801  (registered under its own name)
                 raise PlanError(f"The chains do not compute what their products do: {certificate.verdict}.")
             file_certificate(run, certificate)
             file_widths(run, graph, plan, [self.name])
+            file_errors(run, graph, plan, state.model, model)
             said.append(f"{self.name}: {len(taken)} layers looked at, {len(_layers(plan)) or len(taken)} in chains")
         return state.with_model(model, *([plan] if len(plan) else []))
 
