@@ -36,6 +36,17 @@ RECIPES: tuple[dict[str, Any], ...] = (
         "steps": [{"prune": {"rewrite": "weights", "criterion": "l1", "allocator": "global"}},
                   {"train": {"epochs": 1, "terms": ["soft_targets"], "optimizer": "adamw"}}],
     },
+    {
+        "model": "tiny:tiny", "data": "DATA", "budget": {"macs": "0.8x"},
+        "steps": [{"factorize": {"rewrite": "svd_spatial", "ranks": "full", "include": ["conv*"]}},
+                  {"prune": {"criterion": "l2", "include": ["rank:*"], "step": 1}}, {"merge": {"every": False}}],
+    },
+    {
+        "model": "tiny:tiny", "data": "DATA", "budget": {"macs": "0.6x"},
+        "steps": [{"factorize": {"rewrite": {"lowrank_basis": {"vertical": 0.25}}, "ranks": {"share": 0.5},
+                                 "exclude": ["stem"]}},
+                  {"factorize": {"rewrite": "tucker2", "allocator": "uniform", "step": 2}}, "recalibrate"],
+    },
 )  # fmt: skip
 
 COSTS = ("macs", "params", "memory", "nonzero", "size", "latency", "error", "flops", "Macs", "mac", "")

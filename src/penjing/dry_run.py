@@ -11,6 +11,8 @@ from penjing.core.errors import PlanError
 from penjing.core.plain import told, written
 from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
+from penjing.graph.trace import trace
+from penjing.steps.factorize import factorize
 from penjing.steps.original import counted, drafted, estimated
 from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
@@ -52,13 +54,20 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
 
     Raises: PlanError when no step prunes; Infeasible when the budget cannot be met.
     """
-    places = [i for i, step in enumerate(steps) if isinstance(step, prune)]
+    steps = [step.as_prune() if isinstance(step, factorize) and step.ranks is None else step for step in steps]
+    places = [i for i, step in enumerate(steps) if isinstance(step, prune | factorize)]
     if not places:
         raise PlanError("There is no plan to preview: no step cuts before anything is trained, as prune does.")
     at = places[0]
     try:
-        cut, pricer = steps[at].decide(state, run, Predicting)
-        rows = _costs(cut, pricer, state)
+        if isinstance(steps[at], factorize):
+            made = steps[at](state, run)
+            pricer = Predicting(trace(made.model, *state.example, proof=False), state, run)
+            cut = Cut(made.plans[-1] if made.plans else Plan(), made.model, None)
+            rows = _costs(cut, pricer, state, Plan())
+        else:
+            cut, pricer = steps[at].decide(state, run, Predicting)
+            rows = _costs(cut, pricer, state, cut.plan)
     finally:
         run.close()
     before, then = steps[:at], steps[at + 1 :]
@@ -73,10 +82,13 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
     return Preview(cut.plan, facts | noted, before, then)
 
 
-def _costs(cut: Cut, pricer: Pricer, state: State) -> list[dict[str, Any]]:
-    """Return a row a cost, those asked first: the original's, what is asked, and what is predicted, where it is."""
+def _costs(cut: Cut, pricer: Pricer, state: State, plan: Plan) -> list[dict[str, Any]]:
+    """Return a row a cost, those asked first: the original's, what is asked, and what is predicted, where it is.
+
+    ``plan`` is what the pricer has yet to hear of the cut.
+    """
     draft = drafted(cut.model, state.example)
-    predicted = counted(draft) | estimated(draft, pricer.target) | pricer(cut.plan)
+    predicted = counted(draft) | estimated(draft, pricer.target) | pricer(plan)
     original = pricer.original.counts | {b.cost: pricer.original.cost(b.cost) for b in pricer.bounds}
     rows = []
     for name in dict.fromkeys([*pricer.wanted, *predicted]):

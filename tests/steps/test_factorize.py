@@ -221,7 +221,7 @@ def test_what_cannot_be_is_said_in_a_sentence(tmp_path, options, said):
 @pytest.mark.parametrize(
     ("include", "said"),
     [
-        ("conv", "conv is no module of torch's own that runs once"),
+        ("conv", "conv runs more than once"),
         ("depthwise", "depthwise is depthwise: each filter reads one channel"),
     ],
 )
@@ -271,3 +271,62 @@ def test_a_random_twin_keeps_the_ranks_and_draws_the_channels(learned, data, tmp
     result = penjing.run(learned, data, steps, "macs=0.8x", references=("random",), folder=tmp_path)
     ours, twin = result.results["rows"][1:]
     assert (ours["macs"], ours["params"]) == (twin["macs"], twin["params"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_chains_of_any_precision_are_proved(tmp_path, dtype):
+    """Products rounded to half precision are not what the chains compute."""
+    model, run = tiny().to(dtype).eval(), Run(tmp_path)
+    made = factorize(ranks=4, include=("conv*",))(State(model, model, None, ((X.to(dtype),), {})), run)
+    assert run.noted("certificates")[0]["ok"] and made.model.conv1.first.weight.dtype is dtype
+
+
+def test_a_network_in_a_wrapper_of_devices_is_what_it_wraps(tmp_path):
+    steps = [factorize(ranks=4, include=("conv1",)), "export"]
+    result = penjing.run(nn.DataParallel(tiny()), None, steps, example=X, folder=tmp_path)
+    assert set(chains_of(result.model)) == {"conv1"}
+    assert torch.equal(penjing.load(tmp_path, builder=lambda: nn.DataParallel(tiny()))(X), result.model.eval()(X))
+
+
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.tied, self.other = nn.ConvTranspose2d(3, 8, 2), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.tied.weight = self.other.weight
+
+    def forward(self, x):
+        return self.other(self.tied(self.up(x).mean((2, 3))).relu())
+
+
+@pytest.mark.parametrize(
+    ("include", "said"),
+    [
+        ("up", "up is a ConvTranspose2d, and factorisations take torch's own Conv2d and Linear"),
+        ("tied", "tied runs more than once"),
+    ],
+)
+def test_a_layer_that_no_chain_may_replace_says_why(tmp_path, include, said):
+    with pytest.raises(PlanError) as caught:
+        factorize(ranks=2, include=(include,))(state_of(Strange()), Run(tmp_path))
+    assert said in str(caught.value)
+
+
+def test_the_error_of_each_layer_stands_beside_its_ranks(tmp_path):
+    model, run = tiny(), Run(tmp_path)
+    factorize(ranks=3, include=("conv1",))(state_of(model), run)
+    values = torch.linalg.svdvals(model.conv1.weight.detach().double().flatten(1)).square()
+    (line,) = (line for line in run.noted("sites") if line["site"] == "conv1/rank")
+    assert line["error"] == pytest.approx(float((values[3:].sum() / values.sum()).sqrt()), rel=1e-4)
+    chosen = Run(tmp_path, {"macs": "0.4x"})
+    prune(rewrite="svd", allocator={"knapsack": {"loss": "scores"}}, step=1)(state_of(tiny()), chosen)
+    assert {line["site"] for line in chosen.noted("sites") if 0 < line.get("error", 0) < 1} >= {"conv1/rank"}
+
+
+@pytest.mark.parametrize(
+    "step", [{"factorize": {"ranks": 4, "include": ["conv*"]}}, {"factorize": {"step": 1}}], ids=["rule", "budget"]
+)
+def test_what_factorize_would_do_can_be_seen_before(step):
+    seen = penjing.preview(tiny(), None, [step, "export"], "macs=0.6x", example=X)
+    costs = {row["cost"]: row for row in seen.facts["costs"]}
+    assert costs["macs"]["predicted"] < 0.6 * costs["macs"]["original"] and {e.rewrite for e in seen.plan} == {"svd"}
+    assert "Proof holds: chains equal their products" in str(seen) or step["factorize"].get("step")

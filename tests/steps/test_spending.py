@@ -8,8 +8,10 @@ import penjing
 from penjing.core.errors import PlanError
 from penjing.exporting.onnx import export_onnx
 from penjing.steps import spending as module
+from penjing.steps.factorize import factorize
 from penjing.steps.original import drafted
 from penjing.steps.prune import prune
+from penjing.steps.sides import Pair, Side
 from penjing.steps.state import Run, State
 from tiny import TinyNet
 
@@ -125,3 +127,15 @@ def test_what_is_known_is_not_measured_again(monkeypatch):
     Before.journal.found("where the time goes", {"how": "measured"})
     monkeypatch.setattr(module, "profile", lambda *args, **how: pytest.fail("measured again"))
     assert module.spending(None, Before, (None, None), (None, None), (None, None)) == {"how": "measured"}
+
+
+def test_stages_of_a_chain_are_held_against_their_share_of_the_layer(tmp_path):
+    model = TinyNet().eval()
+    state = State(model, model, None, ((EXAMPLE,), {}))
+    made = factorize(ranks=4, include=("conv1",))(state, Run(tmp_path)).model
+    layers = [{layer.name: Side(layer, 1.0) for layer in drafted(m, state.example).layers} for m in (model, made)]
+    pairs = [Pair(name, layers[0].get(name), layers[1].get(name)) for name in {**layers[0], **layers[1]}]
+    held = {pair.name: pair for pair in module._beside_wholes(pairs)}
+    first, last = held["conv1.first"], held["conv1.last"]
+    assert first.work_gain == pytest.approx(last.work_gain) and first.work_gain > 4
+    assert first.before.ms + last.before.ms == pytest.approx(1.0) and held["conv2"] is pairs[list(held).index("conv2")]

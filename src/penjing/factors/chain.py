@@ -6,16 +6,16 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.factors.layer import LayerSpec, Pick, read
+from penjing.factors.layer import Basis, LayerSpec, Pick, read
 
-LAST = "last"
-"""The name of the stage that writes what the layer wrote."""
+LAST = ("last", "pointwise", "filters", "join")
+"""The names of the stages that write what the layer wrote."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def build(stages: Mapping[str, LayerSpec], weights: Mapping[str, Tensor], like: 
 def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
     """Return the one layer that computes what a chain of linear stages does.
 
-    On each axis one stage alone may have a kernel. A bias before the last stage is carried through where no padding
-    follows it.
+    A basis counts as the convolution that holds its filters. On each axis one stage alone may have a kernel. A bias
+    before the last stage is carried through where no padding follows it.
 
     Raises: PlanError naming the stage that no single layer can hold.
     """
-    stages = list(chain)
+    stages = [square(stage, name) if isinstance(stage, Basis) else stage for stage in chain]
     specs = [read(stage, f"{name}.{key}" if name else key) for key, stage in chain.named_children()]
     weighty = [stage for stage, spec in zip(stages, specs, strict=True) if spec.kind != "pick"]
     if not weighty:
@@ -138,6 +138,31 @@ def product(specs: Sequence[LayerSpec], what: str = "The chain") -> LayerSpec:
     if any(sum(spec.kernel[axis] > 1 for spec in specs) > 1 for axis in (0, 1)):
         raise PlanError(f"{what} has two stages with a kernel along one axis; no layer of that size computes it.")
     return replace(_geometry(specs, what), bias=bias)
+
+
+def error(whole: nn.Module, chain: nn.Sequential, name: str = "") -> float:
+    """Return how far the weights that a chain stands for are from a layer's: the norm of what differs, relative.
+
+    Raises: PlanError for a chain that no single layer computes.
+    """
+    ours: Any = merge(chain, name)
+    weight, old = (one.weight.detach().double() for one in (ours, cast("Any", whole)))
+    return float((weight - old).norm() / old.norm().clamp_min(1e-300))
+
+
+def square(basis: Basis, name: str = "") -> nn.Module:
+    """Return the one convolution that computes what filters of several shapes do, each in the middle of a kernel.
+
+    Raises: PlanError for a basis that none computes.
+    """
+    whole, convs = read(basis, name), list(basis.children())
+    laid, biases = [], []
+    for conv in convs:
+        at: Any = conv
+        high, wide = ((k - n) // 2 for k, n in zip(whole.kernel, at.weight.shape[2:], strict=True))
+        laid.append(nn.functional.pad(at.weight.detach(), (wide, wide, high, high)))
+        biases.append(laid[-1].new_zeros(len(at.weight)) if at.bias is None else at.bias.detach())
+    return layer(whole, torch.cat(laid), torch.cat(biases) if whole.bias else None, convs[0])
 
 
 def _contract(stages: Sequence[nn.Module], specs: Sequence[LayerSpec]) -> tuple[Tensor, Tensor | None]:

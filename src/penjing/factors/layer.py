@@ -142,12 +142,32 @@ class Pick(nn.Module):
         return x.index_select(1, self.index)
 
 
+class Basis(nn.Module):
+    """Filters of several shapes that read the same input, their outputs one after the other.
+
+    Shapes: [batch, in, height, width] to [batch, filters of all shapes, height', width'].
+    """
+
+    def __init__(self, shapes: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for name, conv in shapes.items():
+            self.add_module(name, conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what all shapes compute."""
+        return torch.cat([conv(x) for conv in self.children()], dim=1)
+
+
 def read(module: nn.Module, name: str = "") -> LayerSpec:
     """Return the shape of a layer; ``name`` is what messages call it.
 
-    Raises: PlanError for anything but a Conv2d, Linear or Pick whose forward is torch's own.
+    A basis has the shape of the convolution that holds each of its filters in the middle of a kernel.
+
+    Raises: PlanError for anything but a Conv2d, Linear, Pick or Basis whose forward is torch's own.
     """
     cls: Any = type(module)
+    if isinstance(module, Basis):
+        return around([read(conv, f"{name}.{key}" if name else key) for key, conv in module.named_children()], name)
     if isinstance(module, Pick):
         return LayerSpec("pick", module.channels, len(module.index))
     if isinstance(module, nn.Linear) and cls.forward is nn.Linear.forward:
@@ -165,6 +185,27 @@ def read(module: nn.Module, name: str = "") -> LayerSpec:
         "conv", conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups,
         conv.bias is not None, conv.padding_mode,
     )  # fmt: skip
+
+
+def around(shapes: Sequence[LayerSpec], name: str = "") -> LayerSpec:
+    """Return the shape of the one convolution in whose kernels the filters of these shapes lie, all in the middle.
+
+    Raises: PlanError for shapes that do not lie side by side.
+    """
+    kernel = (max(s.kernel[0] for s in shapes), max(s.kernel[1] for s in shapes))
+    whole = [replace(s, kernel=kernel, padding=_grown(s, kernel), out_channels=1, bias=False) for s in shapes]
+    if len(set(whole)) > 1 or any((k - n) % 2 for s in shapes for k, n in zip(kernel, s.kernel, strict=True)):
+        raise PlanError(f"{name or 'A basis'} has filters that do not lie in the middle of one kernel.")
+    return replace(whole[0], out_channels=sum(s.out_channels for s in shapes), bias=any(s.bias for s in shapes))
+
+
+def _grown(spec: LayerSpec, kernel: Pair) -> Pair | str:
+    """Return the padding with which a larger kernel sees what this one does in its middle."""
+    if isinstance(spec.padding, str):
+        return spec.padding
+    high, wide = (p + d * (k - n) // 2 for p, d, k, n in zip(spec.padding, spec.dilation, kernel, spec.kernel,
+                                                             strict=True))  # fmt: skip
+    return high, wide
 
 
 def values(module: nn.Module, name: str = "") -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,8 @@ from penjing.core.registry import register
 from penjing.factors import chain
 from penjing.factors.base import Factorization, Ranks
 from penjing.factors.chain import Cost
-from penjing.factors.layer import LayerSpec, Pair, read
+from penjing.factors.layer import Basis, LayerSpec, Pair, read
 from penjing.factors.spectra import Axis
-
-
-class Basis(nn.Module):
-    """Filters of several shapes that read the same input, their outputs one after the other.
-
-    Shapes: [batch, in, height, width] to [batch, filters of all shapes, height', width'].
-    """
-
-    def __init__(self, shapes: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        for name, conv in shapes.items():
-            self.add_module(name, conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what all shapes compute."""
-        return torch.cat([conv(x) for conv in self.children()], dim=1)
 
 
 @register("factorization")
@@ -70,6 +54,8 @@ class lowrank_basis(Factorization):  # noqa: N801 - the name a recipe writes
         whole = self.vertical + self.horizontal
         if min(self.vertical, self.horizontal) < 0 or not 0 < whole <= 1:
             return f"is given shares of {self.vertical} and {self.horizontal}, which must add up to at most 1"
+        if spec.kind == "linear":
+            return "is a linear layer, and filters of several shapes are a convolution's"
         if min(spec.kernel) == 1:
             return "has a kernel that is flat already"
         if any(n % 2 == 0 for n in spec.kernel):
@@ -164,34 +150,6 @@ class lowrank_basis(Factorization):  # noqa: N801 - the name a recipe writes
             made[key] = chain.layer(stage, weight, bias, module)
         join = {"join": made.pop("join")} if self.join else {}
         return nn.Sequential(OrderedDict({"basis": Basis(made), **join}))
-
-    def merge(self, made: nn.Sequential, name: str = "") -> nn.Module:
-        """Return one k x k convolution: every filter laid into the middle of a kernel of that size.
-
-        Raises: PlanError for what is no basis.
-        """
-        basis = made[0]
-        if not isinstance(basis, Basis):
-            raise PlanError(f"{name or 'The chain'} does not begin with a basis.")
-        convs = list(basis.children())
-        specs = [read(conv, name) for conv in convs]
-        kernel = (max(s.kernel[0] for s in specs), max(s.kernel[1] for s in specs))
-        laid, biases = [], []
-        for conv, spec in zip(convs, specs, strict=True):
-            grow = [(kernel[axis] - spec.kernel[axis]) // 2 for axis in (0, 1)]
-            at: Any = conv
-            laid.append(nn.functional.pad(at.weight.detach(), (grow[1], grow[1], grow[0], grow[0])))
-            biases.append(at.bias.detach() if spec.bias else at.weight.new_zeros(spec.out_channels))
-        first, padding = specs[0], specs[0].padding
-        if not isinstance(padding, str):
-            grow = [first.dilation[axis] * (kernel[axis] - first.kernel[axis]) // 2 for axis in (0, 1)]
-            padding = (padding[0] + grow[0], padding[1] + grow[1])
-        biased = any(spec.bias for spec in specs)
-        whole = replace(
-            first, kernel=kernel, padding=padding, out_channels=sum(s.out_channels for s in specs), bias=biased
-        )
-        square = chain.layer(whole, torch.cat(laid), torch.cat(biases) if biased else None, convs[0])
-        return chain.merge(nn.Sequential(OrderedDict([("basis", square), *list(made.named_children())[1:]])), name)
 
     def _factors(self, kernel: Tensor, ranks: Ranks) -> Mapping[str, Tensor]:
         raise AssertionError("split draws the weights")

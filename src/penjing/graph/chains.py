@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
@@ -17,10 +17,13 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Layer
 from penjing.factors.chain import empty, merge
 from penjing.factors.gauge import boundaries, scores, settle
-from penjing.factors.layer import LayerSpec, Pick, from_json, read
+from penjing.factors.layer import Basis, LayerSpec, Pick, from_json, read
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, compare, eval_outputs
 from penjing.graph.surgery import places_of
+
+BESIDE = "beside"
+"""Under which name a bundle holds the shapes of filters that lie side by side."""
 
 
 def with_modules(model: nn.Module, graph: Graph) -> Graph:
@@ -34,19 +37,34 @@ def with_modules(model: nn.Module, graph: Graph) -> Graph:
         spec = _spec(model.get_submodule(path))
         if spec is not None:
             found[layer.weight] = spec
-    return replace(graph, modules=found, chains=_unbroken(model, graph, found))
+    return replace(graph, modules=found, chains=_unbroken(model, graph, found), strange=_strange(model))
+
+
+def why_whole(model: nn.Module, graph: Graph, layer: Layer) -> str:
+    """Return why no chain may take a layer's place, as the end of a sentence; nothing where one may."""
+    if layer.weight in graph.modules:
+        return ""
+    path, _, attribute = layer.weight.rpartition(".")
+    if sum(one.weight == layer.weight for one in graph.layers) > 1:
+        return "runs more than once, each time on what another layer wrote"
+    module = dict(model.named_modules()).get(path)
+    if not path or attribute != "weight" or module is None or len(places_of(model)[layer.weight]) > 1:
+        return "has a weight that no module holds alone"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has hooks, which a chain would not have"
+    return f"is a {type(module).__name__}, and factorisations take torch's own Conv2d and Linear"
 
 
 def chains_of(model: nn.Module) -> dict[str, tuple[LayerSpec, ...]]:
     """Return the sequences of linear layers, with nothing between them, by the name of the module that holds each.
 
-    A stage may be a chain of its own; the shape of its first stage stands for it.
+    A stage may be a chain of its own; the shape of its first stage stands for it. For filters side by side stands the
+    shape of the first, with the outputs of all.
     """
     found: dict[str, tuple[LayerSpec, ...]] = {}
     for path, module in reversed(list(model.named_modules())):  # what lies within comes first
-        if path and type(module) is nn.Sequential and len(module) > 1 and not module._forward_hooks:
-            inner = [found.get(f"{path}.{name}") for name, _ in module.named_children()]
-            specs = [_spec(stage) if own is None else own[0] for own, stage in zip(inner, module, strict=True)]
+        if path and type(module) is nn.Sequential and not module._forward_hooks and _is_long(module):
+            specs = [_standing(stage, f"{path}.{name}", found) for name, stage in module.named_children()]
             if all(spec is not None for spec in specs):
                 found[path] = tuple(spec for spec in specs if spec is not None)
     return found
@@ -54,11 +72,45 @@ def chains_of(model: nn.Module) -> dict[str, tuple[LayerSpec, ...]]:
 
 def written(model: nn.Module) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the shapes of the chains of a model, and of their stages by name, as plain JSON data."""
-    found = {}
-    for path, specs in chains_of(model).items():
-        names = (name for name, _ in model.get_submodule(path).named_children())
-        found[path] = {name: asdict(spec) for name, spec in zip(names, specs, strict=True)}
-    return found
+    chains = chains_of(model)
+    return {
+        path: {
+            name: _facts(stage, f"{path}.{name}", chains) for name, stage in model.get_submodule(path).named_children()
+        }
+        for path in chains
+    }
+
+
+def _is_long(chain: nn.Sequential) -> bool:
+    return len(chain) > 1 or any(isinstance(stage, Basis) for stage in chain)
+
+
+def _standing(module: nn.Module, path: str, chains: Mapping[str, tuple[LayerSpec, ...]]) -> LayerSpec | None:
+    """Return the shape that stands for a stage; None where it is no linear layer."""
+    if path in chains:
+        return chains[path][0]
+    if not isinstance(module, Basis) or module._forward_hooks:
+        return _spec(module)
+    shapes = [_standing(conv, f"{path}.{name}", chains) for name, conv in module.named_children()]
+    known = [spec for spec in shapes if spec is not None]
+    whole = len(known) == len(shapes) > 0
+    return replace(known[0], out_channels=sum(spec.out_channels for spec in known)) if whole else None
+
+
+def _facts(module: nn.Module, path: str, chains: Mapping[str, tuple[LayerSpec, ...]]) -> dict[str, Any]:
+    """Return what a stage is made from again: its shape, or those of the filters side by side in it."""
+    if isinstance(module, Basis):
+        return {BESIDE: {name: _facts(conv, f"{path}.{name}", chains) for name, conv in module.named_children()}}
+    spec = _standing(module, path, chains)
+    assert spec is not None
+    return asdict(spec)
+
+
+def _made(facts: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
+    """Return a stage of such a shape, without numbers."""
+    if set(facts) == {BESIDE} and facts[BESIDE]:
+        return Basis({name: empty(from_json(own), dtype) for name, own in facts[BESIDE].items()})
+    return empty(from_json(facts), dtype)
 
 
 def stand_in(model: nn.Module, chains: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -73,8 +125,8 @@ def stand_in(model: nn.Module, chains: Mapping[str, Mapping[str, Mapping[str, An
             continue
         dtype = next((p.dtype for p in modules[path].parameters()), torch.float32) if path in modules else torch.float32
         try:
-            stages = [(name, empty(from_json(facts), dtype)) for name, facts in chains[path].items()]
-        except (TypeError, ValueError, AttributeError):
+            stages = [(name, _made(facts, dtype)) for name, facts in chains[path].items()]
+        except (TypeError, ValueError, AttributeError, KeyError):
             raise PlanError(f"The chain {path} has a stage that is no shape of a layer.") from None
         put_in(model, path, nn.Sequential(OrderedDict(stages)))
 
@@ -103,20 +155,38 @@ def as_last_stages(graph: Graph, model: nn.Module) -> Graph:
     layers = []
     for layer in graph.layers:
         path = layer.weight.rpartition(".")[0]
-        inner = layer.weight in graph.modules and path in chains
-        layers.append(
-            _last_stage(layer, graph.modules[layer.weight], path, model.get_submodule(path)) if inner else layer
-        )
+        inner = layer.weight in graph.modules and path in chains and _last(model, path) is not None
+        layers.append(_last_stage(layer, graph.modules[layer.weight], model, path) if inner else layer)
     return replace(graph, layers=tuple(layers))
 
 
-def _last_stage(layer: Layer, whole: LayerSpec, path: str, chain: nn.Module) -> Layer:
-    stages, size = list(chain.named_children()), size_read(layer, whole)
-    for name, stage in stages[:-1]:
-        size = tuple(read(stage, f"{path}.{name}").out_size(size))
-    name, module = stages[-1]
-    spec = read(module, f"{path}.{name}")
-    return as_layer(layer, name, spec, size, np.full(spec.in_channels, -1), layer.out_units)
+def _last(model: nn.Module, path: str) -> str | None:
+    """Return the path of the layer that writes what a chain does; None where several do, or channels are ordered."""
+    module = model.get_submodule(path)
+    while type(module) is nn.Sequential:
+        name, module = list(module.named_children())[-1]
+        path = f"{path}.{name}"
+    return None if isinstance(module, Basis | Pick) else path
+
+
+def _last_stage(layer: Layer, whole: LayerSpec, model: nn.Module, path: str) -> Layer:
+    module, name, size = model.get_submodule(path), path, size_read(layer, whole)
+    while type(module) is nn.Sequential:
+        *before, (key, last) = module.named_children()
+        for _, stage in before:
+            size = _through(stage, size)
+        module, name = last, f"{name}.{key}"
+    spec = read(module, name)
+    return as_layer(layer, name[len(path) + 1 :], spec, size, np.full(spec.in_channels, -1), layer.out_units)
+
+
+def _through(stage: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of what a stage writes; filters side by side write one size."""
+    if type(stage) is nn.Sequential:
+        for inner in stage:
+            size = _through(inner, size)
+        return size
+    return _through(next(stage.children()), size) if isinstance(stage, Basis) else tuple(read(stage).out_size(size))
 
 
 def as_layer(layer: Layer, name: str, spec: LayerSpec, size: Sequence[int], ins: Ints, outs: Ints) -> Layer:
@@ -204,10 +274,13 @@ def prove_chains(graph: Graph, model: nn.Module, like: nn.Module) -> Certificate
     """Compare the model with the one whose chains are contracted into the layers of ``like`` that they stand for."""
     name = "chains equal their products"
     try:
-        whole = merged(model, like)
+        certificate = compare(name, graph, merged(model, like), model, eval_outputs)
+        if certificate.ok or certificate.trouble:
+            return certificate
+        exact = merged(copy.deepcopy(model).double(), like)  # whose products are not rounded to half precision
     except PlanError as error:
         return Certificate(name, float("inf"), 0.0, str(error))
-    return compare(name, graph, whole, model, eval_outputs)
+    return compare(name, graph, exact, model, eval_outputs)
 
 
 def _unbroken(model: nn.Module, graph: Graph, alone: Collection[str]) -> dict[str, tuple[int, ...]]:
@@ -242,9 +315,39 @@ def _hands_on(writer: torch.fx.Node, reader: torch.fx.Node) -> bool:
     return False
 
 
+def _strange(model: nn.Module) -> frozenset[str]:
+    """Return the weights of the layers that write ranks in chains that hold filters side by side, or chains."""
+    found: set[str] = set()
+    for path in chains_of(model):
+        stages = _weighty(model.get_submodule(path))
+        if any(isinstance(stage, Basis | nn.Sequential) for _, stage in stages):
+            found.update(weight for name, stage in stages[:-1] for weight in _writing(stage, f"{path}.{name}"))
+    return frozenset(found)
+
+
+def _weighty(chain: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, stage) for name, stage in chain.named_children() if not isinstance(stage, Pick)]
+
+
+def _writing(module: nn.Module, path: str) -> Iterator[str]:
+    """Yield the weights of the layers that write what a stage hands on."""
+    if isinstance(module, Basis):
+        for name, conv in module.named_children():
+            yield from _writing(conv, f"{path}.{name}")
+    elif type(module) is nn.Sequential:
+        name, stage = _weighty(module)[-1]
+        yield from _writing(stage, f"{path}.{name}")
+    else:
+        yield f"{path}.weight"
+
+
 def _spec(module: nn.Module) -> LayerSpec | None:
     """Return the shape of a layer of torch's own; None of anything else."""
-    if not isinstance(module, nn.Conv2d | nn.Linear | Pick) or module._forward_hooks or module._forward_pre_hooks:
+    if (
+        not isinstance(module, nn.Conv2d | nn.Linear | Pick | Basis)
+        or module._forward_hooks
+        or module._forward_pre_hooks
+    ):
         return None
     try:
         return read(module)

@@ -153,6 +153,7 @@ class Graph:
     modules: Mapping[str, LayerSpec] = field(default_factory=dict)
     chains: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    strange: frozenset[str] = frozenset()
 
     @property
     def share_free(self) -> float:
@@ -167,7 +168,7 @@ class Graph:
     @cached_property
     def ranks(self) -> frozenset[str]:
         """The weights of the layers that write ranks: all of a chain but its last."""
-        return frozenset(self.layers[i].weight for chain in self.chains.values() for i in chain[:-1])
+        return self.strange | {self.layers[i].weight for chain in self.chains.values() for i in chain[:-1]}
 
     @cached_property
     def _by_name(self) -> dict[str, Site]:

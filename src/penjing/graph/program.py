@@ -57,8 +57,12 @@ class Program:
 def plain(model: nn.Module) -> nn.Module:
     """Return a private copy in eval mode whose parametrizations are folded into ordinary parameters.
 
+    Of a network that is wrapped to run on several devices, what is in the wrapper.
+
     Raises: TraceError when the module holds something that cannot be copied.
     """
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
     try:
         model = copy.deepcopy(model)
     except Exception as error:

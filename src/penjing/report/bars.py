@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from penjing.report import svg, units
 from penjing.report.plots import NARROW, WIDE, Picture, canvas, drawn, shorten
-from penjing.report.results import Results
+from penjing.report.results import Results, Width
 from penjing.report.spent import Spending
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def widths(results: Results) -> list[Picture]:
     pictures: list[Picture] = []
     for kind, group in groupby(sorted(results.sites, key=lambda site: site.kind), key=lambda site: site.kind):
         sites = list(group)
-        bars = [Bar(s.site, s.before, s.after, f"{s.before:,} → {s.after:,}") for s in sites]
-        listed = "; ".join(f"{site.site}: {site.before:,} to {site.after:,}" for site in sites)
+        kind = f"ranks of {kind}" if any(site.error is not None for site in sites) else kind
+        bars = [Bar(s.site, s.before, s.after, f"{s.before:,} → {s.after:,}{_off(s)}") for s in sites]
+        listed = "; ".join(f"{site.site}: {site.before:,} to {site.after:,}{_off(site)}" for site in sites)
         before, after = sum(site.before for site in sites), sum(site.after for site in sites)
         where = f"at {len(sites):,} {'site' if len(sites) == 1 else 'sites'}"
         pictures.append(
@@ -52,6 +53,11 @@ def widths(results: Results) -> list[Picture]:
             )
         )
     return pictures
+
+
+def _off(site: Width) -> str:
+    """Say how far a factorised layer's weights are from what they were."""
+    return "" if site.error is None else f", {site.error:.0%} off"
 
 
 def times(spending: Spending | None) -> Picture | None:

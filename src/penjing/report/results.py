@@ -90,12 +90,13 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Width:
-    """A site and how many of its units there were and are."""
+    """A site and how many of its units there were and are; of ranks, the relative ``error`` of the layer's weights."""
 
     site: str
     kind: str
     before: int
     after: int
+    error: float | None = None
 
 
 @dataclass(frozen=True)

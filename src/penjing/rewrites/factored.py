@@ -33,6 +33,8 @@ class Factored:
     """
 
     by: ClassVar[Factorization]
+    drawn: ClassVar[bool] = False
+    """Whether the numbers of a chain are drawn anew, and hold nothing of the layer's."""
 
     def of(self, spec: LayerSpec, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
         """Return how a layer is factored of whose axes these lose ranks, and to which."""
@@ -54,6 +56,10 @@ class Factored:
     def width(self, spec: LayerSpec) -> int:
         """Return how many channels of a stage a rank spans."""
         return 1
+
+    def beside(self, stages: Mapping[str, LayerSpec]) -> dict[str, str]:
+        """Return what stages that read what the first reads are called in the network, by their names."""
+        return {}
 
     def find(self, graph: Graph) -> list[Site]:
         """Return the axes of ranks of the layers that may be factored, and at some rank pay."""
@@ -106,7 +112,7 @@ class Factored:
             if layer.name in ranks:
                 spec = as_left(graph.modules[layer.weight], layer)
                 if stages := self._stages(spec, ranks[layer.name], size_read(layer, spec)):
-                    found[i] = _chain(layer, size_read(layer, spec), stages)
+                    found[i] = _chain(layer, size_read(layer, spec), stages, self.beside(stages))
         return found
 
     def _chosen(
@@ -144,12 +150,20 @@ def _by_layer(kept: Mapping[str, Kept]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _chain(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec]) -> Chain:
+def _chain(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec], beside: Mapping[str, str]) -> Chain:
     """Return the stages as layers of the graph, in which ranks are no units; one that orders channels is a buffer."""
     found: list[Layer] = []
     ins, buffers = layer.in_units, 0
+    for name, called in beside.items():
+        stage = stages[name]
+        found.append(as_layer(layer, called, stage, size, ins, np.full(stage.out_channels, -1)))
+    if beside:
+        ins = np.full(sum(one.out_channels for one in found), -1)
+        size = tuple(stages[next(iter(beside))].out_size(size))
     last = [name for name, stage in stages.items() if stage.kind != "pick"][-1]
     for name, stage in stages.items():
+        if name in beside:
+            continue
         if stage.kind == "pick":
             buffers += stage.out_channels
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,12 @@ from penjing.core.types import Layer, Plan, Site
 from penjing.factors.base import Ranks
 from penjing.factors.layer import LayerSpec
 from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
-from penjing.graph.chains import prove_chains, size_read
+from penjing.graph.chains import prove_chains, size_read, why_whole
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored, Made
 from penjing.rewrites.perform import perform
-from penjing.steps.filed import file_certificate, file_widths
+from penjing.steps.filed import file_certificate, file_errors, file_widths
 from penjing.steps.patterns import takes
 from penjing.steps.pictures import seeing
 from penjing.steps.prune import prune
@@ -43,9 +43,10 @@ class factorize:  # noqa: N801  (registered under its own name)
     is noted, but for ``full``, with which every chain computes what its layer does, for ranks to be pruned from (PRF).
     ``svd_responses`` looks at what layers write on ``images`` calibration pictures, without labels: its energy is the
     variance of that.
+    ``lowrank_basis`` draws its filters anew, for a network that is trained from scratch.
     """
 
-    rewrite: str = "svd"
+    rewrite: Any = "svd"
     ranks: Any = None
     allocator: Any = None
     include: tuple[str, ...] = ("*",)
@@ -61,12 +62,15 @@ class factorize:  # noqa: N801  (registered under its own name)
         Raises: PlanError naming the option.
         """
         known = {name: one for name, one in entries("rewrite").items() if issubclass(one, Factored)}
-        if self.rewrite not in known:
-            raise PlanError(f"factorize: {self.rewrite!r} is no factorisation.{did_you_mean(self.rewrite, known)}")
+        if self.name not in known:
+            raise PlanError(f"factorize: {self.name!r} is no factorisation.{did_you_mean(self.name, known)}")
+        build("rewrite", self.rewrite)
         for name in ("include", "exclude"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
         if self.ranks is None:
+            if self.name != self.rewrite and self.rewrite != {self.name: {}}:
+                raise PlanError(f"factorize: a budget decides ranks of {self.name} as it is; give ranks or no option.")
             self.as_prune()
             return
         for name in ("allocator", "budget", "measure"):
@@ -76,12 +80,17 @@ class factorize:  # noqa: N801  (registered under its own name)
         if self.step is not None and self.step < 1:
             raise PlanError(f"factorize: step must be a whole number, 1 or more; got {self.step}.")
 
+    @property
+    def name(self) -> str:
+        """The name of the rewrite."""
+        return str(next(iter(self.rewrite), "")) if isinstance(self.rewrite, Mapping) else str(self.rewrite)
+
     def as_prune(self) -> prune:
         """Return the step that lets the budget decide."""
         allocator = {"knapsack": {"loss": "scores"}} if self.allocator is None else self.allocator
         own = {} if self.measure is None else {"measure": self.measure}
         return prune(
-            allocator=allocator, rewrite=self.rewrite, include=self.include, exclude=self.exclude, step=self.step,
+            allocator=allocator, rewrite=self.name, include=self.include, exclude=self.exclude, step=self.step,
             images=self.images, budget=self.budget, **own,
         )  # fmt: skip
 
@@ -119,13 +128,15 @@ class factorize:  # noqa: N801  (registered under its own name)
             return self.as_prune()(state, run)
         with run.stage("factorize") as said:
             change: Factored = seeing(build("rewrite", self.rewrite), state, self.images, run.seed)
+            if change.drawn and getattr(change, "seed", 0) is None:
+                change = replace(change, seed=run.seed)  # type: ignore[call-arg]
             graph = trace(state.model, *state.example)
             taken = list(self._taken(graph, change))
             if not taken:
-                raise PlanError(self._nothing(graph, change))
-            if self.ranks == "full" and not change.by.exact:
+                raise PlanError(self._nothing(state.model, graph, change))
+            if self.ranks == "full" and not change.by.exact and not change.drawn:
                 raise PlanError(
-                    f"factorize: {self.rewrite} only comes near a layer, also at full rank; take svd, or give ranks."
+                    f"factorize: {self.name} only comes near a layer, also at full rank; take svd, or give ranks."
                 )
             self._check_number(change, taken)
             model, plan = self._made(state, run, graph, change, taken)
@@ -133,8 +144,9 @@ class factorize:  # noqa: N801  (registered under its own name)
             if not certificate.ok:
                 raise PlanError(f"The chains do not compute what their products do: {certificate.verdict}.")
             file_certificate(run, certificate)
-            file_widths(run, graph, plan, [self.rewrite])
-            said.append(f"{self.rewrite}: {len(taken)} layers looked at, {len(_layers(plan)) or len(taken)} in chains")
+            file_widths(run, graph, plan, [self.name])
+            file_errors(run, graph, plan, state.model, model)
+            said.append(f"{self.name}: {len(taken)} layers looked at, {len(_layers(plan)) or len(taken)} in chains")
         return state.with_model(model, *([plan] if len(plan) else []))
 
     def _taken(self, graph: Graph, change: Factored) -> Iterator[tuple[Layer, LayerSpec]]:
@@ -143,15 +155,15 @@ class factorize:  # noqa: N801  (registered under its own name)
             if spec is not None and not change.refuses(spec) and takes(layer, self.include, self.exclude):
                 yield layer, spec
 
-    def _nothing(self, graph: Graph, change: Factored) -> str:
+    def _nothing(self, model: nn.Module, graph: Graph, change: Factored) -> str:
         """Say why no layer is factored, by the first that the patterns name."""
         for layer in graph.layers:
             if takes(layer, self.include, self.exclude):
                 spec = graph.modules.get(layer.weight)
-                why = "is no module of torch's own that runs once" if spec is None else change.refuses(spec)
-                return f"Nothing may be factorised by {self.rewrite}: {layer.name} {why}."
+                why = why_whole(model, graph, layer) if spec is None else change.refuses(spec)
+                return f"Nothing may be factorised by {self.name}: {layer.name} {why}."
         return (
-            f"Nothing may be factorised by {self.rewrite}: no layer matches include {list(self.include)} without "
+            f"Nothing may be factorised by {self.name}: no layer matches include {list(self.include)} without "
             f"exclude {list(self.exclude)}."
         )
 
@@ -168,15 +180,15 @@ class factorize:  # noqa: N801  (registered under its own name)
         """Return the network in chains, and the plan of what it keeps."""
         model, kept, whole = state.copy_model(), dict[str, np.ndarray](), dict[str, Made]()
         sites: list[Site] = []
-        bar = console.bar(f"factorize by {self.rewrite}", len(taken))
+        bar = console.bar(f"factorize by {self.name}", len(taken))
         with bar as step:
             for layer, spec in taken:
                 ranks = self._ranks(change, layer, spec, state.model)
                 full = change.by.full(spec)
-                if self.ranks == "full":
+                if self.ranks == "full" or (ranks == full and change.by.pays(spec, full, size_read(layer, spec))):
                     whole[layer.weight.rpartition(".")[0]] = (layer.name, change.by, full)
                 elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), size_read(layer, spec)):
-                    why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.rewrite} saves nothing"
+                    why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.name} saves nothing"
                     run.note("pinned", {"where": layer.name, "units": layer.out_channels, "line": "", "why": why})
                 else:
                     for axis, size, rank in zip(change.by.axes, full, ranks, strict=True):
@@ -185,8 +197,8 @@ class factorize:  # noqa: N801  (registered under its own name)
                         kept[name] = np.arange(rank)
                 step(1)
         change.put(model, whole)
-        plan = Plan.of(self.rewrite, kept, sites)
-        perform(model, graph, plan, {self.rewrite: change})
+        plan = Plan.of(self.name, kept, sites)
+        perform(model, graph, plan, {self.name: change})
         return model, plan
 
     def _ranks(self, change: Factored, layer: Layer, spec: LayerSpec, model: nn.Module) -> Ranks:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
+from torch import nn
+
 from penjing.core import console
 from penjing.core.protocols import Removing, Rewrite
 from penjing.core.registry import build
 from penjing.core.types import Plan
+from penjing.factors.chain import error
 from penjing.graph.blocks import lies_in, removed
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
+from penjing.rewrites.factored import Factored
 from penjing.steps.state import Run
 from penjing.training.loop import History
 from penjing.training.options import Options
@@ -25,6 +29,23 @@ def file_widths(run: Run, graph: Graph, plan: Plan, rewrites: Collection[str]) -
             lines[kind, name]["after"] = after
         elif kind in rewrites:
             run.note("sites", {"site": name, "kind": kind, "before": before, "after": after})
+
+
+def file_errors(run: Run, graph: Graph, plan: Plan, whole: nn.Module, made: nn.Module) -> None:
+    """Write down, beside the ranks of each layer, how far its chain is from what it stands for in ``whole``."""
+    paths = {layer.name: layer.weight.rpartition(".")[0] for layer in graph.layers}
+    lines = {(line["kind"], line["site"]): line for line in run.noted("sites")}
+    errors: dict[str, float] = {}
+    for entry in plan:
+        change = build("rewrite", entry.rewrite)
+        if not isinstance(change, Factored) or change.drawn:
+            continue
+        name = entry.site.rpartition("/")[0]
+        chain = made.get_submodule(paths[name])
+        if isinstance(chain, nn.Sequential):
+            if name not in errors:
+                errors[name] = error(whole.get_submodule(paths[name]), chain, name)
+            lines[entry.rewrite, entry.site]["error"] = errors[name]
 
 
 def file_certificate(run: Run, certificate: Certificate) -> None:

@@ -10,6 +10,7 @@ from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.registry import build, checked, entries
 from penjing.steps.check import check
 from penjing.steps.export import export
+from penjing.steps.factorize import factorize
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
 from penjing.steps.train import train
@@ -28,6 +29,8 @@ def ordered(steps: Any) -> list[Any]:
         raise RecipeError("There are no steps; write for example [prune, train, export, check].")
     todo = [_built(i, step) for i, step in enumerate(spelled_out(steps), 1)]
     for step in todo:
+        if isinstance(step, factorize) and step.ranks is None:
+            step = step.as_prune()
         if isinstance(step, prune):
             for kind in ("criterion", "allocator"):
                 build(kind, getattr(step, kind))

@@ -24,8 +24,9 @@ from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
 from penjing.rewrites.nested import nested
+from penjing.rewrites.perform import perform, without_chains
 from penjing.steps.choose import Chooser, Judge
-from penjing.steps.filed import file_certificate, file_widths
+from penjing.steps.filed import file_certificate, file_errors, file_widths
 from penjing.steps.patterns import chosen
 from penjing.steps.pictures import seeing
 from penjing.steps.price import Predicting, Pricer
@@ -176,6 +177,10 @@ class prune:  # noqa: N801  (registered under its own name)
             if cut.certificate is not None:
                 file_certificate(run, cut.certificate)
             self._file(criterion, graph, cut.plan, state, run)
+            if any(isinstance(change, Factoring) for change in known.changes.values()):
+                whole = state.copy_model()
+                perform(whole, graph, without_chains(cut.plan, known.changes), known.changes)
+                file_errors(run, graph, cut.plan, whole, cut.model)
             run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
             _file_ruins(cut.plan, run)

@@ -69,7 +69,7 @@ def still_there(state: State, graph: Graph) -> dict[str, Kept]:
         for name, units in plan.of_rewrite("channels").items():
             layer, _, stage = name.rpartition(".")
             if layer in layers:
-                if stage != LAST:
+                if stage not in LAST:
                     continue
                 name = layer
             kept[name] = kept.get(name, np.arange(graph.site(name).size))[units]

@@ -89,7 +89,7 @@ def _measured(
     )
     pairs = _pairs(drafts, *([Side(layer, ms, kernel=kernel) for layer, ms, kernel in one] for one in times))
     totals = [timing.median_ms for timing in timings]
-    found = slow(pairs, setting)
+    found = slow(_beside_wholes(pairs), setting)
     findings = _looked_into(found, setting, predictor)
     predictor.until = time.monotonic() + SECONDS
     pairs = _with_predictions(pairs, predictor, run.batch, totals)
@@ -243,7 +243,7 @@ def _modelled(run: Run, drafts: tuple[Draft, Draft]) -> dict[str, Any]:
         array_depthwise=target.depthwise == "array",
     )
     pairs = _pairs(drafts, *sides)
-    found = slow(pairs, setting)
+    found = slow(_beside_wholes(pairs), setting)
     facts = _facts(drafts, target.name, pairs, others, totals, setting, [find(one, setting) for one in found[:MOST]])
     return facts | {"how": "modelled", "note": _left(len(found), len(found[:MOST]))}
 
@@ -255,6 +255,24 @@ def _pairs(drafts: tuple[Draft, Draft], before: Iterable[Side], after: Iterable[
     """Return the layers in the order of execution, each with the one of its name on the other side."""
     first, second = _by_name(drafts[0], before), _by_name(drafts[1], after)
     return [Pair(name, first.get(name), second.get(name)) for name in {**first, **second}]
+
+
+def _beside_wholes(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs, each stage of a chain beside its share of the layer that the chain took the place of."""
+    gone = {pair.name: pair.before for pair in pairs if pair.before and pair.after is None}
+    stages: dict[str, list[tuple[str, Side]]] = {}
+    for pair in pairs:
+        whole = next((name for name in gone if pair.name.startswith(f"{name}.")), None)
+        if whole is not None and pair.before is None and pair.after is not None:
+            stages.setdefault(whole, []).append((pair.name, pair.after))
+    held: dict[str, Pair] = {}
+    for name, chain in stages.items():
+        before, work = gone[name], sum(side.work for _, side in chain)
+        for stage, side in chain:
+            share = side.work / work if work else 0.0
+            part = replace(before.layer, density=before.layer.density * share)
+            held[stage] = Pair(stage, replace(before, layer=part, ms=before.ms * share), side)
+    return [held.get(pair.name, pair) for pair in pairs]
 
 
 def _by_name(draft: Draft, sides: Iterable[Side]) -> dict[str, Side]:
