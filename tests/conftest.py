@@ -1,14 +1,27 @@
 """What several test files need."""
 
+import functools
 import gc
 import signal
+import types
 import warnings
 
 import pytest
+from torch.onnx._internal.exporter import _registration
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background deaf to Ctrl-C; tests that press it, and what they start, must hear it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Torch's exporter reads the source of 500 operators anew for each file, which takes as long as a small network.
+_honest = _registration.onnxscript_apis
+_registration.onnxscript_apis = types.SimpleNamespace(get_torchlib_ops=functools.cache(lambda: _honest.get_torchlib_ops()))
+
+
+def pytest_collection_finish():
+    """Leave what is imported and collected by now out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
