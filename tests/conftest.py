@@ -9,6 +9,9 @@ import warnings
 import pytest
 from torch.onnx._internal.exporter import _registration
 
+from penjing.exporting import measure, onnx
+from penjing.steps import spending, state
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background deaf to Ctrl-C; tests that press it, and what they start, must hear it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,11 +27,27 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def hurried(request, monkeypatch):
-    """Let runs time no single layers to explain themselves, but for the tests of that."""
-    if "test_spending" not in request.node.nodeid:
-        monkeypatch.setattr("penjing.steps.spending.SECONDS", 0.0)
+@pytest.fixture(scope="session", autouse=True)
+def hurried():
+    """Let runs time their files in few rounds, and no single layers to explain themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "measure", functools.partial(measure.measure, rounds=5))
+        patch.setattr(spending, "SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_files():
+    """Let runs write their files by torch's older exporter where it can, in tests of something else."""
+    modern = onnx._modern
+
+    def quick(model, example, outputs, dynamic_batch, notes):
+        proto = onnx._legacy(model, example, outputs, dynamic_batch)
+        return proto or modern(model, example, outputs, dynamic_batch, notes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "_modern", quick)
+        yield
 
 
 @pytest.fixture

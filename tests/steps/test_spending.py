@@ -14,6 +14,12 @@ from penjing.steps.state import Run, State
 from tiny import TinyNet
 
 EXAMPLE = torch.randn(2, 3, 8, 8)
+SECONDS = module.SECONDS
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", SECONDS)
 
 
 class Twice(nn.Module):
