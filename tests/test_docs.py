@@ -43,7 +43,7 @@ def paint(folder: Path, seed: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory, quick_files: None) -> Path:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages speak of: the quickstart's my_nets.py, trained weights, pictures, a run."""
     from safetensors.torch import save_file
 

@@ -221,7 +221,7 @@ def test_a_full_disk_is_a_sentence_and_the_folder_goes_on(data, tmp_path, whole)
 
 # ----------------------------------------------------------------------------------------------------- real kills
 
-KILLS = [pytest.param(i, marks=[pytest.mark.slow] * (i >= 10)) for i in range(60)]
+KILLS = [pytest.param(i, marks=[pytest.mark.slow] * (i >= 4)) for i in range(60)]
 
 RECIPE = """
 model: tiny:tiny
@@ -244,7 +244,7 @@ COMPRESS = ["compress", "tiny:tiny", "--budget", "macs=0.6x", "--criterion", "l1
 
 def shell(*words, cwd=Path(__file__).parent, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
-    command = [sys.executable, "-m", "penjing.cli", *map(str, words)]
+    command = [sys.executable, "-m", "quick", *map(str, words)]
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
     )

@@ -20,10 +20,8 @@ COUNTS = {"recipes": 12, "budgets": 20, "bundles": 30, "folders": 8, "targets": 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick():
-    with stage.quickly():
-        stage.run()  # so that what libraries keep for themselves in the home folder is there already
-        yield
+def ready():
+    stage.run()  # so that what libraries keep for themselves in the home folder is there already
 
 
 @pytest.mark.parametrize("part", fuzz.PARTS)

@@ -18,7 +18,7 @@ SECONDS = module.SECONDS
 
 
 @pytest.fixture(autouse=True)
-def unhurried(monkeypatch):
+def timed_by_layer(monkeypatch):
     monkeypatch.setattr(module, "SECONDS", SECONDS)
 
 
