@@ -21,7 +21,7 @@ from penjing.steps import export, original, spending
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from fuzzing import stage  # noqa: E402
+from fuzzing import stage
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background deaf to Ctrl-C; tests that press it, and what they start, must hear it.

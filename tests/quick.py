@@ -3,15 +3,21 @@
 import sys
 from pathlib import Path
 
-from penjing.cli import app
+from penjing import cli
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from fuzzing import stage  # noqa: E402
+from fuzzing import stage
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run the verb that the command line names."""
     from penjing.steps import spending
 
     with stage.quickly():
         spending.SECONDS = 0.0
-        app()
+        cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -264,5 +264,5 @@ def test_a_listener_that_leaves_does_not_stop_the_run(tmp_path):
     assert "Traceback" not in said and "Broken" not in said
     lines = said.splitlines()
     stages = [line.partition(":")[0] for line in lines if not line.startswith("Beware")]
-    assert stages == ["evaluate", "prune", "recalibrate", "evaluate"], "one plain line a stage"
+    assert stages == ["evaluate", "prune", "recalibrate", "evaluate", "export the original"], "one plain line a stage"
     assert "\x1b" not in said and (tmp_path / "run" / "results.json").exists()

@@ -28,7 +28,6 @@ from tiny import pictures
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from fuzzing import stage
 
 CONV = [shape for shape in LAYERS if kind_of(shape) == "conv"]
 WIDE = [shape for shape in LAYERS if kind_of(shape) == "pointwise"]
