@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +71,6 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workplace(context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the context as the working folder; what a page imports and registers goes with it."""
     from penjing.core import registry
-    from penjing.exporting.measure import measure
-    from penjing.steps import state
 
     here = tmp_path / "here"
     shutil.copytree(context, here)
@@ -81,7 +78,6 @@ def workplace(context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(here)
     monkeypatch.setattr(sys, "path", [str(here), *sys.path])
     monkeypatch.setattr(registry, "_entries", {kind: registry.entries(kind) for kind in registry.HOMES})
-    monkeypatch.setattr(state, "measure", partial(measure, rounds=5))
     before = set(sys.modules)
     yield here
     for name in set(sys.modules) - before:

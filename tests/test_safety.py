@@ -23,6 +23,8 @@ def hook(event, args, heard=Path(sys.argv.pop())):
 
 sys.addaudithook(hook)
 from penjing.cli import main
+from penjing.steps import spending
+spending.SECONDS = 0.1
 main()
 """
 

@@ -51,7 +51,7 @@ def penjing(*words: object, cwd: Path, before: str = "") -> tuple[int, str]:
     """
     places = (Path(__file__).parent, Path(package.__file__).parents[1])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
-    command = [sys.executable, "-c", f"{before}\nfrom penjing.cli import main\nmain()", *map(str, words)]
+    command = [sys.executable, "-c", f"{before}\nfrom quick import main\nmain()", *map(str, words)]
     done = subprocess.run(
         command, cwd=cwd, env=environment, preexec_fn=without_power, capture_output=True, text=True, timeout=600
     )

@@ -16,14 +16,12 @@ import fuzz
 from fuzzing import stage
 from fuzzing.guard import arena, judged
 
-COUNTS = {"recipes": 20, "budgets": 40, "bundles": 30, "folders": 12, "targets": 40, "runs": 6}
+COUNTS = {"recipes": 12, "budgets": 20, "bundles": 30, "folders": 8, "targets": 30, "runs": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick():
-    with stage.quickly():
-        stage.run()  # so that what libraries keep for themselves in the home folder is there already
-        yield
+def ready():
+    stage.run()  # so that what libraries keep for themselves in the home folder is there already
 
 
 @pytest.mark.parametrize("part", fuzz.PARTS)

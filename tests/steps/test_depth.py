@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import penjing
+from contracts.test_allocators import SHORT
 from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
 from penjing.core.registry import entries, options
@@ -127,10 +128,10 @@ def test_a_run_that_is_killed_goes_on_without_the_block(
     assert whole.results["sites"] == broken.results["sites"]
 
 
-@pytest.mark.parametrize("share", [0.9, 0.6, 0.2])
+@pytest.mark.parametrize("share", [0.9, 0.2])
 @pytest.mark.parametrize("name", sorted(set(entries("allocator")) - {"threshold"}))
 def test_every_allocator_chooses_among_channels_and_blocks(name: str, share: float, tmp_path: Path) -> None:
-    few = {"trials": 6} if "trials" in options(entries("allocator")[name]) else {}
+    few = {key: value for key, value in SHORT.items() if key in options(entries("allocator")[name])}
     net = deep()
     state = State(net, net, None, ((torch.randn(2, 3, 8, 8),), {}))
     with closing(Run(tmp_path, {"macs": f"{share}x"}, 0)) as run:
@@ -140,7 +141,7 @@ def test_every_allocator_chooses_among_channels_and_blocks(name: str, share: flo
     assert gone == {f"blocks.{i}" for i in range(3) if type(cut.model.blocks[i]) is nn.Identity}
     assert all((len(entry.kept) == 0) == (entry.rewrite == "layers") for entry in cut.plan)
     assert not any(entry.site.startswith(block) for entry in cut.plan if entry.site not in gone for block in gone)
-    whole, small = (sum(x.macs for x in trace(m, *state.example).layers) for m in (net, cut.model))
+    whole, small = (sum(x.macs for x in trace(m, *state.example, proof=False).layers) for m in (net, cut.model))
     assert 0 < small <= share * whole
 
 

@@ -84,10 +84,11 @@ def find(kind: str, name: str) -> Any:
 
     Raises: RecipeError naming the closest known name.
     """
-    known = entries(kind)
-    if name not in known:
-        raise RecipeError(f"There is no {kind} {name!r}.{did_you_mean(name, known)}")
-    return known[name]
+    if kind in HOMES:
+        _load(kind)
+        if name in _entries[kind]:
+            return _entries[kind][name]
+    raise RecipeError(f"There is no {kind} {name!r}.{did_you_mean(name, entries(kind))}")
 
 
 def options(entry: Any) -> dict[str, inspect.Parameter]:

@@ -1,5 +1,8 @@
 """The model as if a plan were applied: sizes by arithmetic, the module itself only when asked."""
 
+# A protocol is asked for, none is made.
+# mypy: disable-error-code="type-abstract"
+
 from __future__ import annotations
 
 import math
@@ -14,9 +17,9 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Cropping, Factoring, Zeroing
-from penjing.core.registry import build
 from penjing.core.types import Chain, Ints, Layer, Pass, Plan, Traffic, Value, is_gone
 from penjing.graph.blocks import lost, removed
+from penjing.graph.changes import changes
 from penjing.graph.folds import folded, parameters
 from penjing.graph.graph import Graph
 from penjing.graph.kernels import cropped, inner
@@ -81,10 +84,8 @@ class Draft:
     def _crops(self) -> dict[str, tuple[int, ...]]:
         """The taps that go at both ends of kernels, by weight."""
         found: dict[str, tuple[int, ...]] = {}
-        for rewrite in self.plan.rewrites():
-            change = build("rewrite", rewrite)
-            if isinstance(change, Cropping):
-                found |= change.crops(self.graph, self.plan.of_rewrite(rewrite))
+        for change, kept in changes(self.plan, Cropping):
+            found |= change.crops(self.graph, kept)
         return found
 
     @cached_property
@@ -135,10 +136,8 @@ class Draft:
     def _chains(self) -> dict[int, Chain]:
         """The chains that take the place of layers, by the position of the layer in the graph."""
         found: dict[int, Chain] = {}
-        for rewrite in self.plan.rewrites():
-            change = build("rewrite", rewrite)
-            if isinstance(change, Factoring):
-                found |= change.chains(self.graph, self.plan.of_rewrite(rewrite), self._uncut)
+        for change, kept in changes(self.plan, Factoring):
+            found |= change.chains(self.graph, kept, self._uncut)
         return found
 
     def _left(self, i: int, layer: Layer, spans: tuple[Ints | None, ...]) -> Layer:
@@ -203,11 +202,9 @@ class Draft:
     def _zeros(self) -> dict[str, Tensor]:
         """Where what is left of parameters is zero, before or by the plan; of those that are zero anywhere."""
         zeros = dict(self.graph.zeros)
-        for rewrite in self.plan.rewrites():
-            change = build("rewrite", rewrite)
-            if isinstance(change, Zeroing):
-                made = change.zeros(self.graph, self.plan.of_rewrite(rewrite))
-                zeros |= {name: zeros[name] | mask if name in zeros else mask for name, mask in made.items()}
+        for change, kept in changes(self.plan, Zeroing):
+            made = change.zeros(self.graph, kept)
+            zeros |= {name: zeros[name] | mask if name in zeros else mask for name, mask in made.items()}
         replaced = {self._uncut[i].weight for i in self._chains}
         replaced |= {name for i in self._within for name in (self._uncut[i].weight, self._uncut[i].bias) if name}
         zeros = {name: zero for name, zero in zeros.items() if name not in self.lost and name not in replaced}

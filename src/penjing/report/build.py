@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penjing.core.files import write_whole
 from penjing.report import bars, explain, plots, record, searches, sensitivity, table, units, words
 from penjing.report.results import Results, read
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def write_report(results: Mapping[str, Any], path: Path) -> Path:
@@ -28,21 +32,28 @@ def render(results: Mapping[str, Any]) -> str:
 
     Raises: RecipeError naming the key that is missing or wrong.
     """
-    from jinja2 import Environment, StrictUndefined
-
     checked = read(results)
-    here = resources.files("penjing.report")
-    # Names of models, layers and files are the user's text: everything is escaped but our own drawings and style.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    template = environment.from_string((here / "template.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return _template().render(
         r=checked,
-        style=(here / "style.css").read_text(encoding="utf-8"),
+        style=_text("style.css"),
         **_sentences(checked),
         **_record(checked),
         **_tables(checked),
         **_pictures(checked),
     )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    # Names of models, layers and files are the user's text: everything is escaped but our own drawings and style.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    return environment.from_string(_text("template.html.j2"))
+
+
+def _text(name: str) -> str:
+    return (resources.files("penjing.report") / name).read_text(encoding="utf-8")
 
 
 def _sentences(results: Results) -> dict[str, Any]:
