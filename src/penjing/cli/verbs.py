@@ -274,7 +274,7 @@ def inspect(
     with manners():
         import torch
 
-        from penjing import api, zoo
+        from penjing import api, describe, zoo
         from penjing.core.errors import RecipeError, TraceError
         from penjing.core.plain import json_text
         from penjing.data import load
@@ -290,8 +290,8 @@ def inspect(
         except TraceError as error:
             given = f"of {data}; is it the network's?" if read else f"{shape}; give another with --input."
             raise TraceError(f"{error} The input was {given}") from None
-        facts = api.describe(graph, api.count_zeros(network, graph, read, seed=seed) if read else ())
-        typer.echo(json_text(facts, indent=1) if as_json else api.described(facts))
+        facts = describe.facts(graph, describe.count_zeros(network, graph, read, seed=seed) if read else ())
+        typer.echo(json_text(facts, indent=1) if as_json else describe.told(facts))
 
 
 @app.command()
