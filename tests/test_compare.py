@@ -1,6 +1,7 @@
 """What a finished run's folder is good for: load, export, report, bench."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -57,9 +58,12 @@ def test_export_refuses_in_a_sentence(done, tmp_path):
 
 
 def test_the_report_is_written_again(done, tmp_path):
-    page = (done.folder / "report.html").read_text()
+    def without_drawings(file):
+        return re.sub("<svg.*?</svg>", "", file.read_text(), flags=re.DOTALL)
+
     said = shell("report", done.folder, "--out", tmp_path / "page.html")
-    assert said.exit_code == 0 and (tmp_path / "page.html").read_text() == page
+    assert said.exit_code == 0 and "<path" in (tmp_path / "page.html").read_text()
+    assert without_drawings(tmp_path / "page.html") == without_drawings(done.folder / "report.html")
     shutil.copy(done.folder / "results.json", tmp_path)
     facts = json.loads((tmp_path / "results.json").read_text())
     del facts["rows"]

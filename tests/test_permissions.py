@@ -182,7 +182,7 @@ def test_a_clock_that_jumps_back_harms_nothing(tmp_path, monkeypatch):
     data = pictures(tmp_path)
     steps = [{"prune": {"criterion": "l1"}}, {"train": {"epochs": 1}}, "export", "check"]
     honest = package.run(tiny(), data, steps, "macs=0.6x", folder=tmp_path / "honest")
-    looks, now, local = [0], time.time, time.localtime
+    looks, now, local, written = [0], time.time, time.localtime, time.strftime
 
     def earlier() -> float:
         looks[0] += 1
@@ -191,6 +191,7 @@ def test_a_clock_that_jumps_back_harms_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", earlier)
         patch.setattr(time, "localtime", lambda seconds=None: local(earlier() if seconds is None else seconds))
+        patch.setattr(time, "strftime", lambda form, *moment: written(form, *(moment or (local(earlier()),))))
         found = package.run(tiny(), data, steps, "macs=0.6x", folder=tmp_path / "jumping")
         package.run(tiny(), data, steps, "macs=0.6x", folder=tmp_path / "jumping")
     assert looks[0]
