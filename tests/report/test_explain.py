@@ -1,6 +1,7 @@
 """Why it is not faster, in words: what is said follows from the numbers, and what is not known is said to be so."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 import penjing
 from penjing.cli import app
 from penjing.core.errors import RecipeError
-from penjing.report import explain
+from penjing.report import explain, units
 from penjing.report.build import render
 from penjing.report.results import read
 from penjing.report.table import plain
@@ -68,6 +69,15 @@ def test_the_text_has_layers_by_the_time_lost_and_remedies_by_what_they_bring(re
 def test_a_layer_that_is_gone_is_said_to_be_removed(results: dict[str, Any]) -> None:
     results["spending"]["layers"][1]["after"] = None
     assert explain.cells(read(results).spending.layers[1])[1:] == ["-", "1.40\u00a0ms", "removed", "-", "-"]
+
+
+def test_a_layer_that_is_a_chain_has_the_time_of_its_stages(results: dict[str, Any]) -> None:
+    results["spending"]["layers"][1]["after"] = None
+    gone, other = read(results).spending.layers[1::-1]
+    assert other.after is not None
+    stages = [replace(other, name=f"{gone.name}.{stage}", before=None) for stage in ("first", "last")]
+    told = explain.cells(gone, [gone, other, *stages])[3]
+    assert told == f"{units.quantity(2 * other.after_ms, 'ms')} in 2"
 
 
 def test_a_runtime_that_tells_no_layers_is_told_in_one_sentence(results: dict[str, Any]) -> None:

@@ -232,18 +232,24 @@ def _said(group: Group, spending: Spending) -> str:
 def _layers(spending: Spending) -> str:
     causes_of = {one.where: one.cause for one in spending.findings}
     order = sorted(spending.layers, key=lambda layer: (-layer.lost_ms, -layer.after_ms))
-    rows = [[*cells(layer), causes_of.get(layer.name, "")] for layer in order[:_SHOWN]]
+    rows = [[*cells(layer, spending.layers), causes_of.get(layer.name, "")] for layer in order[:_SHOWN]]
     header = ["layer", "fewer MACs", "before", "after", "predicted", "measured", "cause"]
     more = f"\n({len(order) - _SHOWN} more layers: --json)" if len(order) > _SHOWN else ""
     return table("Layers, by the time lost", header, rows) + more
 
 
-def cells(layer: Layer) -> list[str]:
-    """Return a layer's name, how much less it computes, its times, and its gains, as text."""
+def cells(layer: Layer, every: Sequence[Layer] = ()) -> list[str]:
+    """Return a layer's name, how much less it computes, its times, and its gains, as text.
+
+    One that is a chain now has the time of its stages, which are among ``every``.
+    """
+    stages = [one for one in every if one.name.startswith(f"{layer.name}.") and one.before is None]
     gains = (layer.work_gain, layer.predicted_gain, layer.measured_gain)
     work, predicted, measured = ("-" if gain is None else units.times(gain) for gain in gains)
     before = _ms(layer.before.ms) if layer.before else "-"
     after = _ms(layer.after.ms) if layer.after else "removed"
+    if stages and not layer.after:
+        after = f"{_ms(sum(one.after_ms for one in stages))} in {len(stages)}"
     return [layer.name, work, before, after, predicted, measured]
 
 
