@@ -330,3 +330,22 @@ def test_what_factorize_would_do_can_be_seen_before(step):
     costs = {row["cost"]: row for row in seen.facts["costs"]}
     assert costs["macs"]["predicted"] < 0.6 * costs["macs"]["original"] and {e.rewrite for e in seen.plan} == {"svd"}
     assert "Proof holds: chains equal their products" in str(seen) or step["factorize"].get("step")
+
+
+class Between(nn.Module):
+    """Layers that one Sequential holds, between which the forward does something."""
+
+    def __init__(self):
+        super().__init__()
+        self.pair, self.head = nn.Sequential(nn.Conv2d(3, 12, 1), nn.Conv2d(12, 3, 1)), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        for layer in self.pair:
+            x = layer(x).tanh()
+        return self.head(x).mean((2, 3))
+
+
+def test_layers_with_something_between_them_are_no_chain_to_merge(tmp_path):
+    run = Run(tmp_path)
+    made = merge(every=True)(state_of(Between()), run)
+    assert type(made.model.pair) is nn.Sequential and not run.noted("certificates")

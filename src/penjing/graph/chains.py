@@ -37,7 +37,18 @@ def with_modules(model: nn.Module, graph: Graph) -> Graph:
         spec = _spec(model.get_submodule(path))
         if spec is not None:
             found[layer.weight] = spec
-    return replace(graph, modules=found, chains=_unbroken(model, graph, found), strange=_strange(model))
+    chains = chains_of(model)
+    strange = [path for path in chains if _is_strange(model.get_submodule(path))]
+    unbroken = _unbroken(model, graph, chains, found)
+    return replace(graph, modules=found, chains=unbroken, strange=_strange(model, strange))
+
+
+def chains_in(model: nn.Module, graph: Graph) -> list[str]:
+    """Return the chains of a model between whose stages its forward does nothing, as far as the program shows it.
+
+    Of chains of another kind, with filters side by side or chains within, the program is not asked.
+    """
+    return [path for path in chains_of(model) if path in graph.chains or _is_strange(model.get_submodule(path))]
 
 
 def why_whole(model: nn.Module, graph: Graph, layer: Layer) -> str:
@@ -283,14 +294,16 @@ def prove_chains(graph: Graph, model: nn.Module, like: nn.Module) -> Certificate
     return compare(name, graph, exact, model, eval_outputs)
 
 
-def _unbroken(model: nn.Module, graph: Graph, alone: Collection[str]) -> dict[str, tuple[int, ...]]:
+def _unbroken(
+    model: nn.Module, graph: Graph, chains: Collection[str], alone: Collection[str]
+) -> dict[str, tuple[int, ...]]:
     """Return the chains whose stages, each a module ``alone``, read what the one before wrote, as positions of layers.
 
     What a user's code does between two layers that one ``Sequential`` holds is in the program alone.
     """
     at, found = {layer.weight: i for i, layer in enumerate(graph.layers)}, {}
     nodes = {node.name: node for node in graph.program.nodes}
-    for path in chains_of(model):
+    for path in chains:
         stages = [
             f"{path}.{n}.weight" for n, one in model.get_submodule(path).named_children() if type(one) is not Pick
         ]
@@ -315,13 +328,16 @@ def _hands_on(writer: torch.fx.Node, reader: torch.fx.Node) -> bool:
     return False
 
 
-def _strange(model: nn.Module) -> frozenset[str]:
+def _is_strange(chain: nn.Module) -> bool:
+    return any(isinstance(stage, Basis | nn.Sequential) for stage in chain.children())
+
+
+def _strange(model: nn.Module, paths: Collection[str]) -> frozenset[str]:
     """Return the weights of the layers that write ranks in chains that hold filters side by side, or chains."""
     found: set[str] = set()
-    for path in chains_of(model):
-        stages = _weighty(model.get_submodule(path))
-        if any(isinstance(stage, Basis | nn.Sequential) for _, stage in stages):
-            found.update(weight for name, stage in stages[:-1] for weight in _writing(stage, f"{path}.{name}"))
+    for path in paths:
+        for name, stage in _weighty(model.get_submodule(path))[:-1]:
+            found.update(_writing(stage, f"{path}.{name}"))
     return frozenset(found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,8 +10,9 @@ from torch import nn
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.factors.chain import merge as product
-from penjing.graph.chains import chains_of, prove_chains, put_in
+from penjing.graph.chains import chains_in, prove_chains
+from penjing.graph.folds import fold
+from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.filed import file_certificate
 from penjing.steps.original import drafted
@@ -53,14 +53,14 @@ class merge:  # noqa: N801  (registered under its own name)
         Raises: PlanError when patterns are given and no chain matches.
         """
         with run.stage("merge") as said:
-            found = [path for path in chains_of(state.model) if matches((path,), self.include, self.exclude)]
+            graph = trace(state.model, *state.example, proof=False)
+            found = [path for path in chains_in(state.model, graph) if matches((path,), self.include, self.exclude)]
             if not found and self.include != ("*",):
                 raise PlanError(
                     f"merge: the network has no chain of layers with nothing between them that matches "
                     f"{list(self.include)}; a cut merges by itself what no longer pays."
                 )
-            graph = trace(state.model, *state.example, proof=False)
-            costs = self._costs(state, run)
+            costs = self._costs(graph, state, run)
             model, before, gone = state.copy_model(), costs(state.model), 0
             with console.bar("merge", len(found)) as step:
                 for path in found:
@@ -77,16 +77,14 @@ class merge:  # noqa: N801  (registered under its own name)
             said.append(f"{gone} of {len(found)} chains merged")
         return state.with_model(model)
 
-    def _costs(self, state: State, run: Run) -> Costs:
+    def _costs(self, graph: Graph, state: State, run: Run) -> Costs:
         """Return what tells a network's costs that are to shrink."""
-        pricer = Pricer(trace(state.model, *state.example, proof=False), state, run)
+        pricer = Pricer(graph, state, run)
         return lambda model: pricer.of(drafted(model, state.example), COUNTED)
 
     def _merged(self, model: nn.Module, path: str) -> nn.Module | None:
         """Return a copy with one chain merged; None where no single layer computes it."""
-        smaller = copy.deepcopy(model)
         try:
-            put_in(smaller, path, product(smaller.get_submodule(path), path))  # type: ignore[arg-type]
+            return fold(model, [path])
         except PlanError:
             return None
-        return smaller
