@@ -31,7 +31,7 @@ from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.evaluate import evaluate
 from resnet56 import CALIBRATION, NORMAL
-from rows import arguments, fill
+from rows import main
 
 CHOICES = [
     *((2, lr, 0.0, 0.0) for lr in (0.002, 0.005, 0.01)),
@@ -89,16 +89,5 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
         yield f"choose_{epochs}epochs_lr{lr}_mixup{mixup}{hints}", partial(row, epochs, lr, mixup, weight, where)
 
 
-def main() -> None:
-    """Fill the rows."""
-    parser = arguments(__doc__, "benchmarks/results")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    fill(where.out, rows(where), where.only)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "benchmarks/results", rows, "data", "weights")

@@ -32,7 +32,7 @@ from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
-from rows import arguments, fill
+from rows import main
 
 CALIBRATION = 1024
 ROUNDS = 6
@@ -164,16 +164,5 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
             yield name, partial(row, RESNET56, plan, f"latency={share}x", None, 0, 0, where)
 
 
-def main() -> None:
-    """Fill the rows."""
-    parser = arguments(__doc__, "benchmarks/results/hardware")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    fill(where.out, rows(where), where.only)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "benchmarks/results/hardware", rows, "data", "models")

@@ -13,10 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from hardware import CALIBRATION, RESNET56, VGG16, Network
 from penjing import api
@@ -27,7 +24,7 @@ from penjing.steps.rbp import rbp
 from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.train import train
-from rows import arguments, fill
+from rows import main
 
 RANKS = ("rank:*",)
 
@@ -106,16 +103,5 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
                             yield name, partial(row, network, plan, budget, refit, epochs, seed, where)
 
 
-def main() -> None:
-    """Fill the rows."""
-    parser = arguments(__doc__, "benchmarks/results/lowrank")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    fill(where.out, rows(where), where.only)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "benchmarks/results/lowrank", rows, "data", "models")

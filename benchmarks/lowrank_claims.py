@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from penjing.steps.factorize import factorize
 from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.train import train
-from rows import arguments, fill
+from rows import main
 
 RESNET20 = Network("resnet20", "resnet20_cifar10.safetensors", RESNET56.normal, RESNET56.terms)
 
@@ -86,16 +85,5 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
         yield f"denton_vgg16_blocks_ratio{ratio}_refitted", partial(row, VGG16, refit, where)
 
 
-def main() -> None:
-    """Fill the rows."""
-    parser = arguments(__doc__, "benchmarks/results/lowrank")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    fill(where.out, rows(where), where.only)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "benchmarks/results/lowrank", rows, "data", "models")

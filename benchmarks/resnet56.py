@@ -12,10 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from penjing import api, zoo
 from penjing.data import load
@@ -23,7 +20,7 @@ from penjing.steps.prune import prune
 from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.train import train
-from rows import arguments, fill
+from rows import main
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CALIBRATION = 1024
@@ -112,16 +109,5 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
                 yield f"weights_{keep}_{epochs}epochs_seed{seed}", partial(weights, epochs, keep, seed, where)
 
 
-def main() -> None:
-    """Fill the rows."""
-    parser = arguments(__doc__, "benchmarks/results")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    fill(where.out, rows(where), where.only)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "benchmarks/results", rows, "data", "weights")

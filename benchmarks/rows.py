@@ -9,11 +9,14 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from penjing.core.errors import PenjingError
 from penjing.core.files import write_whole
 from penjing.exporting.measure import cpu_name
+
+Row: TypeAlias = tuple[str, Callable[[], dict[str, Any]]]
+"""Its name, and what makes it."""
 
 
 def machine() -> dict[str, Any]:
@@ -69,3 +72,16 @@ def fill(out: Path, rows: Iterable[tuple[str, Callable[[], dict[str, Any]]]], on
         facts["date"] = time.strftime("%Y-%m-%d")
         write_whole(path, json.dumps(facts, indent=1, default=float).encode())
         print(f"{name}: {json.dumps({k: v for k, v in facts.items() if isinstance(v, int | float | str)})}", flush=True)
+
+
+def main(doc: str | None, out: str, rows: Callable[[argparse.Namespace], Iterable[Row]], *needs: str) -> None:
+    """Read where things lie, the folders or files that are needed among them, and fill the rows on so many threads."""
+    import torch
+
+    parser = arguments(doc, out)
+    for need in needs:
+        parser.add_argument(f"--{need}", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    where = parser.parse_args()
+    torch.set_num_threads(where.threads)
+    fill(where.out, rows(where), where.only)

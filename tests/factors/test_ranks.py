@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from factors.layers import error
-from penjing.core.errors import Infeasible, PlanError
-from penjing.factors.allocate import eigenvalue_product
+from penjing.core.errors import PlanError
 from penjing.factors.cp import cp
 from penjing.factors.layer import LayerSpec, read
 from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
@@ -81,31 +79,3 @@ def test_wrong_wishes_are_refused() -> None:
         with pytest.raises(PlanError, match=said):
             call()
     assert rounded((1, 9, 16), (64, 12, 64), 8) == (8, 12, 16)
-
-
-def test_ranks_across_layers_meet_the_budget_and_are_near_the_best_product() -> None:
-    rng = np.random.default_rng(0)
-    energies = [np.sort(rng.exponential(size=6) ** 3)[::-1] for _ in range(3)]
-    costs = [np.minimum(np.arange(1, 7) * unit, 5.5 * unit) for unit in (2.0, 5.0, 3.0)]
-    whole = sum(cost[-1] for cost in costs)
-    before = [7, 7, 7]
-    for budget in (0.95 * whole, 0.7 * whole, 0.4 * whole):
-        found = eigenvalue_product(energies, costs, budget)
-        assert sum(cost[r - 1] for cost, r in zip(costs, found, strict=True)) <= budget
-        assert all(r <= b for r, b in zip(found, before, strict=True)), "less budget never gives more rank"
-        before = found
-
-        def kept(ranks: tuple[int, ...]) -> float:
-            return float(np.prod([e[:r].sum() / e.sum() for e, r in zip(energies, ranks, strict=True)]))
-
-        allowed = [
-            ranks for ranks in itertools.product(range(1, 7), repeat=3)
-            if sum(cost[r - 1] for cost, r in zip(costs, ranks, strict=True)) <= budget
-        ]  # fmt: skip
-        assert kept(tuple(found)) >= 0.9 * max(map(kept, allowed))
-    assert eigenvalue_product(energies, costs, whole) == [6, 6, 6]
-    assert eigenvalue_product(energies, costs, 0.5 * whole, least=[4, 1, 1])[0] >= 4
-    with pytest.raises(Infeasible, match="The least ranks cost 10"):
-        eigenvalue_product(energies, costs, 9.0)
-    with pytest.raises(PlanError, match="Layer 0 has 6 energies and 5 costs"):
-        eigenvalue_product(energies[:1], [costs[0][:5]], 1.0)

@@ -15,6 +15,6 @@ field name (``build("factorization", {"svd": {"form": "spatial"}})``) and offers
     f.merge(chain, name)                      the one layer again, exactly
 
 Grouped convolutions are factored group by group, a rank being a rank of every group; depthwise ones are refused. Work
-is in float64 on the CPU and deterministic. Ranks are chosen by ``ranks`` (one layer) and ``allocate`` (a network's
-budget), scored whatever their scaling by ``gauge``, and fitted to activations by ``regression``.
+is in float64 on the CPU and deterministic. Ranks of one layer are
+chosen by ``ranks``, scored whatever their scaling by ``gauge``, and fitted to activations by ``regression``.
 """
