@@ -31,6 +31,7 @@ HOMES = {
     "cost": "penjing.costs",
     "rewrite": "penjing.rewrites",
     "factorization": "penjing.factors",
+    "quantizer": "penjing.quantizers",
     "term": "penjing.terms",
     "step": "penjing.steps",
     "reference": "penjing.references",

@@ -1,0 +1,1 @@
+"""How weights, and what layers read, are written in few bits. Knows weight tensors and torch, not networks."""
