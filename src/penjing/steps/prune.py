@@ -14,7 +14,7 @@ from torch import Tensor
 from penjing.allocators.driver import Driver
 from penjing.core import console
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Compared, Cost, Factoring, Measured, Rewrite
+from penjing.core.protocols import Compared, Cost, Factoring, Measured, Quantizing, Rewrite
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
@@ -245,7 +245,7 @@ class prune:  # noqa: N801  (registered under its own name)
         for site in sites:
             try:
                 change = changes[site.rewrite]
-                own = change.scores(state.model, site) if isinstance(change, Factoring) else None
+                own = change.scores(state.model, site) if isinstance(change, Factoring | Quantizing) else None
                 score = (criterion(site, evidence) if own is None else own).double().cpu().numpy()
             except PlanError as error:
                 refusals.append(f"{site.name}: {error}")
