@@ -140,6 +140,18 @@ def quantized(model: nn.Module) -> dict[str, Quantized]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Quantized)}
 
 
+def refuse_quantized(step: str, model: nn.Module) -> None:
+    """Refuse to change layers whose weights are rounded already.
+
+    Raises: PlanError naming the step and the first of them.
+    """
+    if already := next(iter(quantized(model)), None):
+        raise PlanError(
+            f"{step}: {already} is quantized already, and bits come last: start from the network before it was "
+            "quantized, and quantize all layers in one step at the end."
+        )
+
+
 def precisions(model: nn.Module) -> dict[str, Precision]:
     """Return what ``attach`` was given to make this model, by the names of the layers."""
     return {name: layer.precision for name, layer in quantized(model).items()}

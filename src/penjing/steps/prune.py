@@ -21,6 +21,7 @@ from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.folds import with_folds
 from penjing.graph.graph import Graph
+from penjing.graph.quantized import refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
 from penjing.rewrites.nested import nested
@@ -136,6 +137,7 @@ class prune:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError when nothing may be cut.
         """
+        refuse_quantized("prune", state.model)
         changes: dict[str, Rewrite] = {
             name: seeing(build("rewrite", name), state, self.images, run.seed) for name in self.rewrites
         }

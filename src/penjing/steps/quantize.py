@@ -13,7 +13,7 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Layer, Plan
 from penjing.graph.graph import Graph
-from penjing.graph.quantized import quantized
+from penjing.graph.quantized import quantized, refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 from penjing.rewrites.rounded import SAMPLES, Rounded
@@ -107,8 +107,7 @@ class quantize:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError when no layer may be quantized, or one is already; Infeasible as ``prune``.
         """
-        if already := next(iter(quantized(state.model)), None):
-            raise PlanError(f"quantize: {already} is quantized already; quantize all layers in one step.")
+        refuse_quantized("quantize", state.model)
         graph = trace(state.model, *state.example, proof=False)
         if self.searched:
             return self.as_prune(graph)(state, run)
