@@ -1,6 +1,7 @@
 """Put quantized layers in layers' places: what every method of ``penjing.quantizers`` does to a network.
 
-A unit is a bit of a weight: a site of a layer has 32, and kept whole it leaves the layer in floats.
+A unit is a bit of a weight: a site of a layer has 32, and kept whole it leaves the layer in floats. Every quantizer that
+is registered has a rewrite of its own name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penjing.core.registry import build, register
+from penjing.core.registry import build, entries, register
 from penjing.core.types import Kept, Site, Slot
 from penjing.graph.graph import Graph
 from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, quantized
@@ -113,9 +114,12 @@ def _noise(quantizer: Quantizer, weight: Tensor, bits: int) -> float:
     return float(gap / weight.double().square().sum().clamp_min(1e-300))
 
 
-@register("rewrite")
-@dataclass(frozen=True)
-class twn(Rounded):  # noqa: N801  (registered under its own name)
-    """Round weights to -a, 0 and a (ternary weight networks)."""
+def _filed(name: str, quantizer: type[Quantizer]) -> None:
+    """Register the rewrite of a quantizer under the quantizer's name."""
+    facts = {"by": name, "__doc__": quantizer.__doc__, "__module__": __name__}
+    made = dataclass(frozen=True)(type(name, (Rounded,), facts))
+    globals()[name] = register("rewrite")(made)  # where a process that is given one finds it
 
-    by: ClassVar[str] = "twn"
+
+for _name, _quantizer in entries("quantizer").items():
+    _filed(_name, _quantizer)
