@@ -186,6 +186,17 @@ class Factoring(Rewrite, Protocol):
 
 
 @runtime_checkable
+class Quantizing(Rewrite, Protocol):
+    """A rewrite that rounds weights, and maybe what layers read; its units are bits, which it scores itself."""
+
+    def scores(self, model: nn.Module, site: Site) -> Tensor:
+        """Return what each bit of the site brings, falling, ``[site.size]``."""
+
+    def precisions(self, graph: Any, kept: Mapping[str, Kept]) -> Mapping[str, tuple[int, int]]:
+        """Return, by weight, the bits of a weight and of what its layer reads under a choice."""
+
+
+@runtime_checkable
 class Seeing(Rewrite, Protocol):
     """A rewrite that looks at what a network does with pictures: steps give it some, unlabelled."""
 

@@ -142,7 +142,8 @@ class Layer:
     ``in_units`` and ``out_units`` hold the graph-wide unit of each channel, -1 where the channel has none.
     ``in_channels`` counts what the operator reads (of a linear layer: features). ``positions`` is how many output
     positions one sample has (height times width of a convolution). ``follows`` says that ``groups`` shrinks with
-    the channels (depthwise) instead of staying fixed.
+    the channels (depthwise) instead of staying fixed. ``bits`` are those of a weight, ``input_bits`` those of what the
+    layer reads; 32 where it is not rounded.
     """
 
     name: str
@@ -163,6 +164,8 @@ class Layer:
     out_size: tuple[int, ...]
     follows: bool = False
     density: float = 1.0
+    bits: int = 32
+    input_bits: int = 32
 
     @property
     def positions(self) -> int:

@@ -34,6 +34,8 @@ from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
 from penjing.graph.collaborative import KINDS, Partner, attach, partners
 from penjing.graph.program import plain
+from penjing.graph.quantized import Precision, precisions
+from penjing.graph.quantized import attach as quantize
 
 VERSION = 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
@@ -62,8 +64,9 @@ class Manifest:
 
     ``counts`` are those of its modules, ``identities`` names those that do nothing, among them what was taken out, and
     ``chains`` holds the stages of those that are chains of linear layers, among them factorised ones; ``collaborative``
-    are the convolutions with a collaborative layer, each with its kind and its batch norm; ``inputs`` are the shapes of
-    one sample's inputs; ``facts`` what the run that made it wrote down.
+    are the convolutions with a collaborative layer, each with its kind and its batch norm; ``quantized`` the layers in
+    few bits, each with its method and bits; ``inputs`` are the shapes of one sample's inputs; ``facts`` what the run
+    that made it wrote down.
     """
 
     network: str
@@ -73,6 +76,7 @@ class Manifest:
     identities: Sequence[str] = ()
     chains: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     collaborative: Mapping[str, Any] = field(default_factory=dict)
+    quantized: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Sequence[Sequence[int]] = ()
     lineage: Sequence[Any] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +109,7 @@ def write(
         identities=form.identities(model),
         chains=written(model),
         collaborative={name: asdict(partner) for name, partner in partners(model).items()},
+        quantized={name: one.to_json() for name, one in precisions(model).items()},
         inputs=[list(shape) for shape in inputs],
         lineage=lineage,
         facts=dict(facts or {}),
@@ -201,7 +206,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     strings = all(isinstance(value, str) for value in (manifest.network, manifest.weights, manifest.builder))
     maps = all(
         isinstance(by_name, dict) and all(isinstance(facts, dict) for facts in by_name.values())
-        for by_name in (manifest.counts, manifest.chains)
+        for by_name in (manifest.counts, manifest.chains, manifest.quantized)
     )
     names = isinstance(manifest.identities, list) and all(isinstance(name, str) for name in manifest.identities)
     pairs = isinstance(manifest.collaborative, dict) and all(map(_is_partner, manifest.collaborative.values()))
@@ -246,6 +251,7 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
         attach(model, {name: Partner(**facts) for name, facts in manifest.collaborative.items()})
         take_out(model, manifest.identities)
         stand_in(model, manifest.chains)
+        quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()})
         return form.refill(model, tensors, manifest.counts).eval()
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None

@@ -13,11 +13,12 @@ from torch import nn
 
 from penjing.core.errors import PenjingError
 from penjing.core.files import write_whole
-from penjing.exporting import tidy
+from penjing.exporting import tidy, unpack
 from penjing.exporting.blame import export_error, run_error
 from penjing.exporting.inputs import Example, batch_of, bound, names_of, open_batch, with_batch
 from penjing.exporting.modes import evaluating
 from penjing.exporting.silence import silence
+from penjing.graph.quantized import settled
 
 LARGEST_FILE = 2**31 - 1
 """Bytes protobuf can hold in one message."""
@@ -38,14 +39,15 @@ def export_onnx(
     The batch, dimension 0 of every tensor input that shares the first one's, stays open; where the model does not
     allow that, the file gets the example's batch. Batch norm is folded into the layer before it. What the reader of
     a report should know is appended to ``notes``. The model's modes are restored; the file appears complete or not
-    at all.
+    at all. Quantized layers have their weights as packed codes, which the file unpacks.
 
     ``quick`` takes torch's older exporter: some twenty times faster, the same speed in the runtime, but it bakes in
     every decision the model takes in Python, so use it for measuring only.
 
     Raises: TraceError naming the module and line that cannot be exported; PenjingError when the file cannot be written.
     """
-    target, notes = Path(path), [] if notes is None else notes
+    target, notes, own = Path(path), [] if notes is None else notes, model
+    model = settled(model)
     example: Example = (tuple(example_args), dict(example_kwargs or {}))
     with evaluating(model):
         try:
@@ -62,6 +64,8 @@ def export_onnx(
     tidy.name_batch(proto)
     if left := tidy.unfolded(proto):
         notes.append(f"{len(left)} batch norms were not folded into the layer before them, {left[0]} first.")
+    if left := unpack.pack(proto, own):
+        notes.append(f"The file holds the weights of {len(left)} quantized layers in floats, {left[0]} first.")
     _write(target, proto)
     return target
 

@@ -26,6 +26,7 @@ from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.passes import passes
 from penjing.graph.program import Program, capture, line_of, plain, shell
 from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
+from penjing.graph.quantized import floated, precisions, with_bits
 from penjing.graph.rules import concat, layers, norms, pieces, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.table import RULES, Around, Call, Findings, unknown
 from penjing.graph.surgery import cut
@@ -51,12 +52,13 @@ def trace(
     The module must not hold parametrizations; ``plain`` folds them. ``proof`` cuts a third of every site and compares
     with the zeroed original, so that code the labels cannot see (a division by the width, say) is found before any
     plan is made. Without it, only readings of the user's code that rest on an assumption are tried out. The same holds
-    for the residual blocks that may be left out.
+    for the residual blocks that may be left out. Quantized layers are traced as ordinary ones with the rounded weights.
 
     Raises: TraceError when the module cannot be traced: data-dependent control flow, a failing forward.
     """
+    rounded, model = precisions(model), floated(model)
     graph = with_modules(model, with_blocks(model, _channels(model, args, kwargs, proof), proof=proof))
-    return replace(graph, kernels=croppable(model, graph))
+    return replace(graph, kernels=croppable(model, graph), layers=with_bits(graph.layers, rounded))
 
 
 def _channels(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, proof: bool) -> Graph:

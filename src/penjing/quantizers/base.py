@@ -77,7 +77,8 @@ class Quantizer(ABC):
     """A method: its options, and what it makes for a layer.
 
     ``widths`` are the bits that a weight may have. ``signed`` says that layers are to read numbers of both signs: a
-    ReLU in front of them gives way to a hard tanh. ``pad`` is what stands around a picture that a layer reads.
+    ReLU in front of them gives way to a hard tanh. ``pad`` is what stands around a picture that a layer reads. Both
+    count only where ``reads`` returns something.
     """
 
     widths: ClassVar[tuple[int, ...]]

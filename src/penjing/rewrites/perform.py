@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from penjing.core.protocols import Cropping, Factoring, Removing, Rewrite, Zeroing
+from penjing.core.protocols import Cropping, Factoring, Quantizing, Removing, Rewrite, Zeroing
 from penjing.core.types import Plan
 from penjing.graph.graph import Graph
 from penjing.graph.kernels import blank
@@ -18,7 +18,8 @@ def perform(model: nn.Module, graph: Graph, plan: Plan, changes: Mapping[str, Re
     """Change the traced ``model``, in place, as the plan says; ``changes`` are its rewrites by name.
 
     Zeros come first, since they are counted in whole tensors; then widths and kernels; then chains, which factor what
-    is left of a layer; whole blocks go last, since a cut needs the tensors that were traced.
+    is left of a layer; then whole blocks, since a cut needs the tensors that were traced; roundings last, since they
+    are of what is left.
     """
     for name in sorted(plan.rewrites(), key=lambda name: _turn(changes[name])):
         changes[name].apply(model, graph, plan.of_rewrite(name))
@@ -42,18 +43,24 @@ def blanked(model: nn.Module, graph: Graph, plan: Plan, changes: Mapping[str, Re
     return reference
 
 
+def without_roundings(plan: Plan, changes: Mapping[str, Rewrite]) -> Plan:
+    """Return a plan without the bits that it takes from weights."""
+    return Plan(tuple(entry for entry in plan if not isinstance(changes[entry.rewrite], Quantizing)))
+
+
 def without_chains(plan: Plan, changes: Mapping[str, Rewrite]) -> Plan:
-    """Return a plan without the chains that it puts in layers' places."""
-    return Plan(tuple(entry for entry in plan if not isinstance(changes[entry.rewrite], Factoring)))
+    """Return a plan without what only comes near the network: roundings, and the chains in layers' places."""
+    exact = without_roundings(plan, changes)
+    return Plan(tuple(entry for entry in exact if not isinstance(changes[entry.rewrite], Factoring)))
 
 
 def provable(changes: Mapping[str, Rewrite]) -> bool:
     """Tell whether these rewrites remove anything, and only what a proof knows: channels, blocks, taps and ranks."""
-    shrinking = {name: change for name, change in changes.items() if not isinstance(change, Zeroing)}
+    shrinking = {name: change for name, change in changes.items() if not isinstance(change, Zeroing | Quantizing)}
     known = (n == "channels" or isinstance(c, Removing | Cropping | Factoring) for n, c in shrinking.items())
     return bool(shrinking) and all(known)
 
 
 def _turn(change: Rewrite) -> int:
-    order = ((Zeroing, 0), (Factoring, 2), (Removing, 3))
+    order = ((Zeroing, 0), (Factoring, 2), (Removing, 3), (Quantizing, 4))
     return next((turn for kind, turn in order if isinstance(change, kind)), 1)

@@ -21,7 +21,7 @@ from penjing.graph.blocks import removed
 from penjing.graph.chains import prove_chains
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove, worse
-from penjing.rewrites.perform import blanked, perform, provable, without_chains
+from penjing.rewrites.perform import blanked, perform, provable, without_chains, without_roundings
 from penjing.steps.price import ARITHMETIC_STEP, Pricer, step_of
 from penjing.steps.settle import Cut, refolded, settle
 from penjing.steps.state import Run, State
@@ -192,8 +192,11 @@ class Chooser:
     def _certificate(self, plan: Plan, model: nn.Module) -> Certificate:
         """Prove what a plan removed, with every chain contracted into the layer that it computes.
 
-        What the plan set to zero is zero in the original as well.
+        What the plan set to zero is zero in the original as well; weights are not rounded yet.
         """
+        exact = without_roundings(plan, self.changes)
+        if len(exact) < len(plan):
+            plan, model = exact, self._applied(exact)
         whole = without_chains(plan, self.changes)
         original = blanked(self.state.model, self.graph, plan, self.changes)
         cut = model if len(whole) == len(plan) else self._applied(whole)

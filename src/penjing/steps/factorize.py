@@ -18,6 +18,7 @@ from penjing.factors.layer import LayerSpec
 from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
 from penjing.graph.chains import prove_chains, size_read, why_whole
 from penjing.graph.graph import Graph
+from penjing.graph.quantized import refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored, Made
 from penjing.rewrites.perform import perform
@@ -124,6 +125,7 @@ class factorize:  # noqa: N801  (registered under its own name)
         Raises: PlanError when no layer may be factored, weights are not finite or memory does not suffice; Infeasible
         as ``prune``.
         """
+        refuse_quantized("factorize", state.model)
         if self.ranks is None:
             return self.as_prune()(state, run)
         with run.stage("factorize") as said:

@@ -13,8 +13,12 @@ from penjing.steps.export import export
 from penjing.steps.factorize import factorize
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
+from penjing.steps.quantize import quantize
 from penjing.steps.train import train
 from penjing.training.options import Options, check_values
+
+AFTER_BITS = ("train", "recalibrate", "export", "check", "evaluate")
+"""What steps may follow once weights are rounded."""
 
 
 def ordered(steps: Any) -> list[Any]:
@@ -88,9 +92,17 @@ def _built(number: int, step: Any) -> Any:
 
 
 def _check_order(steps: Sequence[Any]) -> None:
-    """Refuse a check of what is not exported, which would show only after all the work."""
+    """Refuse what would show only after all the work: a check of what is not exported, a cut of what is quantized."""
     written: list[str] = []
+    rounded = False
     for step in steps:
+        name = type(step).__name__.rstrip("_")
+        if rounded and entries("step").get(name) is type(step) and name not in AFTER_BITS:
+            raise PlanError(
+                f"{name}: bits come last, since {name} changes layers, and what it leaves of them would have to be "
+                f"rounded anew; put quantize after it. What may follow quantize: {', '.join(AFTER_BITS)}."
+            )
+        rounded = rounded or isinstance(step, quantize)
         if isinstance(step, export):
             written.append(step.file)
         elif isinstance(step, check):

@@ -14,13 +14,14 @@ from torch import Tensor
 from penjing.allocators.driver import Driver
 from penjing.core import console
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Compared, Cost, Factoring, Measured, Rewrite
+from penjing.core.protocols import Compared, Cost, Factoring, Measured, Quantizing, Rewrite
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.folds import with_folds
 from penjing.graph.graph import Graph
+from penjing.graph.quantized import refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
 from penjing.rewrites.nested import nested
@@ -136,6 +137,7 @@ class prune:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError when nothing may be cut.
         """
+        refuse_quantized("prune", state.model)
         changes: dict[str, Rewrite] = {
             name: seeing(build("rewrite", name), state, self.images, run.seed) for name in self.rewrites
         }
@@ -245,7 +247,7 @@ class prune:  # noqa: N801  (registered under its own name)
         for site in sites:
             try:
                 change = changes[site.rewrite]
-                own = change.scores(state.model, site) if isinstance(change, Factoring) else None
+                own = change.scores(state.model, site) if isinstance(change, Factoring | Quantizing) else None
                 score = (criterion(site, evidence) if own is None else own).double().cpu().numpy()
             except PlanError as error:
                 refusals.append(f"{site.name}: {error}")

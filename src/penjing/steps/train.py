@@ -12,8 +12,10 @@ from penjing.core import console
 from penjing.core.protocols import Term, Zeroing
 from penjing.core.registry import build, register
 from penjing.data.data import Data
+from penjing.graph.quantized import quantized
 from penjing.steps.filed import file_training, tell_epoch
 from penjing.steps.state import Run, State
+from penjing.terms.rounding import Rounding
 from penjing.training.follow import distance
 from penjing.training.loop import fit
 from penjing.training.options import Options
@@ -53,6 +55,8 @@ class train(Options):  # noqa: N801  (registered under its own name)
             terms.append(build("term", "hold_zeros"))
         recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
         model = state.copy_model()
+        if quantized(model):
+            terms.append(Rounding(recipe.steps(len(data.train)) * recipe.epochs))
         history = fit(
             model,
             data.train,

@@ -1,0 +1,290 @@
+"""Layers in few bits: a convolution or linear layer that rounds its weight, and maybe what it reads, on every run.
+
+The network stays the user's own module. A quantized layer keeps its name, its place and the name of its weight, which
+is then the latent one that training updates; beside it stand modules that round.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penjing.core.errors import PlanError, RecipeError, did_you_mean
+from penjing.core.plain import told
+from penjing.core.registry import build
+from penjing.core.types import Layer
+from penjing.packing.levels import Levels
+from penjing.quantizers.base import Quantizer, Reads, Weights
+
+FLOAT = 32
+"""Bits of a number that is not rounded."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How one layer is quantized: by which method, and to how many bits its weight."""
+
+    quantizer: Quantizer
+    bits: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"quantizer": told(self.quantizer), "bits": self.bits}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Precision:
+        """Read what ``to_json`` wrote.
+
+        Raises: PlanError when it is of another form.
+        """
+        try:
+            quantizer, bits = build("quantizer", dict(facts["quantizer"])), facts["bits"]
+        except (KeyError, TypeError, ValueError, RecipeError) as error:
+            raise PlanError(f"This is no precision of a layer: {error}.") from None
+        if not isinstance(quantizer, Quantizer) or bits not in quantizer.widths:
+            raise PlanError(f"This is no precision of a layer: {bits!r} bits by {facts['quantizer']!r}.")
+        return cls(quantizer, int(bits))
+
+
+class Quantized(nn.Module):
+    """What quantized layers share: y = layer(reads(x - threshold), weights(W)).
+
+    ``threshold`` [channels] is there for methods that tell apart signs alone where a ReLU stands in front: what is
+    below it counts as negative. It begins at the mean of what the layer reads, is learned, and is 0 where numbers of
+    both signs are read.
+    """
+
+    weight: Any
+    bias: Any
+    precision: Precision
+    weights: Weights
+    reads: Reads | None
+    writes: nn.Module | None
+    threshold: nn.Parameter | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the layer computes in few bits."""
+        rounded, gain = x, None
+        if self.reads is not None:
+            x = x if self.threshold is None else x - _beside(self.threshold, x)
+            rounded, gain = self.reads(x), self.reads.gain(x, self)
+        y = self._run(rounded, self.weights(self.weight))
+        y = y if gain is None else y * gain
+        y = y if self.writes is None else self.writes(y)
+        return y if self.bias is None else y + _beside(self.bias, y)
+
+    def _run(self, x: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def start(self, samples: Tensor | None) -> None:
+        """Set what is held beside the weight, by the weight and by what the layer reads of some pictures."""
+        with torch.no_grad():
+            self.weight.copy_(self.weights.start(self.weight))
+            if self.reads is not None and samples is not None:
+                if self.threshold is not None:
+                    axes = [dim for dim in range(samples.dim()) if dim != _channel_dim(samples)]
+                    mean = samples.mean(axes) if bool((samples >= 0).all()) else torch.zeros_like(self.threshold)
+                    self.threshold.copy_(mean)
+                    samples = samples - _beside(self.threshold, samples)
+                self.reads.start(samples)
+
+    def after_step(self, progress: float) -> None:
+        """Clip and anneal after an optimiser step; ``progress`` is the share of the training that is done."""
+        self.weights.after_step(self.weight, progress)
+        if self.reads is not None:
+            self.reads.after_step(progress)
+
+    @property
+    def input_bits(self) -> int:
+        """Bits of what the layer reads."""
+        return FLOAT if self.reads is None else self.reads.bits
+
+
+class QuantConv2d(Quantized, nn.Conv2d):
+    """A convolution in few bits.
+
+    Shapes: x [n, in_channels, h, w] → [n, out_channels, h', w'].
+    """
+
+    def _run(self, x: Tensor, weight: Tensor) -> Tensor:
+        value = 0.0 if self.reads is None else self.precision.quantizer.pad
+        if self.padding_mode != "zeros" or value:
+            around = self._reversed_padding_repeated_twice
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, around, mode, value if mode == "constant" else None)
+            return F.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
+        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+
+class QuantLinear(Quantized, nn.Linear):
+    """A linear layer in few bits.
+
+    Shapes: x [..., in_features] → [..., out_features].
+    """
+
+    def _run(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
+
+
+FORMS: Mapping[type[nn.Module], type[Quantized]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
+
+
+def quantized(model: nn.Module) -> dict[str, Quantized]:
+    """Return the quantized layers of a model, by their first names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Quantized)}
+
+
+def refuse_quantized(step: str, model: nn.Module) -> None:
+    """Refuse to change layers whose weights are rounded already.
+
+    Raises: PlanError naming the step and the first of them.
+    """
+    if already := next(iter(quantized(model)), None):
+        raise PlanError(
+            f"{step}: {already} is quantized already, and bits come last: start from the network before it was "
+            "quantized, and quantize all layers in one step at the end."
+        )
+
+
+def precisions(model: nn.Module) -> dict[str, Precision]:
+    """Return what ``attach`` was given to make this model, by the names of the layers."""
+    return {name: layer.precision for name, layer in quantized(model).items()}
+
+
+def attach(model: nn.Module, wanted: Mapping[str, Precision]) -> None:
+    """Make layers quantized ones, in place; ``start`` sets what they hold beside their weights.
+
+    Raises: PlanError for a name that is no convolution or linear layer of torch's own.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name, precision in wanted.items():
+        layer: Any = modules.get(name)
+        if isinstance(layer, Quantized) and layer.precision == precision:
+            continue
+        if type(layer) not in FORMS:
+            what = "is not there" if layer is None else f"is {type(layer).__name__}"
+            raise PlanError(
+                f"{name} cannot be quantized: it {what}; a quantized layer is an nn.Conv2d or nn.Linear."
+                f"{did_you_mean(name, modules) if layer is None else ''}"
+            )
+        _become(layer, precision)
+
+
+def _become(layer: Any, precision: Precision) -> None:
+    quantizer, here = precision.quantizer, layer.weight
+    channels = layer.weight.shape[1] * getattr(layer, "groups", 1)
+    layer.__class__ = FORMS[type(layer)]
+    layer.precision = precision
+    layer.weights = quantizer.weights(tuple(here.shape), precision.bits).to(here.device, here.dtype)
+    reads = quantizer.reads(channels, precision.bits)
+    layer.reads = None if reads is None else reads.to(here.device, here.dtype)
+    layer.writes = quantizer.writes(precision.bits)
+    shifts = quantizer.signed and reads is not None
+    layer.register_parameter("threshold", nn.Parameter(here.new_zeros(channels)) if shifts else None)
+    layer.train(layer.training)
+
+
+def floated(model: nn.Module) -> nn.Module:
+    """Return a copy whose quantized layers are ordinary ones with the rounded weights; others are the model itself.
+
+    What layers read is not rounded in it: it is the network as tracing and counting see it.
+    """
+    if not quantized(model):
+        return model
+    copied = copy.deepcopy(model)
+    for layer in quantized(copied).values():
+        with torch.no_grad():
+            weight = nn.Parameter(layer.weights(layer.weight).detach().clone())
+        _plain(layer, weight)
+    return copied
+
+
+def _plain(layer: Any, weight: nn.Parameter) -> None:
+    for name in ("weights", "reads", "writes"):
+        layer._modules.pop(name, None)
+        layer.__dict__.pop(name, None)
+    layer._parameters.pop("threshold", None)
+    layer.__class__ = next(form for form, made in FORMS.items() if made is type(layer))
+    layer.weight = weight
+    del layer.precision
+
+
+class Settled(Weights):
+    """What is left of the rounding of a weight that is rounded for good."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight."""
+        return weight
+
+    def levels(self, weight: Tensor) -> Levels:
+        """Refuse: the weight is its own.
+
+        Raises: PlanError.
+        """
+        raise PlanError("This weight was rounded for good; ask the layer that it was made from.")
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """Return a copy whose quantized layers hold rounded weights, once and for all; others are the model itself.
+
+    It computes the same without rounding on every run, where another order of sums could tip a weight over.
+    """
+    if not quantized(model):
+        return model
+    copied = copy.deepcopy(model)
+    for layer in quantized(copied).values():
+        with torch.no_grad():
+            layer.weight = nn.Parameter(layer.weights(layer.weight).detach().clone())
+        layer.weights = Settled(layer.weights.bits)
+    return copied.train(model.training)
+
+
+def with_bits(layers: Sequence[Layer], rounded: Mapping[str, Precision]) -> tuple[Layer, ...]:
+    """Return the layers with the bits of those that are rounded, by the names of their modules."""
+    found = []
+    for layer in layers:
+        one = rounded.get(layer.weight.rpartition(".")[0])
+        reads = None if one is None else one.quantizer.reads(1, one.bits)
+        bits = (FLOAT, FLOAT) if one is None else (one.bits, FLOAT if reads is None else reads.bits)
+        found.append(replace(layer, bits=bits[0], input_bits=bits[1]))
+    return tuple(found)
+
+
+def inputs_of(model: nn.Module, names: Iterable[str], batches: Iterable[Tensor], most: int) -> dict[str, Tensor]:
+    """Return what layers read of some pictures, at most ``most`` pictures each, [n, channels, ...]."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    hooks = [model.get_submodule(name).register_forward_pre_hook(_noting(seen[name])) for name in seen]
+    count = 0
+    try:
+        with torch.no_grad():
+            for x in batches:
+                model(x)
+                count += len(x)
+                if count >= most:
+                    break
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(parts) for name, parts in seen.items() if parts}
+
+
+def _noting(into: list[Tensor]) -> Any:
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        into.append(args[0].detach())
+
+    return note
+
+
+def _channel_dim(x: Tensor) -> int:
+    return 1 if x.dim() == 4 else x.dim() - 1
+
+
+def _beside(values: Tensor, x: Tensor) -> Tensor:
+    """Return a vector of channels in the shape in which it is added to pictures or features."""
+    return values.view(1, -1, 1, 1) if x.dim() == 4 else values

@@ -1,0 +1,36 @@
+"""Binarised neural networks: binary weights that read binary inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from penjing.core.registry import register
+from penjing.quantizers.binary import FullyBinary, Signs
+from penjing.quantizers.binaryconnect import Connected, glorot_bound
+
+
+@register("quantizer")
+@dataclass(frozen=True)
+class bnn(FullyBinary):  # noqa: N801  (registered under its own name)
+    """Round weights, and what layers read, to -1 and 1.
+
+    Weights are those of ``binaryconnect`` with H = 1, which is its form for weights alone. A normalisation must stand
+    between two such layers: their outputs are as large as their inputs are many.
+
+    Paper: Hubara, Courbariaux, Soudry, El-Yaniv, Bengio, Binarized Neural Networks, NIPS 2016, eqs. 1, 4 and 5.
+    Differs: signs of inputs are not drawn; pooling is where the network has it, which the paper has before the norm.
+    """
+
+    def weights(self, shape: tuple[int, ...], bits: int) -> Connected:
+        """Return what rounds a weight."""
+        return Connected(bits, glorot_bound(shape), 1.0)
+
+    def reads(self, channels: int, bits: int) -> Signs:
+        """Return the sign with the gradient of a hard tanh."""
+        return Signs(_within)
+
+
+def _within(x: Tensor) -> Tensor:
+    return x.abs() <= 1

@@ -1,0 +1,121 @@
+"""Put quantized layers in layers' places: what every method of ``penjing.quantizers`` does to a network.
+
+A unit is a bit of a weight: a site of a layer has 32, and kept whole it leaves the layer in floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from penjing.core.registry import build, register
+from penjing.core.types import Kept, Site, Slot
+from penjing.graph.graph import Graph
+from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, quantized
+from penjing.quantizers.base import Quantizer
+
+SAMPLES = 128
+"""Pictures that a layer's rounding of what it reads begins with."""
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A rewrite of one quantizer; a site is called after its layer, ``conv1/bits``. Layers are torch's own, run once.
+
+    ``options`` are the quantizer's; ``pictures`` are what layers that round what they read begin with.
+    """
+
+    by: ClassVar[str]
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The method."""
+        made: Quantizer = build("quantizer", {self.by: dict(self.options)})
+        return made
+
+    def on(self, pictures: Sequence[Tensor]) -> Self:
+        """Return the rewrite for these pictures."""
+        return replace(self, pictures=tuple(pictures))
+
+    def find(self, graph: Graph) -> list[Site]:
+        """Return the bits of the layers that are modules of their own."""
+        widths, none = self.quantizer.widths, np.arange(0)
+        return [
+            Site(f"{layer.name}/bits", "bits", FLOAT, (Slot(layer.weight, -1, "out", none, none),), none,
+                 least=min(widths), most=max(widths))
+            for layer in graph.layers if layer.weight in graph.modules
+        ]  # fmt: skip
+
+    def scores(self, model: nn.Module, site: Site) -> Tensor:
+        """Return by how much each bit lessens the share of a weight that rounding takes for noise."""
+        weight = model.get_parameter(site.slots[0].tensor).detach()
+        least, most = site.least, site.most
+        noise = [1.0] * least + [_noise(self.quantizer, weight, bits) for bits in range(least, most + 1)]
+        noise += [noise[-1]] * (FLOAT - len(noise)) + [0.0]
+        falling = torch.tensor(noise, dtype=torch.float64).cummin(0).values
+        return falling[:-1] - falling[1:]
+
+    def precisions(self, graph: Graph, kept: Mapping[str, Kept]) -> dict[str, tuple[int, int]]:
+        """Return the bits of weights and of what their layers read."""
+        quantizer, found = self.quantizer, dict[str, tuple[int, int]]()
+        weights = {layer.name: layer.weight for layer in graph.layers}
+        for site, bits in _bits(kept).items():
+            reads = quantizer.reads(1, bits)
+            found[weights[site]] = bits, FLOAT if reads is None else reads.bits
+        return found
+
+    def apply(self, model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
+        """Quantize the layers, in place; of one that is a chain by now, every stage."""
+        paths = {layer.name: layer.weight.rpartition(".")[0] for layer in graph.layers}
+        quantizer = self.quantizer
+        wanted = {
+            path: Precision(quantizer, bits)
+            for name, bits in _bits(kept).items()
+            for path in _leaves(model, paths[name])
+        }
+        self.put(model, wanted)
+
+    def put(self, model: nn.Module, wanted: Mapping[str, Precision]) -> None:
+        """Quantize the layers of these paths, in place, and start what they hold."""
+        reading = [name for name, one in wanted.items() if one.quantizer.reads(1, one.bits) is not None]
+        device = next(model.parameters()).device
+        seen = inputs_of(model, reading, (x.to(device) for x in self.pictures), SAMPLES) if reading else {}
+        attach(model, wanted)
+        layers = quantized(model)
+        for name in wanted:
+            layers[name].start(seen.get(name))
+
+
+def _bits(kept: Mapping[str, Kept]) -> dict[str, int]:
+    return {site.rpartition("/")[0]: len(units) for site, units in kept.items() if len(units) < FLOAT}
+
+
+def _leaves(model: nn.Module, path: str) -> Iterator[str]:
+    for name, module in model.get_submodule(path).named_modules(prefix=path):
+        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Quantized):
+            yield name
+
+
+@torch.no_grad()
+def _noise(quantizer: Quantizer, weight: Tensor, bits: int) -> float:
+    """Return the squared error of a rounded weight as a share of the weight's squares."""
+    rounding = quantizer.weights(tuple(weight.shape), bits)
+    latent = rounding.start(weight)
+    gap = (rounding(latent) - weight).double().square().sum()
+    return float(gap / weight.double().square().sum().clamp_min(1e-300))
+
+
+@register("rewrite")
+@dataclass(frozen=True)
+class twn(Rounded):  # noqa: N801  (registered under its own name)
+    """Round weights to -a, 0 and a (ternary weight networks)."""
+
+    by: ClassVar[str] = "twn"

@@ -1,0 +1,212 @@
+"""Quantize layers: weights, and maybe what layers read, in few bits, as many as are given or a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from penjing.core.errors import PlanError, did_you_mean
+from penjing.core.registry import build, entries, register
+from penjing.core.types import Layer, Plan
+from penjing.graph.graph import Graph
+from penjing.graph.quantized import quantized, refuse_quantized
+from penjing.graph.trace import trace
+from penjing.rewrites.perform import perform
+from penjing.rewrites.rounded import SAMPLES, Rounded
+from penjing.steps.filed import file_widths
+from penjing.steps.patterns import takes
+from penjing.steps.prune import prune
+from penjing.steps.state import Run, State
+
+
+@register("step")
+@dataclass(frozen=True)
+class quantize:  # noqa: N801  (registered under its own name)
+    """Write layers in few bits by a ``method``: ``lsq``, ``twn``, ``xnor``, ``codebook`` and so on, with its options.
+
+    ``bits`` are those of a weight: a number, or one by pattern such as ``{"layer3*": 2, "*": 4}``, of which the first
+    counts; by default the fewest that the method has. Where bits are left out and ``allocator`` is given, or a
+    ``budget``, the budget decides, as in ``prune``, whose other options are those of the same name. The first and the
+    last layer stay in floats unless ``ends`` is true. ``images`` training pictures, without labels, show what layers
+    read. What was quantized trains on by ``train``; channels, ranks and blocks go before it.
+    """
+
+    method: Any = "lsq"
+    bits: Any = None
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    ends: bool = False
+    images: int = SAMPLES
+    allocator: Any = None
+    budget: Mapping[str, Any] | str | None = None
+    measure: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises: PlanError naming the option.
+        """
+        if self.name not in (known := methods()):
+            raise PlanError(f"quantize: there is no method {self.name!r}.{did_you_mean(self.name, known)}")
+        for name in ("include", "exclude"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
+            raise PlanError(f"quantize: images must be a whole number, 1 or more; got {self.images!r}.")
+        widths = self.change.quantizer.widths
+        if self.searched:
+            if self.bits is not None:
+                raise PlanError("quantize: give bits, or leave them to a budget, and not both.")
+            if self.change.options:
+                raise PlanError(f"quantize: a budget decides bits of {self.name} as it is; give bits or no option.")
+            return
+        for bits in [one for _, one in self._given()]:
+            if isinstance(bits, bool) or bits not in (*widths, 32):
+                raise PlanError(
+                    f"quantize: {self.name} has weights of {_listed(widths)}, and 32 leaves a layer in floats; "
+                    f"got {bits!r}."
+                )
+
+    @property
+    def name(self) -> str:
+        """The name of the method."""
+        return str(next(iter(self.method), "")) if isinstance(self.method, Mapping) else str(self.method)
+
+    @property
+    def change(self) -> Rounded:
+        """The rewrite."""
+        options = self.method[self.name] if isinstance(self.method, Mapping) else None
+        made: Rounded = build("rewrite", {self.name: {"options": dict(options or {})}})
+        return made
+
+    @property
+    def searched(self) -> bool:
+        """Whether a budget decides about bits."""
+        return any(one is not None for one in (self.allocator, self.budget, self.measure))
+
+    def _given(self) -> list[tuple[str, Any]]:
+        if isinstance(self.bits, Mapping):
+            return [(str(pattern), bits) for pattern, bits in self.bits.items()]
+        return [("*", min(self.change.quantizer.widths) if self.bits is None else self.bits)]
+
+    def as_prune(self, graph: Graph) -> prune:
+        """Return the step that lets the budget decide about the layers of this network."""
+        own = {} if self.measure is None else {"measure": self.measure}
+        ends = () if self.ends else tuple(layer.name for layer in ends_of(graph))
+        return prune(
+            allocator="knapsack" if self.allocator is None else self.allocator, rewrite=self.name,
+            include=self.include, exclude=(*self.exclude, *ends), images=self.images, budget=self.budget, **own,
+        )  # fmt: skip
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Return the state with quantized layers.
+
+        Raises: PlanError when no layer may be quantized, or one is already; Infeasible as ``prune``.
+        """
+        refuse_quantized("quantize", state.model)
+        graph = trace(state.model, *state.example, proof=False)
+        if self.searched:
+            return self.as_prune(graph)(state, run)
+        with run.stage("quantize") as said:
+            change, plan = self.change, self._plan(graph, run)
+            model = state.copy_model()
+            change = self._seeing(change, state, run)
+            perform(model, graph, plan, {self.name: change})
+            file_widths(run, graph, plan, [self.name])
+            layers = quantized(model)
+            told = sorted({layer.precision.bits for layer in layers.values()})
+            said.append(f"{self.name}: {len(layers)} of {len(graph.layers)} layers, weights of {_listed(told)}")
+        return state.with_model(model, plan)
+
+    def _plan(self, graph: Graph, run: Run) -> Plan:
+        """Return the bits that the layers keep.
+
+        Raises: PlanError when none is left.
+        """
+        sites = {site.name: site for site in self.change.find(graph)}
+        ends = set() if self.ends else {layer.name for layer in ends_of(graph)}
+        kept, why = dict[str, np.ndarray](), ""
+        for layer in graph.layers:
+            name = f"{layer.name}/bits"
+            if not takes(layer, self.include, self.exclude):
+                continue
+            if name not in sites:
+                why = why or f"{layer.name} is no convolution or linear layer of torch's own that runs once"
+                note = {"where": layer.name, "units": layer.out_channels, "line": "",
+                        "why": "stays in floats: it is no nn.Conv2d or nn.Linear that runs once"}  # fmt: skip
+                run.note("pinned", note)
+            elif layer.name in ends:
+                why = why or f"{layer.name} is the first or last layer; ends: true takes them as well"
+            else:
+                bits = next((bits for pattern, bits in self._given() if takes(layer, (pattern,), ())), 32)
+                kept[name] = np.arange(bits)
+        if not kept:
+            why = why or f"no layer matches include {list(self.include)} without exclude {list(self.exclude)}"
+            raise PlanError(f"quantize: nothing may be quantized: {why}.")
+        return Plan.of(self.name, kept, list(sites.values()))
+
+    def _seeing(self, change: Rounded, state: State, run: Run) -> Rounded:
+        """Return the rewrite with pictures, where layers round what they read.
+
+        Raises: PlanError where they do and there is no data.
+        """
+        quantizer = change.quantizer
+        if all(quantizer.reads(1, bits) is None for _, bits in self._given() if bits != 32):
+            return change
+        return change.on(tuple(state.data_for("quantize").calibration(self.images, run.seed)))
+
+
+def methods() -> list[str]:
+    """Return the names of the rewrites that quantize."""
+    return [name for name, one in entries("rewrite").items() if issubclass(one, Rounded)]
+
+
+def ends_of(graph: Graph) -> list[Layer]:
+    """Return the layers that read the network's input or write its output; where these cannot be told, none.
+
+    What is between them and the outside, poolings and batch norms among them, is passed over.
+    """
+    nodes = {node.name: node for node in graph.program.nodes}
+    layers = {nodes[name]: layer for name, layer in zip(graph.nodes, graph.layers, strict=True) if name in nodes}
+    inputs = [
+        node
+        for node, name in zip(
+            (node for node in graph.program.nodes if node.op == "placeholder"), graph.program.names, strict=False
+        )
+        if name is None
+    ]
+    outputs = [node for node in graph.program.nodes if node.op == "output"]
+    first = _met(inputs, layers, lambda node: list(node.users))
+    last = _met(outputs, layers, lambda node: list(node.all_input_nodes))
+    return [layer for node, layer in layers.items() if node in first or node in last]
+
+
+def _met(begin: Sequence[fx.Node], layers: Mapping[fx.Node, Layer], further: Any) -> set[fx.Node]:
+    """Return the layers that are met first on the way from some nodes."""
+    seen, met, todo = set(begin), set[fx.Node](), list(begin)
+    while todo:
+        for node in further(todo.pop()):
+            if node in layers:
+                met.add(node)
+            elif node not in seen:
+                seen.add(node)
+                todo.append(node)
+    return met
+
+
+def _listed(bits: Sequence[int]) -> str:
+    """Return bits in words.
+
+    >>> _listed([2]), _listed([2, 3, 4, 5, 6, 7, 8]), _listed([1, 2, 4])
+    ('2 bits', '2 to 8 bits', '1, 2 or 4 bits')
+    """
+    whole = list(bits)
+    if whole == [1]:
+        return "1 bit"
+    if len(whole) > 2 and whole == list(range(whole[0], whole[-1] + 1)):
+        return f"{whole[0]} to {whole[-1]} bits"
+    return f"{', '.join(map(str, whole[:-1]))}{' or ' if len(whole) > 1 else ''}{whole[-1]} bits"
