@@ -82,7 +82,8 @@ class Shared(Weights):
         if not zeros.all():
             table[reserved:], found = cluster(flat[~zeros], len(table) - reserved)
             codes[~zeros] = found + np.uint8(reserved)
-        part = 1 / np.maximum(np.bincount(codes, minlength=len(table)), 1) if self.mean else np.ones(len(table))
+        places = np.maximum(np.bincount(codes, minlength=len(table)), 1).astype(np.float64)
+        part = 1 / places if self.mean else np.ones(len(table))
         part[:reserved] = 0
         with torch.no_grad():
             self.table.copy_(torch.from_numpy(table))
@@ -100,7 +101,7 @@ class Shared(Weights):
 
 
 def _levels(shape: tuple[int, ...], bits: int) -> int:
-    return min(2**bits, math.prod(shape))
+    return min(1 << bits, math.prod(shape))
 
 
 def cluster(values: Floats, levels: int) -> tuple[Floats, NDArray[np.uint8]]:
@@ -117,7 +118,7 @@ def cluster(values: Floats, levels: int) -> tuple[Floats, NDArray[np.uint8]]:
         return centroids, np.searchsorted(distinct, values).astype(np.uint8)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     centroids = np.linspace(ordered[0], ordered[-1], levels)
-    ends = np.zeros(0)
+    ends = np.zeros(0, dtype=np.int64)
     for _ in range(ROUNDS):
         before, ends = ends, _ends(ordered, centroids)
         if np.array_equal(before, ends):

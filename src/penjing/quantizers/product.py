@@ -68,8 +68,8 @@ class product(Quantizer):  # noqa: N801  (registered under its own name)
 class Vectors(Weights):
     """A table of vectors, which is trained, and frozen codes.
 
-    The gradient of a vector is the mean over its places. Shapes: codes uint8 [numbers / width]; part [levels, 1], 1 over
-    the places of a level; the table [levels * width] is flat, since training decays whatever has two dimensions.
+    The gradient of a vector is the mean over its places; the table is flat, since training decays whatever has two
+    dimensions. Shapes: codes uint8 [numbers / width]; table [levels * width]; part [levels, 1], 1 over the places.
     """
 
     latent: ClassVar[bool] = False
@@ -92,7 +92,7 @@ class Vectors(Weights):
         """Find table and codes: of the least output error on what was seen, or else the least error of the weight."""
         blocks = 1 if self.moments is None else len(self.moments)
         groups = blocks * self.width // math.prod(self.shape[1:]) or 1
-        rows = weight.detach().double().view(groups, self.shape[0] // groups, -1, self.width)
+        rows = weight.detach().double().cpu().view(groups, self.shape[0] // groups, -1, self.width)
         vectors = rows.transpose(1, 2).flatten(0, 1)  # [blocks, filters, width]
         table, codes = share(vectors, self.moments, len(self.part), torch_stream(0, "product"))
         codes = codes.view(groups, -1, self.shape[0] // groups).transpose(1, 2).flatten()
@@ -129,7 +129,7 @@ def moments(samples: Tensor, layer: Any, width: int) -> Tensor:
     for x in samples.split(8):
         rows = _rows(x.detach(), layer)  # [positions, groups * row]
         blocks = rows.view(len(rows), -1, width).permute(1, 2, 0)
-        part = (blocks @ blocks.mT).double()
+        part = (blocks @ blocks.mT).cpu().double()
         found, count = part if found is None else found + part, count + len(rows)
     if found is None:
         raise PlanError("There are no samples of what the layer reads.")

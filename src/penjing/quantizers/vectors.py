@@ -26,8 +26,7 @@ def share(vectors: Tensor, moments: Tensor | None, levels: int, draw: torch.Gene
     Shapes: vectors float64 [blocks, n, width]; moments [blocks, width, width]; returns [levels, width] and int64
     [blocks * n].
     """
-    blocks, n, width = vectors.shape
-    metric = _metric(moments, blocks, width).to(vectors)
+    metric = _metric(moments, len(vectors), vectors.shape[2]).to(vectors)
     root = torch.linalg.cholesky(metric)  # xᵀ M x = |xᵀ L|²
     moved = (vectors @ root).float()
     table = _spread(vectors, moved, root, levels, draw)
@@ -82,7 +81,7 @@ def _nearest(moved: Tensor, table: Tensor, root: Tensor) -> tuple[Tensor, float]
 
 def _fitted(vectors: Tensor, metric: Tensor, codes: Tensor, table: Tensor, draw: torch.Generator) -> Tensor:
     """Return the vector of the least error of each level: (sum of M)⁻¹ (sum of M v) over its own."""
-    (blocks, n, width), levels = vectors.shape, len(table)
+    blocks, levels, width = len(vectors), *table.shape
     at = codes + levels * torch.arange(blocks)[:, None]
     counts = torch.bincount(at.flatten(), minlength=blocks * levels).view(blocks, levels)
     sums = vectors.new_zeros(blocks * levels, width).index_add_(0, at.flatten(), vectors.flatten(0, 1))
