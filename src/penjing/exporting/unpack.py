@@ -30,10 +30,12 @@ def pack(proto: Any, model: nn.Module) -> list[str]:
     layers = quantized(model)
     if not layers:
         return []
-    known = {name: layer.weights.levels(layer.weight.detach()) for name, layer in layers.items()}
     if _opset(proto) < LEAST_OPSET:
-        return list(known)
-    graph, left, nodes = proto.graph, [], list[Any]()
+        return list(layers)
+    stored = {name: layer.weights.levels(layer.weight.detach()) for name, layer in layers.items()}
+    known = {name: one for name, one in stored.items() if isinstance(one, Levels)}
+    left = [name for name in stored if name not in known]  # a hash is nothing that standard operators compute
+    graph, nodes = proto.graph, list[Any]()
     used: set[str] = set()
     for name, levels in known.items():
         found = _find(graph, levels, used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from penjing.packing.hashed import Hashed
 from penjing.packing.levels import Levels
 
 
@@ -16,12 +18,21 @@ class Weights(nn.Module, ABC):
     """How one layer's weight is rounded: maps the latent weight, which is trained, to the one that is computed with.
 
     What is learned or held beside the weight are parameters and buffers of its own, whose shapes are known when it is
-    made, so that a bundle can fill them. The latent weight is the layer's and keeps its name.
+    made, so that a bundle can fill them. The latent weight is the layer's and keeps its name. ``latent`` says whether
+    it is trained; where it is not, it has told which code stands where, and what is trained is the table.
     """
+
+    latent: ClassVar[bool] = True
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
+
+    def see(self, samples: Tensor, layer: nn.Module) -> None:
+        """Note what the layer reads of some pictures, [n, channels, ...]: given before ``start``, if there are any.
+
+        ``layer`` is the nn.Conv2d or nn.Linear that reads them. Nothing is noted where a method looks at weights alone.
+        """
 
     def start(self, weight: Tensor) -> Tensor:
         """Set what is held, by a trained weight; return the latent weight to begin with, by default that weight."""
@@ -32,7 +43,7 @@ class Weights(nn.Module, ABC):
         """Return the rounded weight of the same shape, through which gradients reach ``weight``."""
 
     @abstractmethod
-    def levels(self, weight: Tensor) -> Levels:
+    def levels(self, weight: Tensor) -> Levels | Hashed:
         """Return what is stored of the rounded weight; its ``values`` are what ``forward`` returns in evaluation."""
 
     def after_step(self, weight: nn.Parameter, progress: float) -> None:
@@ -83,6 +94,10 @@ class Quantizer(ABC):
     def weights(self, shape: tuple[int, ...], bits: int) -> Weights:
         """Return what rounds the weight of a layer, float32 [out, in / groups, ...], to so many bits."""
 
+    def stored(self, shape: tuple[int, ...], bits: int) -> int:
+        """Return how many bits such a weight takes up when it is stored, its table included."""
+        return bits * math.prod(shape)
+
     def reads(self, channels: int, bits: int) -> Reads | None:
         """Return what rounds what a layer reads, if anything; ``bits`` are those of its weights."""
         return None
@@ -101,6 +116,17 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     tensor([1., 1.])
     """
     return rounded.detach() + (x - x.detach())  # in this order, or the sum would be rounded once more
+
+
+def scaled_gradient(x: Tensor, share: Tensor) -> Tensor:
+    """Return ``x`` itself, to the bit, with its gradient times ``share``.
+
+    >>> x = torch.tensor([0.1, 0.7], requires_grad=True)
+    >>> scaled_gradient(x, torch.tensor([0.5, 0.0])).sum().backward()
+    >>> x.grad
+    tensor([0.5000, 0.0000])
+    """
+    return x.detach() + (x - x.detach()) * share
 
 
 def sign(x: Tensor) -> Tensor:
