@@ -356,7 +356,8 @@ def _write(folder: Path, state: State, results: Mapping[str, Any], builder: str)
     """Write what a finished run shows beside its files."""
     shapes = [list(x.shape[1:]) for x in state.example[0] if isinstance(x, Tensor)]
     facts: dict[str, Any] = {key: results.get(key) for key in ("rows", "budget", "validation")}
-    bundle.write(folder / bundle.BUNDLE, state.model, builder=builder, plans=state.plans, inputs=shapes, facts=facts)
+    bundle.write(folder / bundle.BUNDLE, state.model, builder=builder, plans=state.plans, inputs=shapes, facts=facts,
+                 finished=True)  # fmt: skip
     write_whole(folder / RESULTS, json.dumps(results, indent=1, default=float).encode())
     write_report(results, folder / REPORT)
 
