@@ -85,6 +85,8 @@ class Quantized(nn.Module):
     def start(self, samples: Tensor | None) -> None:
         """Set what is held beside the weight, by the weight and by what the layer reads of some pictures."""
         with torch.no_grad():
+            if samples is not None:
+                self.weights.see(samples, self)
             self.weight.copy_(self.weights.start(self.weight))
             if self.reads is not None and samples is not None:
                 if self.threshold is not None:
@@ -182,6 +184,8 @@ def _become(layer: Any, precision: Precision) -> None:
     layer.__class__ = FORMS[type(layer)]
     layer.precision = precision
     layer.weights = quantizer.weights(tuple(here.shape), precision.bits).to(here.device, here.dtype)
+    if not layer.weights.latent:
+        here.requires_grad_(False)
     reads = quantizer.reads(channels, precision.bits)
     layer.reads = None if reads is None else reads.to(here.device, here.dtype)
     layer.writes = quantizer.writes(precision.bits)
