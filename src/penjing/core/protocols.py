@@ -192,8 +192,8 @@ class Quantizing(Rewrite, Protocol):
     def scores(self, model: nn.Module, site: Site) -> Tensor:
         """Return what each bit of the site brings, falling, ``[site.size]``."""
 
-    def precisions(self, graph: Any, kept: Mapping[str, Kept]) -> Mapping[str, tuple[int, int]]:
-        """Return, by weight, the bits of a weight and of what its layer reads under a choice."""
+    def rounded(self, layer: Layer, kept: Kept) -> Layer:
+        """Return a layer, as the rest of a plan leaves it, of whose bits these are kept."""
 
 
 @runtime_checkable

@@ -142,8 +142,9 @@ class Layer:
     ``in_units`` and ``out_units`` hold the graph-wide unit of each channel, -1 where the channel has none.
     ``in_channels`` counts what the operator reads (of a linear layer: features). ``positions`` is how many output
     positions one sample has (height times width of a convolution). ``follows`` says that ``groups`` shrinks with
-    the channels (depthwise) instead of staying fixed. ``bits`` are those of a weight, ``input_bits`` those of what the
-    layer reads; 32 where it is not rounded.
+    the channels (depthwise) instead of staying fixed. ``bits`` are those of one of its weights, ``input_bits`` those
+    of what it reads; 32 where it is not rounded. ``stored_bits`` are those of all weights with their tables, 0 where
+    they are floats.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Layer:
     density: float = 1.0
     bits: int = 32
     input_bits: int = 32
+    stored_bits: int = 0
 
     @property
     def positions(self) -> int:
@@ -176,6 +178,11 @@ class Layer:
     def weights(self) -> int:
         """How many weights the layer has; biases are not counted."""
         return self.in_channels // self.groups * self.out_channels * math.prod(self.kernel)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes that the weights take up when they are stored."""
+        return (self.stored_bits or 32 * self.weights) / 8
 
     @property
     def macs(self) -> int:

@@ -86,7 +86,7 @@ class macs:  # noqa: N801 - the name a budget writes
 class size:  # noqa: N801 - the name a budget writes
     """Predict the size of the exported file: four bytes a parameter, fewer a rounded weight, some hundred a layer.
 
-    A file holds codes of one, two, four or eight bits. Batch norm counts twice its channels though folding leaves one
+    Batch norm counts twice its channels though folding leaves one
     bias each, so the prediction is up to a percent too large for narrow networks; buffers the exporter keeps are left
     out. The exported file decides in the end.
 
@@ -98,17 +98,8 @@ class size:  # noqa: N801 - the name a budget writes
 
     def __call__(self, draft: Draft) -> float:
         """Return the predicted size."""
-        saved = sum(layer.weights * (32 - stored(layer.bits)) for layer in draft.layers if layer.bits < 32) / 8
-        return float(BYTES_A_VALUE * draft.parameters + BYTES_A_LAYER * len(draft.layers) - saved)
-
-
-def stored(bits: int) -> int:
-    """Return how many bits a code takes in a file, of which whole ones fill a byte.
-
-    >>> [stored(bits) for bits in (1, 2, 3, 5, 8, 32)]
-    [1, 2, 4, 8, 8, 32]
-    """
-    return next((n for n in (1, 2, 4, 8) if bits <= n), 32)
+        saved = sum(BYTES_A_VALUE * layer.weights - layer.weight_bytes for layer in draft.layers)
+        return float(BYTES_A_VALUE * draft.parameters - saved + BYTES_A_LAYER * len(draft.layers))
 
 
 @register("cost")

@@ -5,7 +5,6 @@ A runtime computes with the unpacked weights, so that the file is smaller and no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ def pack(proto: Any, model: nn.Module) -> list[str]:
     left = [name for name in stored if name not in known]  # a hash is nothing that standard operators compute
     graph, nodes = proto.graph, list[Any]()
     used: set[str] = set()
+    constants = _Constants()
     for name, levels in known.items():
         found = _find(graph, levels, used)
         if found is None:
@@ -44,10 +44,11 @@ def pack(proto: Any, model: nn.Module) -> list[str]:
             continue
         tensor, scale, turned = found
         used.add(tensor.name)
-        made, tensors = _unpacking(tensor.name, levels, scale, turned)
+        made, tensors = _unpacking(tensor.name, levels, scale, turned, constants)
         graph.initializer.remove(tensor)
         graph.initializer.extend(tensors)
         nodes += made
+    graph.initializer.extend(constants.tensors.values())
     before = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *before])
@@ -79,8 +80,48 @@ def _find(graph: Any, levels: Levels, used: set[str]) -> tuple[Any, NDArray[np.f
     return None
 
 
-def _unpacking(name: str, levels: Levels, scale: NDArray[np.float32], turned: bool) -> tuple[list[Any], list[Any]]:
-    """Return the nodes that make a weight of this name, and the tensors they read."""
+class _Constants:
+    """Small tensors that the unpacking of several weights reads, each of them once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, *numbers: int, dtype: Any = np.int64, shape: tuple[int, ...] = (-1,)) -> str:
+        from onnx import numpy_helper
+
+        key = (numbers, np.dtype(dtype).name, shape)
+        if key not in self.tensors:
+            array = np.array(numbers, dtype).reshape(shape)
+            self.tensors[key] = numpy_helper.from_array(array, f"unpack/{len(self.tensors)}")
+        return str(self.tensors[key].name)
+
+
+class _Nodes:
+    """The nodes that make one weight; what they hand on is called after it."""
+
+    def __init__(self, weight: str, constant: _Constants) -> None:
+        self.weight, self.constant, self.made = weight, constant, list[Any]()
+
+    def __call__(self, kind: str, *inputs: str, last: bool = False, **attributes: Any) -> str:
+        from onnx import helper
+
+        output = self.weight if last else f"{self.weight}/{len(self.made)}"
+        self.made.append(helper.make_node(kind, list(inputs), [output], **attributes))
+        return output
+
+    def apart(self, codes: str, width: int, count: int) -> str:
+        """Take so many codes of 1, 2 or 4 bits out of bytes, and return them a byte each."""
+        constant = self.constant
+        lanes = constant(*range(0, 8, width), dtype=np.uint8, shape=(1, -1))
+        shifted = self("BitShift", self("Unsqueeze", codes, constant(1)), lanes, direction="RIGHT")
+        masked = self("BitwiseAnd", shifted, constant(2**width - 1, dtype=np.uint8, shape=()))
+        return self("Slice", self("Reshape", masked, constant(-1)), constant(0), constant(count))
+
+
+def _unpacking(
+    name: str, levels: Levels, scale: NDArray[np.float32], turned: bool, constant: _Constants
+) -> tuple[list[Any], list[Any]]:
+    """Return the nodes that make a weight of this name, and the tensors that they alone read."""
     from onnx import helper, numpy_helper
 
     tensors: list[Any] = []
@@ -89,36 +130,34 @@ def _unpacking(name: str, levels: Levels, scale: NDArray[np.float32], turned: bo
         tensors.append(numpy_helper.from_array(array, f"{name}/{what}"))
         return f"{name}/{what}"
 
-    nodes: list[Any] = []
-
-    def node(kind: str, inputs: Sequence[str], what: str, **attributes: Any) -> str:
-        output = name if what == "" else f"{name}/{what}"
-        nodes.append(helper.make_node(kind, list(inputs), [output], name=f"{name}/{what or 'weight'}", **attributes))
-        return output
-
-    bits, count = _stored(levels), levels.codes.numel()
-    codes = given("packed", packed(levels.codes.numpy(), bits))
-    if bits < 8:
-        apart = node("Unsqueeze", [codes, given("last", np.array([1], np.int64))], "bytes")
-        places = given("places", np.arange(0, 8, bits, dtype=np.uint8)[None])
-        shifted = node("BitShift", [apart, places], "shifted", direction="RIGHT")
-        masked = node("BitwiseAnd", [shifted, given("mask", np.array(2**bits - 1, np.uint8))], "masked")
-        line = node("Reshape", [masked, given("line", np.array([-1], np.int64))], "all")
-        ends = [given("from", np.array([0], np.int64)), given("to", np.array([count], np.int64))]
-        codes = node("Slice", [line, *ends], "codes")
-    index = node("Cast", [codes], "index", to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int32)))
-    values = node("Gather", [given("table", levels.table.numpy().astype(np.float32)), index], "values", axis=0)
-    weight = node("Reshape", [values, given("shape", np.array(levels.shape, np.int64))], "shaped")
+    node, joined, place = _Nodes(name, constant), "", 0
+    for width in _widths(levels.bits):
+        part = (levels.codes.numpy() >> place & (2**width - 1)).astype(np.uint8)
+        codes = given(f"packed/{width}", packed(part, width))
+        if width < 8:
+            codes = node.apart(codes, width, levels.codes.numel())
+        if place:
+            codes = node("BitShift", codes, constant(place, dtype=np.uint8, shape=()), direction="LEFT")
+        joined = node("BitwiseOr", joined, codes) if joined else codes
+        place += width
+    index = node("Cast", joined, to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int32)))
+    values = node("Gather", given("table", levels.table.numpy().astype(np.float32)), index, axis=0)
+    weight = node("Reshape", values, constant(*levels.shape))
     by = given("scale", scale.reshape(-1, *[1] * (len(levels.shape) - 1)))
-    if not turned:
-        node("Mul", [weight, by], "")
+    if turned:
+        node("Transpose", node("Mul", weight, by), last=True, perm=[1, 0])
     else:
-        node("Transpose", [node("Mul", [weight, by], "scaled")], "", perm=[1, 0])
-    return nodes, tensors
+        node("Mul", weight, by, last=True)
+    return node.made, tensors
 
 
-def _stored(levels: Levels) -> int:
-    return next(n for n in (1, 2, 4, 8) if levels.bits <= n)
+def _widths(bits: int) -> list[int]:
+    """Return parts of 1, 2, 4 or 8 bits, which fill bytes, that make so many bits.
+
+    >>> [_widths(bits) for bits in (1, 3, 6, 7, 8)]
+    [[1], [1, 2], [2, 4], [1, 2, 4], [8]]
+    """
+    return [width for width in (1, 2, 4, 8) if bits & width]
 
 
 def packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

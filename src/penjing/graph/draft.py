@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Cropping, Factoring, Quantizing, Zeroing
-from penjing.core.types import Chain, Ints, Layer, Pass, Plan, Traffic, Value, is_gone
+from penjing.core.types import Chain, Ints, Kept, Layer, Pass, Plan, Traffic, Value, is_gone
 from penjing.graph.blocks import lost, removed
 from penjing.graph.changes import changes
 from penjing.graph.folds import folded, parameters
@@ -101,20 +101,18 @@ class Draft:
         return tuple(self._rounded(i, one) for i, layer in whole for one in self._stages(i, layer))
 
     @cached_property
-    def _bits(self) -> dict[str, tuple[int, int]]:
-        """The bits that the plan rounds weights, and what their layers read, to, by weight."""
-        found: dict[str, tuple[int, int]] = {}
-        for change, kept in changes(self.plan, Quantizing):
-            found |= change.precisions(self.graph, kept)
-        return found
+    def _bits(self) -> dict[str, tuple[Quantizing, Kept]]:
+        """The bits that layers keep, and what rounds them, by the name of the layer."""
+        return {
+            site.rpartition("/")[0]: (change, bits)
+            for change, kept in changes(self.plan, Quantizing)
+            for site, bits in kept.items()
+        }
 
     def _rounded(self, i: int, layer: Layer) -> Layer:
         """Return a layer, or one of the chain in the place of the layer at this position, with its bits."""
-        whole = self.graph.layers[i].weight
-        if whole not in self._bits:
-            return layer
-        bits, input_bits = self._bits[whole]
-        return replace(layer, bits=bits, input_bits=input_bits)
+        change, bits = self._bits.get(self.graph.layers[i].name, (None, None))
+        return layer if change is None or bits is None else change.rounded(layer, bits)
 
     def _stages(self, i: int, layer: Layer) -> tuple[Layer, ...]:
         if i in self._within:

@@ -7,7 +7,7 @@ is then the latent one that training updates; beside it stand modules that round
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -249,15 +249,13 @@ def settled(model: nn.Module) -> nn.Module:
     return copied.train(model.training)
 
 
-def with_bits(layers: Sequence[Layer], rounded: Mapping[str, Precision]) -> tuple[Layer, ...]:
-    """Return the layers with the bits of those that are rounded, by the names of their modules."""
-    found = []
-    for layer in layers:
-        one = rounded.get(layer.weight.rpartition(".")[0])
-        reads = None if one is None else one.quantizer.reads(1, one.bits)
-        bits = (FLOAT, FLOAT) if one is None else (one.bits, FLOAT if reads is None else reads.bits)
-        found.append(replace(layer, bits=bits[0], input_bits=bits[1]))
-    return tuple(found)
+def with_bits(layer: Layer, precision: Precision) -> Layer:
+    """Return a layer as it is in few bits."""
+    quantizer, bits = precision.quantizer, precision.bits
+    reads = quantizer.reads(1, bits)
+    shape = (layer.out_channels, layer.in_channels // max(layer.groups, 1), *layer.kernel)
+    input_bits = FLOAT if reads is None else reads.bits
+    return replace(layer, bits=bits, input_bits=input_bits, stored_bits=quantizer.stored(shape, bits))
 
 
 def inputs_of(model: nn.Module, names: Iterable[str], batches: Iterable[Tensor], most: int) -> dict[str, Tensor]:

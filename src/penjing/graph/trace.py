@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import TraceError
+from penjing.core.types import Layer
 from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.blocks import with_blocks
 from penjing.graph.chains import with_modules
@@ -26,7 +27,7 @@ from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.passes import passes
 from penjing.graph.program import Program, capture, line_of, plain, shell
 from penjing.graph.proof import STEADY, Certificate, try_out, two_thirds
-from penjing.graph.quantized import floated, precisions, with_bits
+from penjing.graph.quantized import Precision, floated, precisions, with_bits
 from penjing.graph.rules import concat, layers, norms, pieces, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.table import RULES, Around, Call, Findings, unknown
 from penjing.graph.surgery import cut
@@ -58,7 +59,13 @@ def trace(
     """
     rounded, model = precisions(model), floated(model)
     graph = with_modules(model, with_blocks(model, _channels(model, args, kwargs, proof), proof=proof))
-    return replace(graph, kernels=croppable(model, graph), layers=with_bits(graph.layers, rounded))
+    return replace(graph, kernels=croppable(model, graph), layers=tuple(_layer(one, rounded) for one in graph.layers))
+
+
+def _layer(layer: Layer, rounded: Mapping[str, Precision]) -> Layer:
+    """Return a layer with its bits, if it has few."""
+    precision = rounded.get(layer.weight.rpartition(".")[0])
+    return layer if precision is None else with_bits(layer, precision)
 
 
 def _channels(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, proof: bool) -> Graph:

@@ -101,7 +101,8 @@ class Squashed(Weights):
     def _odd(self, unit: Tensor) -> Tensor:
         """Return numbers of [-1, 1], times 2^k - 1, rounded to odd whole ones."""
         whole: Tensor = (self.top * (unit / 2 + 0.5)).round()
-        return 2 * whole - self.top
+        odd: Tensor = 2 * whole - self.top
+        return odd
 
     def _step(self, weight: Tensor) -> Tensor:
         step: Tensor = weight.detach().abs().mean() if self.bits == 1 else self.scale / self.top

@@ -1,6 +1,7 @@
 """Put quantized layers in layers' places: what every method of ``penjing.quantizers`` does to a network.
 
-A unit is a bit of a weight: a site of a layer has 32, and kept whole it leaves the layer in floats.
+A unit is a bit of a weight: a site of a layer has 32, and kept whole it leaves the layer in floats. Every registered
+quantizer has a rewrite of its own name.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penjing.core.registry import build, register
-from penjing.core.types import Kept, Site, Slot
+from penjing.core.registry import build, entries, register
+from penjing.core.types import Kept, Layer, Site, Slot
 from penjing.graph.graph import Graph
-from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, quantized
+from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, quantized, with_bits
 from penjing.quantizers.base import Quantizer
 
 SAMPLES = 128
@@ -63,14 +64,9 @@ class Rounded:
         falling = torch.tensor(noise, dtype=torch.float64).cummin(0).values
         return falling[:-1] - falling[1:]
 
-    def precisions(self, graph: Graph, kept: Mapping[str, Kept]) -> dict[str, tuple[int, int]]:
-        """Return the bits of weights and of what their layers read."""
-        quantizer, found = self.quantizer, dict[str, tuple[int, int]]()
-        weights = {layer.name: layer.weight for layer in graph.layers}
-        for site, bits in _bits(kept).items():
-            reads = quantizer.reads(1, bits)
-            found[weights[site]] = bits, FLOAT if reads is None else reads.bits
-        return found
+    def rounded(self, layer: Layer, kept: Kept) -> Layer:
+        """Return a layer of whose bits these are kept."""
+        return with_bits(layer, Precision(self.quantizer, len(kept))) if len(kept) < FLOAT else layer
 
     def apply(self, model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
         """Quantize the layers, in place; of one that is a chain by now, every stage."""
@@ -113,9 +109,12 @@ def _noise(quantizer: Quantizer, weight: Tensor, bits: int) -> float:
     return float(gap / weight.double().square().sum().clamp_min(1e-300))
 
 
-@register("rewrite")
-@dataclass(frozen=True)
-class twn(Rounded):  # noqa: N801  (registered under its own name)
-    """Round weights to -a, 0 and a (ternary weight networks)."""
+def _filed(name: str, quantizer: type[Quantizer]) -> None:
+    """Register the rewrite of a quantizer under the quantizer's name."""
+    facts = {"by": name, "__doc__": quantizer.__doc__, "__module__": __name__}
+    made: Any = dataclass(frozen=True)(type(name, (Rounded,), facts))
+    globals()[name] = register("rewrite")(made)  # where a process that is given one finds it
 
-    by: ClassVar[str] = "twn"
+
+for _name, _quantizer in entries("quantizer").items():
+    _filed(_name, _quantizer)
