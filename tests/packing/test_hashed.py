@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from penjing.core.errors import PlanError
+from penjing.core.errors import BundleError, PlanError
 from penjing.packing.hashed import Hashed, scattered, xxh32
+from penjing.packing.stored import pack, unpack
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,29 @@ def test_values_are_signed_buckets():
 def test_what_is_no_weight(buckets, seed):
     with pytest.raises(PlanError, match=r"Buckets are|seed of a hash"):
         Hashed(buckets, seed, (3, 2))
+
+
+def test_what_is_packed_is_unpacked():
+    stored = Hashed(torch.randn(5, generator=torch.Generator().manual_seed(0)), 9, (4, 3, 3, 3))
+    packed = pack("conv1", stored)
+    again = unpack("conv1", packed.facts, packed.tensors, (4, 3, 3, 3))
+    assert torch.equal(again.values(), stored.values())
+    assert packed.bytes == 20
+
+
+@pytest.mark.parametrize(
+    ("facts", "tensors", "said"),
+    [
+        ({"seed": 2**31}, {}, "'seed' is a whole number"),
+        ({"shape": [4, 27]}, {}, "of shape"),
+        ({"more": 1}, {}, "its facts are"),
+        ({}, {"buckets": torch.zeros(0)}, "0 buckets for 108 numbers"),
+        ({}, {"buckets": torch.zeros(109)}, "109 buckets for 108 numbers"),
+        ({}, {"buckets": torch.tensor([float("nan")])}, "holds NaN"),
+        ({}, {"signs": torch.zeros(108)}, "its tensors are"),
+    ],
+)
+def test_each_fault_is_named(facts, tensors, said):
+    packed = pack("conv1", Hashed(torch.ones(5), 0, (4, 3, 3, 3)))
+    with pytest.raises(BundleError, match=rf"conv1 cannot be read: .*{said}"):
+        unpack("conv1", {**packed.facts, **facts}, {**packed.tensors, **tensors}, (4, 3, 3, 3))

@@ -185,6 +185,8 @@ def _become(layer: Any, precision: Precision) -> None:
     layer.__class__ = FORMS[type(layer)]
     layer.precision = precision
     layer.weights = quantizer.weights(tuple(here.shape), precision.bits).to(here.device, here.dtype)
+    if not layer.weights.latent:
+        here.requires_grad_(False)
     reads = quantizer.reads(channels, precision.bits)
     layer.reads = None if reads is None else reads.to(here.device, here.dtype)
     layer.writes = quantizer.writes(precision.bits)

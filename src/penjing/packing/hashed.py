@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penjing.core.errors import PlanError
+from penjing.core.errors import BundleError, PlanError
+from penjing.packing.parts import Packed, floats, only, whole
 
+MOST_SEED = 2**31 - 1
 PRIMES = tuple(np.uint32(p) for p in (2654435761, 2246822519, 3266489917, 668265263, 374761393))
 Words = NDArray[np.uint32]
 
@@ -36,13 +39,31 @@ class Hashed:
         """
         if self.buckets.ndim != 1 or not len(self.buckets) or not self.buckets.dtype.is_floating_point:
             raise PlanError(f"Buckets are a vector of at least one number; got {list(self.buckets.shape)}.")
-        if not 0 <= self.seed < 2**31:
-            raise PlanError(f"The seed of a hash lies from 0 to below 2**31; got {self.seed}.")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise PlanError(f"The seed of a hash lies from 0 to {MOST_SEED}; got {self.seed}.")
 
     def values(self) -> Tensor:
         """Return the weight, float32 [shape]."""
         places, signs = scattered(math.prod(self.shape), len(self.buckets), self.seed)
         return (self.buckets[places] * signs).reshape(self.shape)
+
+    def packed(self) -> Packed:
+        """Return it as facts and tensors."""
+        facts = {"form": "hashed", "shape": list(self.shape), "seed": self.seed}
+        return Packed(facts, {"buckets": self.buckets.detach().cpu().clone().contiguous()})
+
+
+def read(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Hashed:
+    """Return the weight of this shape that ``Hashed.packed`` wrote.
+
+    Raises: BundleError when it is none.
+    """
+    only(facts, {"form", "shape", "seed"}, "facts")
+    only(tensors, {"buckets"}, "tensors")
+    buckets, numbers = floats(tensors, "buckets", (1,)), math.prod(shape)
+    if not 1 <= len(buckets) <= numbers:
+        raise BundleError(f"it has {len(buckets)} buckets for {numbers} numbers.")
+    return Hashed(buckets, whole(facts, "seed", 0, MOST_SEED), shape)
 
 
 def scattered(numbers: int, buckets: int, seed: int) -> tuple[Tensor, Tensor]:

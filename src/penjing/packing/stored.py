@@ -1,4 +1,4 @@
-"""Weights as facts and tensors of a file, and back: levels as codes, sparse weights as places and values.
+"""Weights as facts and tensors of a file, and back: levels as codes, sparse weights as places and values, buckets.
 
 What is read is held against the bytes that are there before anything is made of it.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penjing.core.errors import BundleError, PlanError, did_you_mean
-from penjing.packing import coding, zeros
+from penjing.packing import coding, hashed, zeros
 from penjing.packing.levels import MOST_BITS, Levels
 from penjing.packing.parts import Packed, floats, only, raw, whole
 
@@ -23,7 +23,7 @@ Reader = Callable[[Mapping[str, Any], Mapping[str, Tensor], tuple[int, ...]], An
 """Makes a stored weight of facts, tensors and the shape it must have; raises BundleError without the layer's name."""
 
 
-def pack(name: str, weight: Levels | Tensor, how: str = "") -> Packed:
+def pack(name: str, weight: Levels | hashed.Hashed | Tensor, how: str = "") -> Packed:
     """Return a weight as it is stored, in the fewest bytes.
 
     Levels become codes in ``"bits"`` or ``"huffman"``, as asked or as is smaller. Where that takes fewer bytes, the
@@ -38,12 +38,15 @@ def pack(name: str, weight: Levels | Tensor, how: str = "") -> Packed:
         _finite(name, weight.table, weight.scale)
         ways = (how,) if how else coding.CODINGS
         return min(_levels_in(weight, ways), key=lambda found: found.bytes)
+    if isinstance(weight, hashed.Hashed):
+        _finite(name, weight.buckets)
+        return weight.packed()
     _finite(name, weight)
     return _sparse(weight.detach().cpu())
 
 
 def unpack(name: str, facts: Any, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Any:
-    """Return the weight that facts and tensors hold: ``Levels``, a float32 tensor, or what its form is read as.
+    """Return the weight that facts and tensors hold: ``Levels``, ``Hashed`` or a float32 tensor.
 
     ``shape`` is that of the network's own layer, which bounds what is made of few bytes.
 
@@ -139,5 +142,5 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone().contiguous()
 
 
-READERS: dict[str, Reader] = {"levels": _read_levels, "sparse": _read_sparse}
-"""What reads each form; another form adds its own."""
+READERS: dict[str, Reader] = {"levels": _read_levels, "sparse": _read_sparse, "hashed": hashed.read}
+"""What reads each form."""

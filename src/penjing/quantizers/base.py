@@ -78,12 +78,13 @@ class Quantizer(ABC):
 
     ``widths`` are the bits that a weight may have. ``signed`` says that layers are to read numbers of both signs: a
     ReLU in front of them gives way to a hard tanh. ``pad`` is what stands around a picture that a layer reads. Both
-    count only where ``reads`` returns something.
+    count only where ``reads`` returns something. ``sees`` says that weights are rounded by what layers read as well.
     """
 
     widths: ClassVar[tuple[int, ...]]
     signed: ClassVar[bool] = False
     pad: ClassVar[float] = 0.0
+    sees: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -97,6 +98,10 @@ class Quantizer(ABC):
     def stored(self, shape: tuple[int, ...], bits: int) -> int:
         """Return how many bits such a weight takes up when it is stored, its table included."""
         return bits * math.prod(shape)
+
+    def wants_samples(self, bits: int) -> bool:
+        """Tell whether a layer begins with what it reads of some pictures."""
+        return self.sees or self.reads(1, bits) is not None
 
     def reads(self, channels: int, bits: int) -> Reads | None:
         """Return what rounds what a layer reads, if anything; ``bits`` are those of its weights."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.packing.hashed import Hashed, scattered
+from penjing.packing.hashed import MOST_SEED, Hashed, scattered
 from penjing.quantizers.base import Quantizer, Weights
 
 
@@ -42,8 +42,8 @@ class hashed(Quantizer):  # noqa: N801  (registered under its own name)
             if not 0 < self.ratio <= 1:
                 raise PlanError(f"hashed: ratio is that of buckets to numbers, up to 1; got {self.ratio}.")
             object.__setattr__(self, "widths", (math.ceil(32 * self.ratio),))
-        if not 0 <= self.seed < 2**31:
-            raise PlanError(f"hashed: seed lies from 0 to below 2**31; got {self.seed}.")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise PlanError(f"hashed: seed lies from 0 to {MOST_SEED}; got {self.seed}.")
 
     def weights(self, shape: tuple[int, ...], bits: int) -> Buckets:
         """Return what makes a weight of buckets."""

@@ -28,7 +28,7 @@ SAMPLES = 128
 class Rounded:
     """A rewrite of one quantizer; a site is called after its layer, ``conv1/bits``. Layers are torch's own, run once.
 
-    ``options`` are the quantizer's; ``pictures`` are what layers that round what they read begin with.
+    ``options`` are the quantizer's; ``pictures`` show what layers read, where rounding begins with that.
     """
 
     by: ClassVar[str]
@@ -81,7 +81,7 @@ class Rounded:
 
     def put(self, model: nn.Module, wanted: Mapping[str, Precision]) -> None:
         """Quantize the layers of these paths, in place, and start what they hold."""
-        reading = [name for name, one in wanted.items() if one.quantizer.reads(1, one.bits) is not None]
+        reading = [name for name, one in wanted.items() if one.quantizer.wants_samples(one.bits)]
         device = next(model.parameters()).device
         seen = inputs_of(model, reading, (x.to(device) for x in self.pictures), SAMPLES) if reading else {}
         attach(model, wanted)

@@ -150,12 +150,12 @@ class quantize:  # noqa: N801  (registered under its own name)
         return Plan.of(self.name, kept, list(sites.values()))
 
     def _seeing(self, change: Rounded, state: State, run: Run) -> Rounded:
-        """Return the rewrite with pictures, where layers round what they read.
+        """Return the rewrite with pictures, where layers are rounded by what they read.
 
         Raises: PlanError where they do and there is no data.
         """
         quantizer = change.quantizer
-        if all(quantizer.reads(1, bits) is None for _, bits in self._given() if bits != 32):
+        if not any(quantizer.wants_samples(bits) for _, bits in self._given() if bits != 32):
             return change
         return change.on(tuple(state.data_for("quantize").calibration(self.images, run.seed)))
 
