@@ -30,6 +30,7 @@ from penjing.steps.filed import file_certificate, file_errors, file_widths
 from penjing.steps.patterns import chosen
 from penjing.steps.pictures import seeing
 from penjing.steps.price import Predicting, Pricer
+from penjing.steps.rank_scores import rank_scores
 from penjing.steps.sensitivity import sensitivity
 from penjing.steps.settle import Cut
 from penjing.steps.state import Run, State
@@ -241,12 +242,14 @@ class prune:  # noqa: N801  (registered under its own name)
             batches = state.data.calibration_labelled(self.images, run.seed)
         evidence = Evidence(state.model, graph, batches, seed=run.seed)
         refusals: list[str] = []
+        own = rank_scores(graph, sites, changes, state.model)
         scores = {}
         for site in sites:
             try:
-                change = changes[site.rewrite]
-                own = change.scores(state.model, site) if isinstance(change, Factoring) else None
-                score = (criterion(site, evidence) if own is None else own).double().cpu().numpy()
+                found = own.get(site.name)
+                if isinstance(found, PlanError):
+                    raise found
+                score = (criterion(site, evidence) if found is None else found).double().cpu().numpy()
             except PlanError as error:
                 refusals.append(f"{site.name}: {error}")
                 why = f"has no score: {error}"
