@@ -33,6 +33,8 @@ def corrected(proto: Any, rounded: Any, feeds: Sequence[Arrays], names: Sequence
     nodes = [node for node in proto.graph.node if node.name in names and node.op_type in BIASED]
     values = {tensor.name: tensor for tensor in proto.graph.initializer}
     nodes = [node for node in nodes if len(node.input) < 3 or node.input[2] in values]
+    if not nodes:
+        return 0
     means = _means(proto, [node.input[0] for node in nodes], feeds)
     rounded_nodes = {node.name: node for node in rounded.graph.node}
     done = 0
@@ -76,7 +78,8 @@ def _means(proto: Any, names: Sequence[str], feeds: Sequence[Arrays]) -> dict[st
         )
         seen.graph.output.append(onnx.helper.make_tensor_value_info(made[0], onnx.TensorProto.FLOAT, None))
     running = session(seen.SerializeToString())
-    sums, count = [0.0] * len(wanted), 0
+    sums: list[Any] = [0.0] * len(wanted)
+    count = 0
     for one in console.track(feeds, "correcting biases"):
         samples = samples_in(one)
         sums = [total + samples * mean.astype(np.float64) for total, mean in zip(sums, run(running, one), strict=True)]
@@ -95,7 +98,8 @@ def _dequantized(rounded: Any, name: str) -> NDArray[Any]:
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
         shape = [-1 if at == axis % codes.ndim else 1 for at in range(codes.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return (codes.astype(np.float32) - zero.astype(np.float32)) * scale
+    weight: NDArray[Any] = (codes.astype(np.float32) - zero.astype(np.float32)) * scale
+    return weight
 
 
 def _mean_output(proto: Any, node: Any, x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
@@ -114,7 +118,8 @@ def _mean_output(proto: Any, node: Any, x: NDArray[Any], weight: NDArray[Any]) -
     )  # fmt: skip
     model = onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
     (y,) = session(model.SerializeToString()).run(None, {"x": x})
-    return y.mean(axis=tuple(axis for axis in range(y.ndim) if axis != 1))
+    means: NDArray[Any] = y.mean(axis=tuple(axis for axis in range(y.ndim) if axis != 1))
+    return means
 
 
 def _drop_unread(proto: Any) -> None:

@@ -93,9 +93,7 @@ def check_parity(
     return found
 
 
-def check_likeness(
-    model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any], tolerance: float
-) -> Parity:
+def check_likeness(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any], tolerance: float) -> Parity:
     """Return the parity of a model and its quantized file, which differ by what rounding adds.
 
     Raises: ParityError when the noise is above ``tolerance``, or not a number.
