@@ -210,6 +210,14 @@ def floated(model: nn.Module) -> nn.Module:
     return copied
 
 
+def latent(model: nn.Module) -> nn.Module:
+    """Return a copy whose quantized layers are ordinary ones with the weights that were trained, as they are."""
+    copied = copy.deepcopy(model)
+    for layer in quantized(copied).values():
+        _plain(layer, layer.weight)
+    return copied
+
+
 def _plain(layer: Any, weight: nn.Parameter) -> None:
     for name in ("weights", "reads", "writes"):
         layer._modules.pop(name, None)
