@@ -1,7 +1,8 @@
 """A finished network as a folder that needs penjing and its builder, and no pickle: safetensors and JSON.
 
 ``weights.safetensors`` holds every tensor once, and choices of the lineage that are long, a bit a unit;
-``manifest.json`` the builder's name, the counts of its modules, the lineage of plans, and the checksum of the weights.
+``manifest.json`` the builder's name, the counts of its modules, the lineage of plans, and the checksums of the weights and of
+itself, so that a byte that changed is never taken for a network.
 Loading builds the original on the meta device and gives it the tensors; nothing is traced again.
 """
 
@@ -40,6 +41,9 @@ from penjing.graph.quantized import attach as quantize
 
 VERSION = 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+SEAL = "seal"
+"""What a manifest calls the checksum of all else that it says."""
+
 BUNDLE = "model.penjing"
 """A run's bundle, in its folder."""
 
@@ -84,6 +88,7 @@ class Manifest:
     facts: Mapping[str, Any] = field(default_factory=dict)
     penjing: str = penjing.__version__
     bundle: int = VERSION
+    seal: str = ""
 
 
 def write(
@@ -121,7 +126,18 @@ def write(
         lineage=lineage,
         facts=dict(facts or {}),
     )
-    return _written(place, weights, json.dumps(vars(manifest), indent=1, default=float).encode())
+    return _written(place, weights, sealed(vars(manifest)))
+
+
+def sealed(facts: Mapping[str, Any]) -> bytes:
+    """Return the text of a manifest, with the checksum of all it says."""
+    plain_ = json.loads(json.dumps(dict(facts), default=float))
+    return json.dumps({**plain_, SEAL: _checksum(plain_)}, indent=1).encode()
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    others = {name: value for name, value in facts.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _lineage(plans: Sequence[Plan]) -> tuple[list[Any], dict[str, torch.Tensor]]:
@@ -228,6 +244,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         and isinstance(manifest.facts, dict)
     ):
         raise BundleError(f"{path} is no manifest: its entries are of other kinds than a manifest's.")
+    if manifest.seal != _checksum(data):
+        raise BundleError(f"{path} is not as it was written: its checksum differs. Write or copy the bundle again.")
     return manifest
 
 
