@@ -22,6 +22,7 @@ from penjing.core.files import write_whole
 from penjing.core.random import torch_stream
 from penjing.factors.layer import read
 from penjing.factors.ranks import by_evbmf
+from penjing.factors.side_by_side import side_by_side
 from penjing.factors.svd import svd
 from penjing.factors.tucker2 import tucker2
 from penjing.zoo import resnet50
@@ -58,24 +59,26 @@ def main() -> None:
         module.weight.copy_(decaying(module.weight.shape, name))
         module.register_forward_pre_hook(lambda _, x, n=name: sizes.update({n: tuple(x[0].shape[2:])}))
     model(torch.zeros(1, 3, 224, 224))
-    rows: list[dict[str, Any]] = []
-    for name, module in layers.items():
-        spec = read(module, name)
+
+    def factored(name: str) -> dict[str, Any]:
+        spec, module = read(layers[name], name), layers[name]
         one = svd() if tucker2().refuses(spec) else tucker2()
-        start, used = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
         ranks = by_evbmf(one.spectra(module, name))
         middle = time.perf_counter()
         one.split(module, ranks, name)
-        end, spent = time.perf_counter(), time.process_time() - used
-        rows.append(
-            {"layer": name, "shape": str(spec), "by": one.name, "ranks": ranks, "full": one.full(spec),
-             "choosing_s": middle - start, "factoring_s": end - middle, "cpu_s": spent,
-             "pays": one.pays(spec, ranks, sizes[name]),
-             "macs": spec.macs(sizes[name]), "factored_macs": one.cost(spec, ranks, sizes[name]).macs}
-        )  # fmt: skip
-    seconds = sum(row["choosing_s"] + row["factoring_s"] for row in rows)
+        return {
+            "layer": name, "shape": str(spec), "by": one.name, "ranks": ranks, "full": one.full(spec),
+            "choosing_s": middle - start, "factoring_s": time.perf_counter() - middle,
+            "pays": one.pays(spec, ranks, sizes[name]),
+            "macs": spec.macs(sizes[name]), "factored_macs": one.cost(spec, ranks, sizes[name]).macs,
+        }  # fmt: skip
+
+    needs = [svd().memory(read(module, name)) for name, module in layers.items()]
+    start, used = time.perf_counter(), time.process_time()
+    rows = side_by_side(factored, list(layers), needs, "factorising")
+    seconds, cpu = time.perf_counter() - start, time.process_time() - used
     slowest = max(rows, key=lambda row: row["choosing_s"] + row["factoring_s"])
-    cpu = sum(row["cpu_s"] for row in rows)
     facts = {"seconds": seconds, "cpu_seconds": cpu, "rows": rows, **machine(), "date": time.strftime("%Y-%m-%d")}
     write_whole(given.out, json.dumps(facts, indent=1).encode())
     print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import tempfile
@@ -17,37 +16,31 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import penjing
-from penjing import targets
 from penjing.core import console
 from penjing.core.errors import Missed, PlanError
 from penjing.core.files import write_whole
 from penjing.core.journal import NAME as JOURNAL
 from penjing.core.journal import Journal
 from penjing.core.plain import told
-from penjing.core.protocols import Target
 from penjing.core.registry import build
 from penjing.data.data import Data
-from penjing.data.load import as_data
 from penjing.dry_run import Preview, previewed
 from penjing.exporting import bundle
-from penjing.exporting.measure import check_target
-from penjing.exporting.runtimes.subject import check_precision
+from penjing.given import begin, inputs_of, target_of
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
 from penjing.publish import REPORT, RESULTS, publish, read_results, unfinished
 from penjing.recipe import ALLOCATOR, CRITERION, EPOCHS, LR, usual_steps
-from penjing.references import make, refuse_impossible
+from penjing.references import make
 from penjing.report.build import write_report
 from penjing.report.explain import Explanation, explained
 from penjing.results import BEGUN, READ, gather
 from penjing.resume import go_on, identity, keep
 from penjing.steps.order import ordered
-from penjing.steps.price import asked
 from penjing.steps.state import Run, State
 from penjing.sweep import SHARES, Frontier, shares_of, swept
 from penjing.tracking.tracker import Tracker
 from penjing.tracking.tracker import refuse_impossible as refuse_tracker
-from penjing.training.probe import probe
 from penjing.workers import Workers
 
 
@@ -160,10 +153,10 @@ def run(
     Raises: Missed when the exported file misses the budget; ResumeError when the folder holds another unfinished run,
     or another process works in it; PenjingError for everything a user can mend.
     """
-    made_for, threads, batch = _target(target, threads, batch)
+    made_for, threads, batch = target_of(target, threads, batch)
     crew = Workers.of(workers, timeout)
     refuse_tracker(track, folder)
-    todo, wanted, start = _begin(model, data, steps, budget, made_for, example, seed, references)
+    todo, wanted, start = begin(model, data, steps, budget, made_for, example, seed, references)
     original, data = start.original, start.data
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
@@ -227,10 +220,10 @@ def preview(
 
     Raises: Infeasible when the budget cannot be met; PenjingError for everything a user can mend.
     """
-    made_for, threads, batch = _target(target, threads, batch)
+    made_for, threads, batch = target_of(target, threads, batch)
     steps = usual_steps() if steps is None else steps
     crew = Workers.of(workers, timeout)
-    todo, wanted, start = _begin(model, data, steps, budget, made_for, example, seed, references)
+    todo, wanted, start = begin(model, data, steps, budget, made_for, example, seed, references)
     with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
         return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch, workers=crew, target=made_for))
 
@@ -263,11 +256,11 @@ def frontier(
 
     Raises: Infeasible when no share can be reached; PenjingError for everything a user can mend.
     """
-    made_for, threads, batch = _target(target, threads, batch)
+    made_for, threads, batch = target_of(target, threads, batch)
     crew = Workers.of(workers, timeout)
     asked_for = shares_of(cost, shares)
     cut, *recover = ordered(usual_steps(epochs, lr, criterion, allocator)[:-2])
-    todo, wanted, start = _begin(model, data, [cut, *recover], {cost: asked_for[0]}, made_for, example, seed)
+    todo, wanted, start = begin(model, data, [cut, *recover], {cost: asked_for[0]}, made_for, example, seed)
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
         options = {"frontier": [cost, *asked_for], "seed": seed, "threads": threads, "batch": batch, "target": made_for}
@@ -296,54 +289,6 @@ def explain(folder: str | Path) -> Explanation:
     return explained(read_results(Path(folder)))
 
 
-def _target(given: Any, threads: int | None, batch: int | None) -> tuple[Target, int, int]:
-    """Return what the network is made for, and on how many threads and in what batches latency is measured.
-
-    Raises: PlanError for what is no target, or cannot be on this machine; MissingExtra for a runtime that is not there.
-    """
-    found: Any = given
-    if given is None or isinstance(given, str | Path):
-        found = targets.default() if given is None else targets.find(given)
-    if not hasattr(found, "estimate"):
-        raise PlanError(f"{given!r} is no target; give a name that penjing target list shows, or a YAML file.")
-    threads = getattr(found, "threads", 1) if threads is None else threads
-    batch = found.batch if batch is None else batch
-    check_target(threads, batch)
-    if found.runtime:
-        check_precision(found.runtime, found.precision, build("runtime", found.runtime).precisions())
-        return found.at(threads=threads, batch=batch), threads, batch
-    return found.at(batch=batch), threads, batch
-
-
-def _begin(
-    model: Any,
-    data: Any,
-    steps: Sequence[Any],
-    budget: Any,
-    target: Target,
-    example: Any,
-    seed: int,
-    references: Sequence[str] = (),
-) -> tuple[list[Any], dict[str, str], State]:
-    """Check all that can be checked before any work; return the steps, the budget, and the state they start from.
-
-    Raises: PenjingError for everything a user can mend.
-    """
-    if not isinstance(model, nn.Module):
-        raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
-    wanted = {name: one.text for name, one in asked(budget, target).items()}
-    todo = ordered(steps)
-    data = None if data is None else as_data(data, seed=seed)
-    original = plain(model).cpu()
-    refuse_impossible(references, original, data, todo)
-    inputs = _inputs(example, data)
-    if data is not None:
-        probe(original, data)
-    if data is None or example is not None:
-        probe(original, inputs)
-    return todo, wanted, State(copy.deepcopy(original), original, data, (inputs, {}))
-
-
 def _settings(original: nn.Module, data: Data | None, steps: Sequence[Any], book: Run) -> dict[str, Any]:
     """Return what a tracker shows as the parameters of the run."""
     facts: dict[str, Any] = {"network": type(original).__name__, "data": data.name if data else "no data"}
@@ -356,26 +301,10 @@ def _write(folder: Path, state: State, results: Mapping[str, Any], builder: str)
     """Write what a finished run shows beside its files."""
     shapes = [list(x.shape[1:]) for x in state.example[0] if isinstance(x, Tensor)]
     facts: dict[str, Any] = {key: results.get(key) for key in ("rows", "budget", "validation")}
-    bundle.write(folder / bundle.BUNDLE, state.model, builder=builder, plans=state.plans, inputs=shapes, facts=facts)
+    bundle.write(folder / bundle.BUNDLE, state.model, builder=builder, plans=state.plans, inputs=shapes, facts=facts,
+                 finished=True)  # fmt: skip
     write_whole(folder / RESULTS, json.dumps(results, indent=1, default=float).encode())
     write_report(results, folder / REPORT)
-
-
-def _kind(thing: Any) -> str:
-    return f"a class, {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"
-
-
-def _inputs(example: Any, data: Data | None) -> tuple[Any, ...]:
-    """Return the example input as positional arguments.
-
-    Raises: PlanError when there is none.
-    """
-    if example is None and data is None:
-        raise PlanError("There is neither data nor an example input; pass one of them.")
-    if example is None:
-        assert data is not None
-        return (data.example(2),)
-    return tuple(example) if isinstance(example, list | tuple) else (example,)
 
 
 def _remarks(original: nn.Module, inputs: tuple[Any, ...], data: Data | None) -> list[str]:
@@ -425,4 +354,4 @@ def inspect(model: nn.Module, example: Any) -> Graph:
 
     Raises: TraceError when it cannot be traced.
     """
-    return trace(plain(model).cpu(), _inputs(example, None))
+    return trace(plain(model).cpu(), inputs_of(example, None))

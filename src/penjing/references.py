@@ -23,6 +23,7 @@ from penjing.rewrites.perform import perform
 from penjing.steps.check import check
 from penjing.steps.export import export
 from penjing.steps.factorize import factorize
+from penjing.steps.int8 import int8
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
@@ -133,7 +134,7 @@ def _at_random(steps: Sequence[Any], fresh: State, state: State, apart: Run) -> 
             later = state.plans[len(fresh.plans) :]
             like = next(plan for plan in later if set(plan.rewrites()) <= set(cut.rewrites))
             fresh = _drawn(cut.rewrites, like, fresh, apart)
-        elif not isinstance(step, export | check):
+        elif not isinstance(step, export | check | int8):
             fresh = step(fresh, apart)
     return fresh
 

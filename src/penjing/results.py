@@ -8,7 +8,8 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,11 +23,13 @@ from penjing.costs.notation import written
 from penjing.costs.probe import Shape
 from penjing.costs.seen import Seen
 from penjing.data.data import Data
+from penjing.exporting.evaluate_file import FileModule
 from penjing.exporting.measure import Timing, cpu_name, ratio
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
+from penjing.steps.int8 import write_int8
 from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.spending import spending
 from penjing.steps.state import Run, State
@@ -40,7 +43,7 @@ READ, BEGUN = "the test set is read", "a process begins"
 
 FIELDS = (
     "steps", "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "trials", "searches",
-    "sensitivity", "stages", "rounds", "diagnostics", "remarks", "final", "lccl",
+    "sensitivity", "stages", "rounds", "diagnostics", "remarks", "final", "lccl", "int8",
 )  # fmt: skip
 """What of the run's book goes into the results as it stands."""
 
@@ -56,12 +59,16 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     files = {"original": original_of(state, run).file}
     for i, (name, model, _) in enumerate(networks[1:]):
         ready = next(reversed(list(state.files.values())), None) if name == "penjing" else None
-        files[name] = ready or export_onnx(model, *state.example, run.scratch / f"reference{i}.onnx")
+        files[name] = ready or _reference(model, run.scratch / f"reference{i}.onnx", state, run)
     subjects = {name: Subject(files[name], model, state.example) for name, model, _ in networks}
     timings = run.measure("all files", subjects)
     drafts = {name: drafted(model, state.example) for name, model, _ in networks}
+    judged = {
+        name: model if state.int8 is None or model is state.original else FileModule(files[name])
+        for name, model, _ in networks
+    }
     rows = [
-        row(name, model, drafts[name], state, run, timings, note) | {"size": file_bytes(files[name])}
+        row(name, model, judged[name], drafts[name], state, run, timings, note) | {"size": file_bytes(files[name])}
         for name, model, note in networks
     ]
     facts: dict[str, Any] = {
@@ -104,6 +111,12 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     return facts
 
 
+def _reference(model: nn.Module, path: Path, state: State, run: Run) -> Path:
+    """Return the file of a network, rounded where the result's is."""
+    path = export_onnx(model, *state.example, path)
+    return path if state.int8 is None else write_int8(path, path, replace(state, model=model), run)
+
+
 def pair_of(facts: Mapping[str, T]) -> tuple[T, T]:
     """Return what is known of the original and of the result, whose layers are held against each other."""
     return facts["original"], facts["penjing"]
@@ -121,15 +134,22 @@ def going_on(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def row(
-    name: str, model: nn.Module, draft: Draft, state: State, run: Run, timings: dict[str, Timing], note: str
+    name: str,
+    model: nn.Module,
+    judged: nn.Module,
+    draft: Draft,
+    state: State,
+    run: Run,
+    timings: dict[str, Timing],
+    note: str,
 ) -> dict[str, Any]:
-    """Return one network's line of the table; the test split is read here, once."""
+    """Return one network's line of the table; the test split is read here, once, by what is judged for the model."""
     facts: dict[str, Any] = {"name": name, "note": note, **counted(draft), "target": estimated(draft, run.target)}
     shapes = Counter(map(Shape.of, draft.layers))
     facts["layers"] = {written(shape): times for shape, times in shapes.items()}
     facts["predicted_ms"] = predicted(shapes, run.target, timings[name])
     facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
-    facts |= run.journal.recall(f"test of {name}", lambda: tested(name, model, state.data, run))
+    facts |= run.journal.recall(f"test of {name}", lambda: tested(name, judged, state.data, run))
     timing = timings[name]
     facts["latency"] = {key: value for key, value in asdict(timing).items() if key != "samples"}
     facts["ratio"] = asdict(ratio(timings["original"], timing))

@@ -17,6 +17,7 @@ from torch import nn
 import penjing
 from penjing.core.errors import ResumeError
 from penjing.core.plain import told
+from penjing.core.registry import build
 from penjing.data.data import Data
 from penjing.exporting import bundle
 from penjing.exporting.measure import cpu_name, runtime_name
@@ -76,6 +77,7 @@ def keep(state: State, run: Run) -> None:
         return
     facts = {
         "book": run.book,
+        "int8": told(state.int8),
         "files": {name: [path.name, _of_file(path)] for name, path in state.files.items()},
         "seconds": time.monotonic() - run.started,
     }
@@ -109,11 +111,12 @@ def _restored(state: State, run: Run, kept: Path) -> State:
         files = {
             str(name): _sound(run.folder / Path(file).name, of) for name, (file, of) in manifest.facts["files"].items()
         }
+        int8 = build("step", manifest.facts["int8"]) if manifest.facts["int8"] else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResumeError(
             f"{kept} is not what this run wrote ({error!r}); remove {run.folder} to start over."
         ) from None
-    return replace(state, model=model, plans=bundle.plans_of(kept), files=files)
+    return replace(state, model=model, plans=bundle.plans_of(kept), files=files, int8=int8)
 
 
 def _sound(file: Path, of: str) -> Path:

@@ -107,7 +107,7 @@ def test_the_proof_sees_a_chain_that_is_not_its_product():
 def test_the_last_stage_stands_for_the_layer():
     model = in_chains(tiny(), "conv1")
     graph = trace(tiny(), (X,), proof=False)
-    found = {layer.name: layer for layer in as_last_stages(graph, model).layers}
+    found = {layer.name: layer for layer in as_last_stages(graph, model)[0].layers}
     last = found["conv1.last"]
     assert last.weight == "conv1.last.weight" and (last.in_channels, last.out_channels, last.kernel) == (4, 32, (1, 3))
     assert last.padding == (0, 1) and (last.in_units == -1).all() and "conv2" in found

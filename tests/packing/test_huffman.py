@@ -126,6 +126,8 @@ def test_streams_that_are_none() -> None:
     moved[[6, 8]] += np.array([1, 255], np.uint8)  # one chunk's bit is given to the next
     with pytest.raises(BundleError, match=r"chunk 0 .* does not end with a code"):
         huffman.decode(moved, 6, len(symbols))
+    with pytest.raises(BundleError, match="5 symbols in 1 bits"):
+        huffman.decode(np.array([1, 1, 1, 0, 0], np.uint8), 2, 5)
     short = huffman.encode(np.array([0, 1, 1], np.uint8), 2)
     with pytest.raises(BundleError, match="behind the last"):
         huffman.decode(short | np.array([0, 0, 0, 0, 1], np.uint8), 2, 3)

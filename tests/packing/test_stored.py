@@ -145,6 +145,21 @@ def test_each_fault_is_named(changed: dict[str, Any], said: str) -> None:
         unpack("conv1", facts, tensors, (8, 4, 3, 3))
 
 
+def test_vectors_that_do_not_fill_the_weight() -> None:
+    packed = pack("conv1", levels(2, (2, 9), width=9), "bits")  # two codes, and twice seven numbers are fewer
+    with pytest.raises(BundleError, match="of 7 numbers each make no weight"):
+        unpack("conv1", packed.facts, {**packed.tensors, "table": torch.zeros(2, 7)}, (2, 9))
+
+
+def test_a_code_beside_the_one_apart_does_not_wrap() -> None:
+    packed = pack("conv1", levels(256, (8, 700), zeros=0.9), "bits")
+    assert packed.facts["apart"] == 1
+    codes = packed.tensors["codes"].clone()
+    codes[0] = 255  # of 255 codes beside it
+    with pytest.raises(BundleError, match="code 255 is outside of a table of 255"):
+        unpack("conv1", packed.facts, {**packed.tensors, "codes": codes}, (8, 700))
+
+
 @pytest.mark.parametrize("which", WEIGHTS)
 def test_bytes_are_not_made_to_hold_more_than_they_do(which: str) -> None:
     packed = pack("conv1", *WEIGHTS[which])

@@ -19,8 +19,8 @@ from penjing.quantizers.binary import Binary
 METHODS: list[Any] = sorted(name for name, entry in entries("quantizer").items() if issubclass(entry, Binary))
 FORMS: list[Any] = [
     *METHODS,
-    {"binaryconnect": {"stochastic": True}}, {"binaryconnect": {"glorot": True}},
-    {"xnor": {"by_count": True, "gain": True}}, {"xnor": {"activations": False}},
+    {"binaryconnect": {"stochastic": True}}, {"binaryconnect": {"glorot": False}},
+    {"xnor": {"by_count": False, "gain": True}}, {"xnor": {"activations": False}},
     {"irnet": {"activations": False}}, {"lab": {"per_filter": True}},
 ]  # fmt: skip
 SHAPES = [(6, 4, 3, 3), (5, 1, 3, 3), (4, 1, 1, 1), (3, 7, 1, 1), (8, 10), (3, 1), (1, 2, 5, 5)]

@@ -13,6 +13,7 @@ def test_gradients_are_those_of_a_hard_tanh() -> None:
     assert torch.equal(x.grad, torch.tensor([0.0, 2, 3, 4, 5, 0]))
 
 
-def test_weights_are_one_in_size() -> None:
+def test_weights_are_of_one_size() -> None:
     weight = torch.tensor([[-2.0, -0.3, 0.0, 0.3]])
-    assert torch.equal(bnn().weights((1, 4), 1)(weight), torch.tensor([[-1.0, -1, 1, 1]]))
+    assert torch.equal(bnn(glorot=False).weights((1, 4), 1)(weight), torch.tensor([[-1.0, -1, 1, 1]]))
+    torch.testing.assert_close(bnn().weights((1, 4), 1)(weight).abs(), torch.full((1, 4), 0.3**0.5))

@@ -12,7 +12,8 @@ VECTOR = torch.tensor([[0.9, -0.1, 0.3, -0.7, 0.05, -0.45, 0.2, 0.6]])
 
 def test_known_answers() -> None:
     found = irnet().weights((1, 8), 1)(VECTOR)
-    assert torch.equal(found, torch.tensor([[1.0, -1, 1, -1, -1, -1, 1, 1]]))  # the fifth is below the mean, 0.1
+    expected = torch.tensor([[1.0, -1, 1, -1, -1, -1, 1, 1]])  # the fifth is below the mean, 0.1
+    assert torch.equal(found, expected)
     assert torch.equal(irnet().weights((1, 8), 1)(7 * VECTOR - 3), found)  # whatever the scale and the mean
 
 

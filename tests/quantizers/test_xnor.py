@@ -24,7 +24,7 @@ def test_no_other_scale_of_the_signs_is_nearer() -> None:
 
 
 @pytest.mark.parametrize(("by_count", "times"), [(False, 1), (True, 4)])
-def test_the_gradient_is_that_of_equation_11(by_count: bool, times: int) -> None:
+def test_the_gradient_is_the_papers(by_count: bool, times: int) -> None:
     latent = torch.tensor([[0.5, -1.0, 0.2, -0.3]], requires_grad=True)  # a scale of 0.5, one weight at the bound
     (xnor(by_count=by_count).weights((1, 4), 1)(latent) * torch.tensor([[1.0, 1, -2, 3]])).sum().backward()
     assert latent.grad is not None

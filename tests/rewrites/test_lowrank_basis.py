@@ -86,7 +86,7 @@ def test_filters_may_be_chains_themselves(tmp_path):
 def test_the_last_layer_of_nested_chains_stands_for_the_layer(tmp_path):
     model = in_basis(folder=tmp_path).model
     put_in(model, "conv1.join", svd().split(model.conv1.join, 2))
-    found = {one.name: one for one in as_last_stages(trace(tiny(), (X,), proof=False), model).layers}
+    found = {one.name: one for one in as_last_stages(trace(tiny(), (X,), proof=False), model)[0].layers}
     last = found["conv1.join.last"]
     assert last.weight == "conv1.join.last.weight" and (last.in_channels, last.in_size) == (2, (8, 8))
 

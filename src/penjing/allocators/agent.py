@@ -12,8 +12,9 @@ import torch
 
 from penjing.core.errors import MissingExtra
 from penjing.core.random import stream
+from penjing.core.threads import one_thread
 from penjing.core.types import Floats
-from penjing.training.state import chance, one_thread
+from penjing.training.state import chance
 
 HIDDEN = [300, 300]
 """Widths of the hidden layers of actor and critic."""

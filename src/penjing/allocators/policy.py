@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.random import derive, stream
+from penjing.core.threads import one_thread
 from penjing.core.types import Floats, Ints
-from penjing.training.state import chance, one_thread
+from penjing.training.state import chance
 
 HIDDEN, LAYERS = 30, 2
 """Of the LSTM."""

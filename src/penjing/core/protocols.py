@@ -176,7 +176,7 @@ class Factoring(Rewrite, Protocol):
     """A rewrite that puts a chain of smaller layers in a layer's place; its units are ranks, which it scores itself."""
 
     def scores(self, model: nn.Module, site: Site) -> Tensor:
-        """Return what each rank of the site holds of its layer, falling, ``[site.size]``."""
+        """Return what each rank of the site holds of its layer, falling, ``[site.size]``; threads ask at once."""
 
     def chains(self, graph: Any, kept: Mapping[str, Kept], layers: Mapping[int, Layer]) -> Mapping[int, Chain]:
         """Return the chains that take the place of layers under a choice; both by their position in the graph.

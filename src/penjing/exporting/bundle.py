@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as unpacked
-from safetensors.torch import save as packed
+from safetensors.torch import save as as_bytes
 from torch import nn
 
 import penjing
 from penjing.core.errors import BundleError, PlanError
 from penjing.core.importing import call_named
 from penjing.core.types import Plan
+from penjing.exporting.packed import packed, take_in
 from penjing.graph import form
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
@@ -65,8 +66,8 @@ class Manifest:
     ``counts`` are those of its modules, ``identities`` names those that do nothing, among them what was taken out, and
     ``chains`` holds the stages of those that are chains of linear layers, among them factorised ones; ``collaborative``
     are the convolutions with a collaborative layer, each with its kind and its batch norm; ``quantized`` the layers in
-    few bits, each with its method and bits; ``inputs`` are the shapes of one sample's inputs; ``facts`` what the run
-    that made it wrote down.
+    few bits, each with its method and bits, and ``packed`` says how weights are stored that are codes or sparse.
+    ``inputs`` are the shapes of one sample's inputs; ``facts`` what the run that made it wrote down.
     """
 
     network: str
@@ -77,6 +78,7 @@ class Manifest:
     chains: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     collaborative: Mapping[str, Any] = field(default_factory=dict)
     quantized: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    packed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Sequence[Sequence[int]] = ()
     lineage: Sequence[Any] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -92,15 +94,19 @@ def write(
     plans: Sequence[Plan] = (),
     inputs: Sequence[Sequence[int]] = (),
     facts: Mapping[str, Any] | None = None,
+    finished: bool = False,
 ) -> Path:
     """Write a bundle, whole or not at all; one that is there already is replaced.
+
+    Of a ``finished`` network, weights in few bits and sparse ones are packed; otherwise all is there to train on.
 
     Raises: BundleError when the system does not let it.
     """
     place = Path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in form.tensors(model).items()}
+    whole, how = packed(model) if finished else (form.tensors(model), {})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     lineage, bits = _lineage(plans)
-    weights = packed(tensors | bits)
+    weights = as_bytes(tensors | bits)
     manifest = Manifest(
         network=type(model).__name__,
         weights=hashlib.sha256(weights).hexdigest(),
@@ -110,6 +116,7 @@ def write(
         chains=written(model),
         collaborative={name: asdict(partner) for name, partner in partners(model).items()},
         quantized={name: one.to_json() for name, one in precisions(model).items()},
+        packed=how,
         inputs=[list(shape) for shape in inputs],
         lineage=lineage,
         facts=dict(facts or {}),
@@ -206,7 +213,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     strings = all(isinstance(value, str) for value in (manifest.network, manifest.weights, manifest.builder))
     maps = all(
         isinstance(by_name, dict) and all(isinstance(facts, dict) for facts in by_name.values())
-        for by_name in (manifest.counts, manifest.chains, manifest.quantized)
+        for by_name in (manifest.counts, manifest.chains, manifest.quantized, manifest.packed)
     )
     names = isinstance(manifest.identities, list) and all(isinstance(name, str) for name in manifest.identities)
     pairs = isinstance(manifest.collaborative, dict) and all(map(_is_partner, manifest.collaborative.values()))
@@ -252,6 +259,8 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
         take_out(model, manifest.identities)
         stand_in(model, manifest.chains)
         quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()})
+        if manifest.packed:
+            tensors = take_in(model, tensors, manifest.packed)
         return form.refill(model, tensors, manifest.counts).eval()
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None

@@ -26,6 +26,7 @@ class Parity:
     """How far apart two forms of one model are.
 
     ``absolute`` is the largest difference of any output, ``relative`` the same over that output's largest value.
+    ``noise`` is the root mean square of the differences over that of the output, the largest of any output.
     ``agree`` is the share of samples whose largest score is in the same place, None without scores. ``samples``
     counts what was compared.
     """
@@ -34,6 +35,12 @@ class Parity:
     absolute: float
     samples: int
     agree: float | None
+    noise: float
+
+    @property
+    def sqnr(self) -> float:
+        """The ratio of signal to noise. Units: dB."""
+        return -20 * math.log10(self.noise) if self.noise else math.inf
 
 
 def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any]) -> Parity:
@@ -64,7 +71,8 @@ def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any
     differences = [_difference(list(pair)) for pair in zip(*pairs, strict=True)]
     # NumPy's maximum, unlike Python's, is not a number when one value is none.
     absolute, relative = np.max(differences, axis=0).tolist()
-    return Parity(relative, absolute, samples, _agreement([pair[0] for pair in pairs]))
+    noise = float(np.max([_noise(list(pair)) for pair in zip(*pairs, strict=True)]))
+    return Parity(relative, absolute, samples, _agreement([pair[0] for pair in pairs]), noise)
 
 
 def check_parity(
@@ -81,6 +89,22 @@ def check_parity(
             f"{os.fspath(path)} differs from the model by {found.relative:.2g} of its largest output on "
             f"{found.samples} samples, {tolerance:g} is allowed{same}. Export again from this very model; "
             "if that does not help, look for random operations or decisions on tensor values in its forward."
+        )
+    return found
+
+
+def check_likeness(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any], tolerance: float) -> Parity:
+    """Return the parity of a model and its quantized file, which differ by what rounding adds.
+
+    Raises: ParityError when the noise is above ``tolerance``, or not a number.
+    """
+    found = parity(model, path, batches)
+    if not found.noise <= tolerance:
+        same = "" if found.agree is None else f"; {found.agree:.1%} of the answers agree"
+        raise ParityError(
+            f"{os.fspath(path)} in int8 differs from the model by {found.noise:.1%} of its outputs (root mean square) "
+            f"on {found.samples} samples, {tolerance:.1%} is allowed{same}. Calibrate on more pictures, try another "
+            "calibration, keep the first or the last layer in floats, or train for it with epochs."
         )
     return found
 
@@ -125,6 +149,14 @@ def _difference(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float, 
         return 0.0, 0.0
     largest = float(np.max([np.abs(a).max() for a, _ in pairs if a.size]))
     return absolute, absolute / largest if largest else math.inf
+
+
+def _noise(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> float:
+    """Return the root mean square of the differences of one output over that of the output."""
+    whole = math.fsum(float(np.square(a.astype(np.float64)).sum()) for a, _ in pairs)
+    with np.errstate(invalid="ignore"):
+        apart = math.fsum(float(np.square(a.astype(np.float64) - b.astype(np.float64)).sum()) for a, b in pairs)
+    return math.sqrt(apart / whole) if whole else math.inf if apart else 0.0
 
 
 def _agreement(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:

@@ -157,38 +157,53 @@ def put_in(model: nn.Module, path: str, new: nn.Module) -> None:
                 parent._modules[key] = new
 
 
-def as_last_stages(graph: Graph, model: nn.Module) -> Graph:
+def as_last_stages(graph: Graph, model: nn.Module) -> tuple[Graph, dict[int, Tensor]]:
     """Return the graph of an original with each layer that ``model`` has as a chain taken for the chain's last stage.
 
-    That stage writes what the layer wrote, and reads ranks, which are no units of the graph.
+    That stage writes what the layer wrote, and reads ranks, which are no units of the graph. Beside it, by the layer's
+    position, the index of the pick behind that stage, where the chain ends with one: which of the stage's channels each
+    of the layer's is.
     """
     chains = chains_of(model)
-    layers = []
-    for layer in graph.layers:
+    layers, orders = list(graph.layers), dict[int, Tensor]()
+    for i, layer in enumerate(graph.layers):
         path = layer.weight.rpartition(".")[0]
-        inner = layer.weight in graph.modules and path in chains and _last(model, path) is not None
-        layers.append(_last_stage(layer, graph.modules[layer.weight], model, path) if inner else layer)
-    return replace(graph, layers=tuple(layers))
+        end = _end(model, path) if layer.weight in graph.modules and path in chains else None
+        if end is not None:
+            before, last, order = end
+            size = size_read(layer, graph.modules[layer.weight])
+            for stage in before:
+                size = _through(stage, size)
+            spec = read(model.get_submodule(last), last)
+            ins = np.full(spec.in_channels, -1)
+            layers[i] = as_layer(layer, last[len(path) + 1 :], spec, size, ins, layer.out_units)
+            if order is not None:
+                orders[i] = order
+    return replace(graph, layers=tuple(layers)), orders
 
 
-def _last(model: nn.Module, path: str) -> str | None:
-    """Return the path of the layer that writes what a chain does; None where several do, or channels are ordered."""
-    module = model.get_submodule(path)
+def _end(model: nn.Module, path: str) -> tuple[list[nn.Module], str, Tensor | None] | None:
+    """Return the stages before the layer that writes what a chain does, its path, and the pick behind it, if any.
+
+    None where several layers write it, or the pick does more than order channels.
+    """
+    module, before = model.get_submodule(path), list[nn.Module]()
+    order: Tensor | None = None
     while type(module) is nn.Sequential:
-        name, module = list(module.named_children())[-1]
+        stages = list(module.named_children())
+        pick = stages[-1][1]
+        if isinstance(pick, Pick):
+            if order is not None or len(stages) < 2:
+                return None
+            order = pick.index
+            stages.pop()
+        before += [stage for _, stage in stages[:-1]]
+        name, module = stages[-1]
         path = f"{path}.{name}"
-    return None if isinstance(module, Basis | Pick) else path
-
-
-def _last_stage(layer: Layer, whole: LayerSpec, model: nn.Module, path: str) -> Layer:
-    module, name, size = model.get_submodule(path), path, size_read(layer, whole)
-    while type(module) is nn.Sequential:
-        *before, (key, last) = module.named_children()
-        for _, stage in before:
-            size = _through(stage, size)
-        module, name = last, f"{name}.{key}"
-    spec = read(module, name)
-    return as_layer(layer, name[len(path) + 1 :], spec, size, np.full(spec.in_channels, -1), layer.out_units)
+    if isinstance(module, Basis | Pick):
+        return None
+    ordered = order is None or order.sort().values.tolist() == list(range(read(module, path).out_channels))
+    return (before, path, order) if ordered else None
 
 
 def _through(stage: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:

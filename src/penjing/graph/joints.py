@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +23,9 @@ NORMS = {F.batch_norm: 1, torch.batch_norm: 3}
 
 SUMS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__)
 
+PICKS = (torch.index_select, Tensor.index_select)
+"""Functions of (input, dimension, index)."""
+
 
 class Joints(TorchFunctionMode):
     """Calls back at every layer, and where what the last layer wrote is normalised or added to something.
@@ -30,7 +34,8 @@ class Joints(TorchFunctionMode):
     batch norm of what the layer wrote and that norm's running mean; ``summed(i, y, other)`` before what the layer
     wrote, normalised or not, is added to another tensor of its shape; where it returns true, the layer and its norm
     run again before the sum, with the parameters they have by then. Only the last layer that ran is followed: a sum
-    of two layers' results belongs to the later one. ``absent`` are layers that the model has no more. Use as a context
+    of two layers' results belongs to the later one. ``absent`` are layers that the model has no more. What a layer
+    wrote is also followed where its channels are picked by the index that ``orders`` has for it. Use as a context
     manager around one forward.
     """
 
@@ -44,8 +49,10 @@ class Joints(TorchFunctionMode):
         normed: Normed | None = None,
         summed: Summed | None = None,
         absent: Collection[int] = (),
+        orders: Mapping[int, Tensor] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        self._orders = orders
         self._tap = Tap(model, graph, self._before, self._after, absent)
         self._read, self._wrote, self._normed, self._summed = read, wrote, normed, summed
         self._layer, self._value = -1, torch.empty(0)
@@ -84,9 +91,13 @@ class Joints(TorchFunctionMode):
         if func in SUMS and len(args) == 2 and not kwargs and any(arg is self._value for arg in args):
             self._join(*(args if args[0] is self._value else args[::-1]))
         normed = func in NORMS and len(args) > NORMS[func] and args[0] is self._value
+        ordered = func in PICKS and args[0] is self._value and args[2] is self._orders.get(self._layer)
         y = func(*args, **kwargs)
         if self._new:
             self._calls, self._new = [(func, args, kwargs)], False
+        elif ordered:
+            self._value = y
+            self._calls.append((func, args, kwargs))
         elif normed:
             self._value = y
             self._calls.append((func, args, kwargs))

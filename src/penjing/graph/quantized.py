@@ -19,6 +19,7 @@ from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.plain import told
 from penjing.core.registry import build
 from penjing.core.types import Layer
+from penjing.packing.hashed import Hashed
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Reads, Weights
 
@@ -209,6 +210,14 @@ def floated(model: nn.Module) -> nn.Module:
     return copied
 
 
+def latent(model: nn.Module) -> nn.Module:
+    """Return a copy whose quantized layers are ordinary ones with the weights that were trained, as they are."""
+    copied = copy.deepcopy(model)
+    for layer in quantized(copied).values():
+        _plain(layer, layer.weight)
+    return copied
+
+
 def _plain(layer: Any, weight: nn.Parameter) -> None:
     for name in ("weights", "reads", "writes"):
         layer._modules.pop(name, None)
@@ -220,18 +229,29 @@ def _plain(layer: Any, weight: nn.Parameter) -> None:
 
 
 class Settled(Weights):
-    """What is left of the rounding of a weight that is rounded for good."""
+    """What is left of the rounding of a weight that is rounded for good: ``stored`` is how it was stored."""
+
+    def __init__(self, bits: int, stored: Levels | Hashed | None = None) -> None:
+        super().__init__(bits)
+        self.stored = stored
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight."""
         return weight
 
-    def levels(self, weight: Tensor) -> Levels:
-        """Refuse: the weight is its own.
+    def levels(self, weight: Tensor) -> Levels | Hashed:
+        """Return how the weight was stored.
 
-        Raises: PlanError.
+        Raises: PlanError where that is not known.
         """
-        raise PlanError("This weight was rounded for good; ask the layer that it was made from.")
+        if self.stored is None:
+            raise PlanError("This weight was rounded for good; ask the layer that it was made from.")
+        return self.stored
+
+
+def settle(layer: Quantized, stored: Levels | Hashed | None = None) -> None:
+    """Let a layer hold a weight that is rounded already, in place; the weight itself is set by the caller."""
+    layer.weights = Settled(layer.precision.bits, stored)
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -245,7 +265,7 @@ def settled(model: nn.Module) -> nn.Module:
     for layer in quantized(copied).values():
         with torch.no_grad():
             layer.weight = nn.Parameter(layer.weights(layer.weight).detach().clone())
-        layer.weights = Settled(layer.weights.bits)
+        settle(layer)
     return copied.train(model.training)
 
 

@@ -102,7 +102,7 @@ def _read_levels(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shape:
     levels, numbers = len(table), math.prod(shape)
     bits = whole(facts, "bits", 1, MOST_BITS)
     each = 1 if table.ndim == 1 else table.shape[1]
-    if not 1 <= levels <= 2**bits or not each or numbers % each:
+    if not 1 <= levels <= 2**bits or not each:
         raise BundleError(f"a table {list(table.shape)} is none for {numbers} numbers in codes of {bits} bits.")
     count = numbers // each
     if not apart:

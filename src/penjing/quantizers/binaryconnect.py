@@ -19,9 +19,9 @@ from penjing.quantizers.binary import Binary, as_levels, sloped
 class binaryconnect(Binary):  # noqa: N801  (registered under its own name)
     """Round weights to -H and H, and keep the latent weight within them after each step.
 
-    H is 1, or with ``glorot`` the bound of Glorot's start, sqrt(1.5 / (fan in + fan out)): to be preferred where no
-    normalisation follows a layer, as weights of size 1 make its outputs many times larger. ``stochastic`` draws the
-    signs while training, by the latent weight.
+    H is the bound of Glorot's start, sqrt(1.5 / (fan in + fan out)), or 1 without ``glorot``. Where a normalisation
+    follows, both train alike; where none does, weights of size 1 make outputs many times larger. ``stochastic`` draws
+    the signs while training, by the latent weight; batch norms must be recalibrated then, as they saw the draws.
 
     The paper multiplies learning rates by 1 / Glorot's bound for Adam, by its square for SGD. Here the latent weight
     is held in units that do so by themselves: it stays within Glorot's bound whatever H is, and the gradient that
@@ -34,7 +34,7 @@ class binaryconnect(Binary):  # noqa: N801  (registered under its own name)
     """
 
     stochastic: bool = False
-    glorot: bool = False
+    glorot: bool = True
 
     def weights(self, shape: tuple[int, ...], bits: int) -> Connected:
         """Return what rounds a weight."""

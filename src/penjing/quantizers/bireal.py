@@ -15,8 +15,8 @@ from penjing.quantizers.binary import FullyBinary, ScaledSigns, Signs
 class bireal(FullyBinary):  # noqa: N801  (registered under its own name)
     """Round each filter to its signs times its mean size, and what layers read to signs, by ApproxSign.
 
-    Paper: Liu et al., Bi-Real Net, ECCV 2018, eqs. 4 to 6; that the gradient of a weight passes without its scale is
-    of their released code.
+    Paper: Liu et al., Bi-Real Net, ECCV 2018, section 3.3; that the gradient of a weight passes without its scale is of
+    their released code.
     Differs: shortcuts are those of the network. The paper has one around each binary convolution, which a quantizer of
     single layers cannot put there.
     """

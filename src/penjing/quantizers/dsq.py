@@ -90,8 +90,8 @@ class Staircase(nn.Module):
     @property
     def width(self) -> Tensor:
         """The width of a step."""
-        width: Tensor = ((self.high - self.low) / self.cells).detach()
-        return width
+        width: Tensor = (self.high - self.low) / self.cells
+        return width.detach()
 
     def forward(self, x: Tensor, count: int) -> Tensor:
         """Return x rounded to the nearest step, with the gradient of ``soft``; of ``count`` numbers, the ends'."""

@@ -25,7 +25,8 @@ class lab(Binary):  # noqa: N801  (registered under its own name)
     The mean forgets by ``beta2`` a backward pass and starts empty: until there are gradients, and where they are alike,
     the scale is the mean size. ``per_filter`` has one a filter.
 
-    Paper: Hou, Yao, Kwok, Loss-aware Binarization of Deep Networks, ICLR 2017, proposition 3.2 and algorithm 1.
+    Paper: Hou, Yao, Kwok, Loss-aware Binarization of Deep Networks, ICLR 2017, the closed form
+    of the proximal step, and algorithm 1.
     Differs: the paper's step is one of a proximal Newton method: it divides by that same d, and so is Adam's. Here the
     optimizer is that of the training. It is the paper's where that is Adam with this ``beta2``, a backward pass a step,
     and no penalty on weights; with any other only the scale is aware of the loss, not the step.

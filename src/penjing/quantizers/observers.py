@@ -107,7 +107,11 @@ def _clip(sizes: Tensor, top: float, levels: int) -> float:
     """Return where to clip sizes, all above 0, so that so many levels tell most."""
     if levels >= BINS or not len(sizes):
         return top
-    counts = torch.histc(sizes.float(), BINS, 0, top).cpu().double().numpy()
+    return tells_most(torch.histc(sizes.float(), BINS, 0, top).cpu().double().numpy(), top, levels)
+
+
+def tells_most(counts: np.ndarray, top: float, levels: int) -> float:
+    """Return where to clip sizes whose ``BINS`` counts up to ``top`` are given, so that so many levels tell most."""
     ends = np.unique(np.linspace(levels, BINS, TRIED).astype(int))
     found = [_divergence(counts, int(end), levels) for end in ends]
     return float(top * ends[int(np.argmin(found))] / BINS)

@@ -19,17 +19,18 @@ class xnor(FullyBinary):  # noqa: N801  (registered under its own name)
 
     Without ``activations`` weights alone are rounded (BWN). ``gain`` multiplies outputs by K, the mean size of what
     they were read from, place by place; the authors' code leaves it out, and so does the default.
-    ``by_count`` multiplies the gradient by the weights of a filter, as that code does for SGD: without it SGD needs a
-    far higher learning rate; Adam does not mind.
+    ``by_count`` multiplies the paper's gradient by the number of weights of a filter, as that code does for SGD,
+    which would need a far higher learning rate otherwise; Adam does not mind.
 
-    Paper: Rastegari, Ordonez, Redmon, Farhadi, XNOR-Net, ECCV 2016, eqs. 6, 10 and 11, algorithm 1.
+    Paper: Rastegari, Ordonez, Redmon, Farhadi, XNOR-Net, ECCV 2016, eq. 6 (the scale), eq. 11 (K), and the
+    gradient of section 3.1.
     Differs: the factor 1 - 1 / channels of the authors' code is left out. A filter of one channel (depthwise) is not
     centred over its channels, which would leave nothing of it.
     """
 
     activations: bool = True
     gain: bool = False
-    by_count: bool = False
+    by_count: bool = True
 
     def weights(self, shape: tuple[int, ...], bits: int) -> Centred:
         """Return what rounds a weight."""
@@ -45,7 +46,7 @@ class xnor(FullyBinary):  # noqa: N801  (registered under its own name)
 class Centred(ScaledSigns):
     """Scaled signs of a latent weight that has no mean over input channels and stays within 1."""
 
-    def __init__(self, bits: int, by_count: bool = False) -> None:
+    def __init__(self, bits: int, by_count: bool = True) -> None:
         super().__init__(bits)
         self.by_count = by_count
 

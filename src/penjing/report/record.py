@@ -16,6 +16,7 @@ _CLAIMS = {
     "without what is dead it returns the same": "Without what zeros had left dead, the network computes what it did",
     "chains equal their products": "Chains of factors compute what the layers do that they multiply out to",
     "torch equals ONNX": "The saved file computes what the trained network computes",
+    "torch resembles int8": "The file in whole numbers computes what the network does, but for rounding",
 }
 
 _BY_LOT = (

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from penjing.core.types import Chain, Kept, Layer, Site, Slot
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read
+from penjing.factors.side_by_side import side_by_side
 from penjing.factors.spectra import Axis
 from penjing.graph.chains import as_layer, as_left, put_in, size_read
 from penjing.graph.graph import Graph
@@ -48,10 +49,28 @@ class Factored:
         """Return what each rank of a layer holds, one entry an axis; ``name`` is what messages call the layer."""
         return self.by.spectra(model.get_submodule(path), name)
 
+    def look(self, model: nn.Module) -> None:
+        """See what layers tell together, before spectra of single ones are asked side by side."""
+
+    def needs(self, spec: LayerSpec) -> int:
+        """Return the memory that the spectra of a layer take at most.
+
+        Units: bytes.
+        """
+        return self.by.memory(spec)
+
     def put(self, model: nn.Module, layers: Mapping[str, Made]) -> None:
         """Put chains, in place, where the layers of these paths were."""
-        for path, (name, factorization, ranks) in layers.items():
-            put_in(model, path, factorization.split(model.get_submodule(path), ranks, name))
+        olds = {path: model.get_submodule(path) for path in layers}
+
+        def split(path: str) -> nn.Sequential:
+            name, factorization, ranks = layers[path]
+            return factorization.split(olds[path], ranks, name)
+
+        needs = [by.memory(read(olds[path], name), ranks) for path, (name, by, ranks) in layers.items()]
+        chains = side_by_side(split, list(layers), needs, "factorising")
+        for path, chain in zip(layers, chains, strict=True):
+            put_in(model, path, chain)
 
     def width(self, spec: LayerSpec) -> int:
         """Return how many channels of a stage a rank spans."""

@@ -18,6 +18,7 @@ from penjing.core.registry import register
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read
 from penjing.factors.regression import Map, Moments, chained, energies, of_noise, principal
+from penjing.factors.side_by_side import side_by_side
 from penjing.factors.spectra import Axis
 from penjing.factors.svd import svd as decomposition
 from penjing.graph.chains import put_in
@@ -62,12 +63,16 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
         grouped = "is grouped, and components of all its channels would join the groups; take svd"
         return self.by.refuses(spec) or (grouped if spec.groups > 1 else "")
 
-    def spectra(self, model: nn.Module, path: str, name: str) -> tuple[Axis, ...]:
-        """Return the variance along each component; it is the rank of no matrix with noise of one size."""
+    def look(self, model: nn.Module) -> None:
+        """Run the pictures through the model, once."""
         if self._seen.get("model") is not model:
             own = (nn.Conv2d, nn.Linear)
             paths = [path for path, module in model.named_modules() if type(module) in own]
             self._seen.update(model=model, written=self._written(model, paths))
+
+    def spectra(self, model: nn.Module, path: str, name: str) -> tuple[Axis, ...]:
+        """Return the variance along each component; it is the rank of no matrix with noise of one size."""
+        self.look(model)
         module = model.get_submodule(path)
         (full,) = self.by.full(read(module, name))
         return (Axis("rank", energies(_fitted(module, self._seen["written"][path]))[None, :full]),)
@@ -75,16 +80,21 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
     def put(self, model: nn.Module, layers: Mapping[str, Made]) -> None:
         """Put chains, in place, where the layers of these paths were: all are fitted to what they write now."""
         written = self._written(model, layers)
-        for path, (name, _, (rank,)) in layers.items():
-            module = model.get_submodule(path)
-            found = principal(_fitted(module, written[path]), rank)
-            norm, biased = written[path].norm, getattr(module, "bias", None) is not None
+        olds = {path: model.get_submodule(path) for path in layers}
+
+        def fitted(path: str) -> Map:
+            return principal(_fitted(olds[path], written[path]), layers[path][2][0])
+
+        needs = [self.needs(read(old, layers[path][0])) for path, old in olds.items()]
+        maps = side_by_side(fitted, list(layers), needs, "factorising")
+        for (path, (name, _, _)), found in zip(layers.items(), maps, strict=True):
+            norm, biased = written[path].norm, getattr(olds[path], "bias", None) is not None
             if norm is not None and not biased:  # it takes the mean away, whatever it is
                 assert norm.running_mean is not None
                 with torch.no_grad():
                     norm.running_mean -= found.shift.to(norm.running_mean)
                 found = Map(found.last, found.first, torch.zeros_like(found.shift))
-            put_in(model, path, chained(module, found, name))
+            put_in(model, path, chained(olds[path], found, name))
 
     def _written(self, model: nn.Module, paths: Collection[str]) -> dict[str, Written]:
         """Return what layers write, in one pass over the pictures."""

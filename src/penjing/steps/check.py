@@ -42,7 +42,7 @@ class check:  # noqa: N801  (registered under its own name)
             here = {"latency": original.timing.median_ms / faster.median}
             costs = counted(draft) | {"size": float(file_bytes(file))} | here | estimated(draft, run.target)
             if "error" in wanted:
-                costs["error"] = evaluate(state.model, state.labelled_for("The budget error").val).error
+                costs["error"] = evaluate(state.judged, state.labelled_for("The budget error").val).error
             misses = []
             for name, one in wanted.items():
                 bound, unit = resolve(one, original.cost(name)), units()[name]

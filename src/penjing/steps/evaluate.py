@@ -26,11 +26,11 @@ class evaluate_:  # noqa: N801  (registered under its own name)
         with run.stage("evaluate") as said:
             data = state.data_for("evaluate")
             if not data.labelled:
-                apart = distance(state.model, state.original, data.val)
+                apart = distance(state.judged, state.original, data.val)
                 run.note("distance", apart)
                 said.append(f"outputs differ by {apart:.2f} % from the original's on validation pictures")
                 return state
-            found = evaluate(state.model, data.val)
+            found = evaluate(state.judged, data.val)
             if not run.noted("validation") and near_chance(found, data.num_classes):
                 run.note("remarks", GUESSING)
                 console.remark(f"Beware: {GUESSING}")

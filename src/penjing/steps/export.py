@@ -10,6 +10,7 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
+from penjing.steps.int8 import write_int8
 from penjing.steps.state import Run, State
 
 
@@ -19,7 +20,7 @@ class export:  # noqa: N801  (registered under its own name)
     """Write ``file`` as one self-contained ONNX file and compare it with the model on real pictures.
 
     ``tolerance`` is the largest relative difference of the outputs; ``images`` training pictures are compared, and
-    the first of them alone, since a file may be bound to a batch.
+    the first of them alone, since a file may be bound to a batch. After ``int8`` the file is quantized then.
     """
 
     file: str = "model.onnx"
@@ -45,7 +46,8 @@ class export:  # noqa: N801  (registered under its own name)
         """
         with run.stage("export", self.file) as said:
             notes: list[str] = []
-            path = export_onnx(state.model, *state.example, run.folder / self.file, notes=notes)
+            place = (run.folder if state.int8 is None else run.scratch) / self.file
+            path = export_onnx(state.model, *state.example, place, notes=notes)
             for note in notes:
                 run.note("remarks", note)
             inputs: list[Any] = [state.example[0]]
@@ -56,4 +58,6 @@ class export:  # noqa: N801  (registered under its own name)
             compared = f"{self.file}, {found.samples - 1} pictures in batches and 1 alone"
             run.note("certificates", certificate | {"ok": True, "detail": compared})
             said.append(f"differs from the model by {found.relative:.1e} at most")
+            if state.int8 is not None:
+                path = write_int8(path, run.folder / self.file, state, run, said)
         return state.with_file(self.file, path)

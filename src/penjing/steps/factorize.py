@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from penjing.core import console
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Layer, Plan, Site
 from penjing.factors.base import Ranks
 from penjing.factors.layer import LayerSpec
-from penjing.factors.ranks import by_energy, by_evbmf, by_ratio, rounded
+from penjing.factors.side_by_side import side_by_side
 from penjing.graph.chains import prove_chains, size_read, why_whole
 from penjing.graph.graph import Graph
 from penjing.graph.quantized import refuse_quantized
@@ -26,10 +25,8 @@ from penjing.steps.filed import file_certificate, file_errors, file_widths
 from penjing.steps.patterns import takes
 from penjing.steps.pictures import seeing
 from penjing.steps.prune import prune
+from penjing.steps.rank_rules import LOOKING, Rule
 from penjing.steps.state import Run, State
-
-RULES = ("energy", "evbmf", "ratio", "share")
-"""What ranks may be given by, beside a number."""
 
 
 @register("step")
@@ -77,7 +74,7 @@ class factorize:  # noqa: N801  (registered under its own name)
         for name in ("allocator", "budget", "measure"):
             if getattr(self, name) is not None:
                 raise PlanError(f"factorize: {name} is for ranks that a budget decides; leave it out, or ranks.")
-        self._rule()
+        Rule.of(self.ranks)
         if self.step is not None and self.step < 1:
             raise PlanError(f"factorize: step must be a whole number, 1 or more; got {self.step}.")
 
@@ -94,30 +91,6 @@ class factorize:  # noqa: N801  (registered under its own name)
             allocator=allocator, rewrite=self.name, include=self.include, exclude=self.exclude, step=self.step,
             images=self.images, budget=self.budget, **own,
         )  # fmt: skip
-
-    def _rule(self) -> tuple[str, Any]:
-        """Return the rule and its number.
-
-        Raises: PlanError naming what is no rule.
-        """
-        if isinstance(self.ranks, str) and self.ranks in ("full", "evbmf"):
-            return self.ranks, 1.0
-        if isinstance(self.ranks, int) and not isinstance(self.ranks, bool):
-            if self.ranks < 1:
-                raise PlanError(f"factorize: a rank is a whole number, 1 or more; got {self.ranks}.")
-            return "number", self.ranks
-        if isinstance(self.ranks, Mapping) and len(self.ranks) == 1:
-            ((name, number),) = self.ranks.items()
-            if name in RULES and isinstance(number, int | float) and not isinstance(number, bool):
-                most = 1.0 if name != "ratio" else float("inf")
-                if (1 if name == "ratio" else 0) < number <= most or (name == "evbmf" and number == 0):
-                    return str(name), float(number)
-                between = "above 1" if name == "ratio" else "above 0 and at most 1"
-                raise PlanError(f"factorize: ranks by {name} take a number {between}; got {number}.")
-        raise PlanError(
-            f"factorize: ranks are a number, full, evbmf, or one of {', '.join(RULES)} with its number, such as "
-            f"{{energy: 0.9}}; got {self.ranks!r}."
-        )
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with layers put as chains.
@@ -171,10 +144,12 @@ class factorize:  # noqa: N801  (registered under its own name)
 
     def _check_number(self, change: Factored, taken: Sequence[tuple[Layer, LayerSpec]]) -> None:
         """Refuse a rank above the full rank of every layer, naming the one that has most."""
-        rule, number = self._rule()
+        rule = Rule.of(self.ranks)
         layer, most = max(((layer, max(change.by.full(spec))) for layer, spec in taken), key=lambda one: one[1])
-        if rule == "number" and number > most:
-            raise PlanError(f"factorize: rank {number} is above the full rank of every layer; {layer.name} has {most}.")
+        if rule.name == "number" and rule.number > most:
+            raise PlanError(
+                f"factorize: rank {rule.number} is above the full rank of every layer; {layer.name} has {most}."
+            )
 
     def _made(
         self, state: State, run: Run, graph: Graph, change: Factored, taken: list[tuple[Layer, LayerSpec]]
@@ -182,43 +157,36 @@ class factorize:  # noqa: N801  (registered under its own name)
         """Return the network in chains, and the plan of what it keeps."""
         model, kept, whole = state.copy_model(), dict[str, np.ndarray](), dict[str, Made]()
         sites: list[Site] = []
-        bar = console.bar(f"factorize by {self.name}", len(taken))
-        with bar as step:
-            for layer, spec in taken:
-                ranks = self._ranks(change, layer, spec, state.model)
-                full = change.by.full(spec)
-                if self.ranks == "full" or (ranks == full and change.by.pays(spec, full, size_read(layer, spec))):
-                    whole[layer.weight.rpartition(".")[0]] = (layer.name, change.by, full)
-                elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), size_read(layer, spec)):
-                    why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.name} saves nothing"
-                    run.note("pinned", {"where": layer.name, "units": layer.out_channels, "line": "", "why": why})
-                else:
-                    for axis, size, rank in zip(change.by.axes, full, ranks, strict=True):
-                        name = f"{layer.name}/{axis}"
-                        sites.append(Site(name, "ranks", size, (), np.arange(0)))
-                        kept[name] = np.arange(rank)
-                step(1)
+        for (layer, spec), ranks in zip(taken, self._ranks(change, taken, state.model), strict=True):
+            full = change.by.full(spec)
+            if self.ranks == "full" or (ranks == full and change.by.pays(spec, full, size_read(layer, spec))):
+                whole[layer.weight.rpartition(".")[0]] = (layer.name, change.by, full)
+            elif not change.pays(spec, dict(zip(change.by.axes, ranks, strict=True)), size_read(layer, spec)):
+                why = f"stays whole: at rank {' x '.join(map(str, ranks))} {self.name} saves nothing"
+                run.note("pinned", {"where": layer.name, "units": layer.out_channels, "line": "", "why": why})
+            else:
+                for axis, size, rank in zip(change.by.axes, full, ranks, strict=True):
+                    name = f"{layer.name}/{axis}"
+                    sites.append(Site(name, "ranks", size, (), np.arange(0)))
+                    kept[name] = np.arange(rank)
         change.put(model, whole)
         plan = Plan.of(self.name, kept, sites)
         perform(model, graph, plan, {self.name: change})
         return model, plan
 
-    def _ranks(self, change: Factored, layer: Layer, spec: LayerSpec, model: nn.Module) -> Ranks:
-        """Return the ranks that the rule gives a layer."""
-        rule, number = self._rule()
-        by, full = change.by, change.by.full(spec)
-        if rule == "full":
-            return full
-        if rule == "number":
-            return tuple(min(int(number), most) for most in full)
-        if rule == "share":
-            found: Ranks = tuple(max(1, round(number * most)) for most in full)
-        elif rule == "ratio":
-            found = by_ratio(by, spec, number)
-        else:
-            spectra = change.spectra(model, layer.weight.rpartition(".")[0], layer.name)
-            found = by_energy(spectra, number) if rule == "energy" else by_evbmf(spectra, number)
-        return rounded(found, full, self.step or 1)
+    def _ranks(self, change: Factored, taken: Sequence[tuple[Layer, LayerSpec]], model: nn.Module) -> list[Ranks]:
+        """Return the ranks that the rule gives each layer."""
+        rule, step = Rule.of(self.ranks), self.step or 1
+        if rule.name in LOOKING:
+            change.look(model)
+
+        def chosen(one: tuple[Layer, LayerSpec]) -> Ranks:
+            layer, spec = one
+            path = layer.weight.rpartition(".")[0]
+            return rule(change.by, spec, lambda: change.spectra(model, path, layer.name), step)
+
+        needs = [change.needs(spec) if rule.name in LOOKING else 0 for _, spec in taken]
+        return side_by_side(chosen, taken, needs, "choosing ranks")
 
 
 def _layers(plan: Plan) -> set[str]:

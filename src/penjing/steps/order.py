@@ -11,6 +11,7 @@ from penjing.core.registry import build, checked, entries
 from penjing.steps.check import check
 from penjing.steps.export import export
 from penjing.steps.factorize import factorize
+from penjing.steps.int8 import int8
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
 from penjing.steps.quantize import quantize
@@ -19,6 +20,9 @@ from penjing.training.options import Options, check_values
 
 AFTER_BITS = ("train", "recalibrate", "export", "check", "evaluate")
 """What steps may follow once weights are rounded."""
+
+AFTER_INT8 = ("export", "check", "evaluate")
+"""What steps may follow once the file is to be rounded."""
 
 
 def ordered(steps: Any) -> list[Any]:
@@ -47,6 +51,7 @@ def ordered(steps: Any) -> list[Any]:
         for term in getattr(step, "terms", None) or ():
             build("term", term)
     _check_order(todo)
+    _check_int8(todo)
     return todo
 
 
@@ -113,3 +118,22 @@ def _check_order(steps: Sequence[Any]) -> None:
                 )
         elif type(step).__name__ != "evaluate_":
             written.clear()
+
+
+def _check_int8(steps: Sequence[Any]) -> None:
+    """Refuse what would change a network whose file is rounded already, or judge a file that is not there.
+
+    Raises: PlanError naming the step.
+    """
+    at = next((i for i, step in enumerate(steps) if isinstance(step, int8)), None)
+    if at is None:
+        return
+    after = [type(step).__name__.rstrip("_") for step in steps[at + 1 :]]
+    for name in after:
+        if name not in AFTER_INT8:
+            raise PlanError(
+                f"{name}: int8 rounds the exported file, so nothing may change the network after it; put int8 behind "
+                f"{name}, right before export. What may follow int8: {', '.join(AFTER_INT8)}."
+            )
+    if not after or after[0] != "export":
+        raise PlanError("int8: it rounds the exported file; put the step export right after it.")

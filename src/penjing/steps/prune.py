@@ -14,7 +14,7 @@ from torch import Tensor
 from penjing.allocators.driver import Driver
 from penjing.core import console
 from penjing.core.errors import PlanError
-from penjing.core.protocols import Compared, Cost, Factoring, Measured, Quantizing, Rewrite
+from penjing.core.protocols import Compared, Cost, Factoring, Measured, Rewrite
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Floats, Plan, Site
 from penjing.criteria import diagnose
@@ -28,6 +28,7 @@ from penjing.rewrites.nested import nested
 from penjing.rewrites.perform import perform, without_chains
 from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_errors, file_widths
+from penjing.steps.own_scores import own_scores
 from penjing.steps.patterns import chosen
 from penjing.steps.pictures import seeing
 from penjing.steps.price import Predicting, Pricer
@@ -243,12 +244,14 @@ class prune:  # noqa: N801  (registered under its own name)
             batches = state.data.calibration_labelled(self.images, run.seed)
         evidence = Evidence(state.model, graph, batches, seed=run.seed)
         refusals: list[str] = []
+        own = own_scores(graph, sites, changes, state.model)
         scores = {}
         for site in sites:
             try:
-                change = changes[site.rewrite]
-                own = change.scores(state.model, site) if isinstance(change, Factoring | Quantizing) else None
-                score = (criterion(site, evidence) if own is None else own).double().cpu().numpy()
+                found = own.get(site.name)
+                if isinstance(found, PlanError):
+                    raise found
+                score = (criterion(site, evidence) if found is None else found).double().cpu().numpy()
             except PlanError as error:
                 refusals.append(f"{site.name}: {error}")
                 why = f"has no score: {error}"

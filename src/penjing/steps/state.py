@@ -20,6 +20,8 @@ from penjing.core.journal import Journal
 from penjing.core.protocols import Target
 from penjing.core.types import Plan
 from penjing.data.data import Data
+from penjing.exporting.evaluate_file import FileModule
+from penjing.exporting.int8 import Int8
 from penjing.exporting.measure import Timing, joined, measure, ratio
 from penjing.exporting.runtimes.subject import Subject
 from penjing.training.checkpoint import Checkpoint
@@ -35,7 +37,7 @@ class State:
 
     ``original`` is the user's network, plain and in eval mode, never changed; ``model`` the current one, private to
     the state. ``plans`` is the lineage: what was applied so far, in order. ``files`` are what was written of this very
-    model, by name, in order.
+    model, by name, in order; they are quantized as ``int8`` says.
     """
 
     model: nn.Module
@@ -44,6 +46,19 @@ class State:
     example: tuple[tuple[Any, ...], dict[str, Any]]
     plans: tuple[Plan, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    int8: Int8 | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is right or wrong about a picture: the model, or its quantized file, which rounds.
+
+        Raises: PlanError where that is not written yet.
+        """
+        if self.int8 is None:
+            return self.model
+        if not self.files:
+            raise PlanError("int8: the accuracy is that of the quantized file; put the step export right after int8.")
+        return FileModule(next(reversed(list(self.files.values()))))
 
     def copy_model(self) -> nn.Module:
         """Return a copy of the current model to change."""

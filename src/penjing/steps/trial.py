@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from penjing.core.protocols import Cost, Rewrite
+from penjing.core.threads import one_thread
 from penjing.core.types import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.rewrites.perform import perform
-from penjing.training.state import chance, one_thread
+from penjing.training.state import chance
 
 
 @dataclass(frozen=True, eq=False)

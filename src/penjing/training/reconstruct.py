@@ -93,9 +93,11 @@ def reconstruct(
             compressed.eval()
             targets = _targets(original, graph, batches, seed)
             absent = {i for name in without for i in graph.blocks[name].layers}
-            graph = as_last_stages(graph, compressed)
-            places = _places(compressed, graph, gone, {i: t for i, t in targets.items() if i not in absent})
-            works = [partial(_forward, compressed, graph, places, absent, b, x) for b, x in enumerate(batches)]
+            graph, orders = as_last_stages(graph, compressed)
+            there = {i: target for i, target in targets.items() if i not in absent}
+            places = _places(compressed, graph, gone, there, orders)
+            joints = partial(Joints, compressed, graph, absent=absent, orders=orders)
+            works = [partial(_forward, compressed, graph, places, joints, b, x) for b, x in enumerate(batches)]
             forwards = [stack.enter_context(Pausing(work)) for work in works]
             for _ in console.track(places, "reconstructing"):
                 heard = [told for forward in forwards if (told := forward.resume()) is not None]
@@ -122,7 +124,7 @@ def _forward(
     model: nn.Module,
     graph: Graph,
     places: Mapping[int, _Place],
-    absent: Collection[int],
+    joints: Callable[..., Joints],
     b: int,
     x: Tensor,
     tell: Callable[[_Heard], None],
@@ -144,7 +146,7 @@ def _forward(
         tell(_Heard(i, patched.pop(i), picked(table, places[i].target.picks[b].to(other.device))))
         return True
 
-    with torch.no_grad(), Joints(model, graph, read=read, summed=summed, absent=absent):
+    with torch.no_grad(), joints(read=read, summed=summed):
         model(x.to(device_of(model)))
 
 
@@ -224,12 +226,14 @@ def _explained(model: nn.Module, graph: Graph, i: int, read: Tensor, picks: Tens
 class _Place:
     """A layer of the compressed network that can be refitted, the batch norm behind it, and its target.
 
-    ``stays`` are the channels of the original that the layer still writes.
+    ``stays`` are the channels of the original that the layer still writes, in its own order, and ``behind`` where each
+    is in the norm and the sum behind it: elsewhere only if its chain ends by ordering them.
     """
 
     layer: Layer
     target: _Target
     stays: Tensor
+    behind: Tensor
     weight: nn.Parameter
     bias: nn.Parameter | None
     norm: _BatchNorm | None
@@ -239,7 +243,7 @@ class _Place:
         moments = Moments()
         for told, rows in zip(heard, self.target.rows, strict=True):
             wanted = rows.to(told.read.device)[:, self.stays]
-            wanted = wanted if told.other is None else wanted - told.other
+            wanted = wanted if told.other is None else wanted - told.other[:, self.behind]
             moments.add(told.read.transpose(0, 1), wanted.unflatten(1, (self.layer.groups, -1)).transpose(0, 1))
         self.target.rows.clear()
         return moments
@@ -262,7 +266,7 @@ class _Place:
         if norm is not None:
             assert norm.running_var is not None
             gain = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
-            scale = (gain.double() / (norm.running_var.double() + norm.eps).sqrt()).view_as(wanted)
+            scale = (gain.double() / (norm.running_var.double() + norm.eps).sqrt())[self.behind].view_as(wanted)
         faint = scale.abs() <= FAINT * scale.abs().max()
         unscaled = cross / torch.where(faint, 1.0, scale)[:, None, :]
 
@@ -282,23 +286,30 @@ class _Place:
         self._renorm(norm, mean, torch.einsum("gio,gij,gjo->go", fitted, covariance, fitted), wanted, scale, faint)
 
     def _renorm(
-        self, norm: _BatchNorm, mean: Tensor, var: Tensor, wanted: Tensor, scale: Tensor,
-        faint: Tensor,
-    ) -> None:  # fmt: skip
+        self, norm: _BatchNorm, mean: Tensor, var: Tensor, wanted: Tensor, scale: Tensor, faint: Tensor
+    ) -> None:
         """Let the batch norm map this mean to the wanted one, with the scale given."""
         assert norm.running_mean is not None and norm.running_var is not None
+
+        def put(old: Tensor, new: Tensor, where: Tensor | None = None) -> None:
+            flat = new.flatten().to(old.dtype)
+            old[self.behind] = flat if where is None else torch.where(where.flatten(), old[self.behind], flat)
+
         if norm.weight is None:
-            norm.running_mean.copy_((mean - wanted / scale).flatten())
+            put(norm.running_mean, mean - wanted / scale)
             return
-        norm.running_mean.copy_(mean.flatten())
-        norm.running_var.copy_(var.clamp(min=0).flatten())
-        gain = scale * (var.clamp(min=0) + norm.eps).sqrt()
-        norm.weight.copy_(torch.where(faint, norm.weight.view_as(gain), gain).flatten())
-        norm.bias.copy_(torch.where(faint, norm.bias.view_as(gain), wanted).flatten())
+        put(norm.running_mean, mean)
+        put(norm.running_var, var.clamp(min=0))
+        put(norm.weight, scale * (var.clamp(min=0) + norm.eps).sqrt(), faint)
+        put(norm.bias, wanted, faint)
 
 
 def _places(
-    model: nn.Module, graph: Graph, gone: NDArray[np.bool_], targets: Mapping[int, _Target]
+    model: nn.Module,
+    graph: Graph,
+    gone: NDArray[np.bool_],
+    targets: Mapping[int, _Target],
+    orders: Mapping[int, Tensor],
 ) -> dict[int, _Place]:
     """Return the layers that can be refitted by their position in the graph."""
     parameters, modules = dict(model.named_parameters(remove_duplicate=False)), dict(model.named_modules())
@@ -308,10 +319,18 @@ def _places(
         narrower = any(is_gone(span, gone).any() for span in graph.spans[i] if span is not None)
         if not target.plain or narrower or (target.norm is not None and served[target.norm] > 1):
             continue
-        weight, bias = parameters[graph.layers[i].weight], parameters.get(graph.layers[i].bias or "")
+        weight, bias = parameters.get(graph.layers[i].weight), parameters.get(graph.layers[i].bias or "")
+        if weight is None:  # a chain that several layers end, or one that repeats channels
+            continue
         layer = as_it_is(graph.layers[i].shrunk(gone), weight)
         stays = torch.from_numpy(~is_gone(graph.layers[i].out_units, gone)).nonzero()[:, 0].to(weight.device)
+        if len(weight) != layer.out_channels:
+            raise TrainError(
+                f"{layer.name} writes {len(weight)} channels, and which of the original's they are is not known: they "
+                "were cut together with ranks of a chain. Reconstruct before that cut, or factorise after it."
+            )
+        behind = orders[i].argsort() if i in orders else torch.arange(len(stays), device=weight.device)
         norm = modules[target.norm] if target.norm is not None else None
         assert norm is None or isinstance(norm, _BatchNorm)
-        places[i] = _Place(layer, target, stays, weight, bias, norm)
+        places[i] = _Place(layer, target, stays[behind], behind, weight, bias, norm)
     return places
