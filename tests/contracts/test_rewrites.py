@@ -52,7 +52,7 @@ def test_the_network_runs_forward_and_backward(done: Done) -> None:
     outputs = done.model(torch.randn(3, 3, 8, 8))
     outputs.square().mean().backward()
     assert outputs.shape == (3, 5) and bool(torch.isfinite(outputs).all())
-    gradients = {name: p.grad for name, p in done.model.named_parameters()}
+    gradients = {name: p.grad for name, p in done.model.named_parameters() if p.requires_grad}
     assert all(g is not None and bool(torch.isfinite(g).all()) for g in gradients.values()), gradients
 
 
