@@ -26,5 +26,4 @@ def test_known_answers() -> None:
 def test_it_begins_near_the_trained_weight() -> None:
     module = ttq(delta=0.3).weights((1, 8), 2)
     latent = module.start(VECTOR * 0.01)
-    assert float(latent.abs().max()) == 1
     torch.testing.assert_close(module(latent).detach(), torch.tensor([[0.006, 0, 0.006, -0.00575, 0, -0.00575, 0, 0]]))

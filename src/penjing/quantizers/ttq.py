@@ -12,7 +12,6 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Weights
-from penjing.quantizers.uniform import LEAST
 
 LEAST_SCALE = 1e-4
 
@@ -23,7 +22,7 @@ class ttq(Quantizer):  # noqa: N801  (registered under its own name)
     """Round weights to -a, 0 and b, both learned: zero where they are below ``delta`` times the largest.
 
     Paper: Zhu et al., Trained Ternary Quantization, ICLR 2017, eqs. 6 to 9. Differs: the scales begin at the mean size
-    of the weights that they stand for.
+    of the weights that they stand for, and latent weights keep the size that they have.
     """
 
     widths: ClassVar[tuple[int, ...]] = (2,)
@@ -46,7 +45,7 @@ class ttq(Quantizer):  # noqa: N801  (registered under its own name)
 
 
 class TrainedTernary(Weights):
-    """Ternary weights with two learned scales; the latent weight begins as the trained one with a largest size of 1."""
+    """Ternary weights with two learned scales."""
 
     def __init__(self, bits: int, options: ttq) -> None:
         super().__init__(bits)
@@ -61,7 +60,7 @@ class TrainedTernary(Weights):
         for scale, chosen in ((self.positive, above), (self.negative, below)):
             mean = (weight.abs() * chosen).sum() / chosen.sum().clamp_min(1)
             scale.copy_(mean.clamp_min(LEAST_SCALE))
-        return weight.detach() / weight.abs().max().clamp_min(LEAST)
+        return super().start(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the ternary weight; latent ones see the gradient times the scale of their set, or 1 in the middle."""
