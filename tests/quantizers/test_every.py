@@ -14,6 +14,7 @@ VARIANTS = [
     {"lsq": {"per_filter": True}},
     {"lsq": {"start": "mean"}},
     {"fixed": {"per_filter": True, "start": "max"}},
+    {"dsq": {"start": "range"}},
 ]
 READING = [
     *({"lsq": {"start": start}} for start in ("mean", "max", "percentile", "mse", "entropy")),
@@ -22,6 +23,7 @@ READING = [
     "pact",
     {"pact": {"clip": 8.0}},
     "dsq",
+    {"dsq": {"start": "range"}},
     "fixed",
 ]
 

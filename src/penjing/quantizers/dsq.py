@@ -13,7 +13,7 @@ from penjing.core.registry import register
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Reads, Weights, straight_through
 from penjing.quantizers.observers import some, upper
-from penjing.quantizers.uniform import Activations, Grid, checked, finite, input_bits, within
+from penjing.quantizers.uniform import Activations, Grid, checked, finite, input_bits, slowed, within
 
 SOFTEST, HARDEST, NARROWEST = 0.5, 1e-3, 1e-6
 
@@ -116,7 +116,7 @@ class Staircase(nn.Module):
         if not torch.is_grad_enabled():
             return hard
         scale = (count * self.cells) ** -0.5
-        low, high, alpha = (_scaled(one, scale) for one in (self.low, self.high, self.alpha))
+        low, high, alpha = (slowed(one, scale) for one in (self.low, self.high, self.alpha))
         return straight_through(soft(x, low, high, alpha, self.cells), hard)
 
     @torch.no_grad()
@@ -201,8 +201,3 @@ def soft(x: Tensor, low: Tensor, high: Tensor, alpha: Tensor, cells: int) -> Ten
     steep = torch.log(2 / alpha - 1) / width
     phi = torch.tanh(steep * (x - centre)) / (1 - alpha)
     return torch.where(x < low, low, torch.where(x > high, high, low + width * (cell + (phi + 1) / 2)))
-
-
-def _scaled(value: Tensor, share: float) -> Tensor:
-    """Return the value with its gradient times a share."""
-    return straight_through(value * share, value)
