@@ -120,6 +120,8 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     >>> x.grad
     tensor([1., 1.])
     """
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return rounded.detach()
     return rounded.detach() + (x - x.detach())  # in this order, or the sum would be rounded once more
 
 
