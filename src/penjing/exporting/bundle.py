@@ -1,9 +1,9 @@
 """A finished network as a folder that needs penjing and its builder, and no pickle: safetensors and JSON.
 
 ``weights.safetensors`` holds every tensor once, and choices of the lineage that are long, a bit a unit;
-``manifest.json`` the builder's name, the counts of its modules, the lineage of plans, and the checksums of the weights and of
-itself, so that a byte that changed is never taken for a network.
-Loading builds the original on the meta device and gives it the tensors; nothing is traced again.
+``manifest.json`` the builder's name, the counts of its modules, the lineage of plans, and the checksums of the weights
+and of itself, so that a byte that changed is never taken for a network. Loading builds the original on the meta device
+and gives it the tensors; nothing is traced again.
 """
 
 from __future__ import annotations
