@@ -276,7 +276,8 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
         attach(model, {name: Partner(**facts) for name, facts in manifest.collaborative.items()})
         take_out(model, manifest.identities)
         stand_in(model, manifest.chains)
-        quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()})
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()}, shapes)
         if manifest.packed:
             tensors = take_in(model, tensors, manifest.packed)
         return form.refill(model, tensors, manifest.counts).eval()

@@ -93,18 +93,19 @@ def check_parity(
     return found
 
 
-def check_likeness(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any], tolerance: float) -> Parity:
-    """Return the parity of a model and its quantized file, which differ by what rounding adds.
+def check_likeness(
+    model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any], tolerance: float, advice: str
+) -> Parity:
+    """Return the parity of a model and a file that rounds on the way, so that single values may tip over.
 
-    Raises: ParityError when the noise is above ``tolerance``, or not a number.
+    Raises: ParityError, with the ``advice``, when the noise is above ``tolerance``, or not a number.
     """
     found = parity(model, path, batches)
     if not found.noise <= tolerance:
         same = "" if found.agree is None else f"; {found.agree:.1%} of the answers agree"
         raise ParityError(
-            f"{os.fspath(path)} in int8 differs from the model by {found.noise:.1%} of its outputs (root mean square) "
-            f"on {found.samples} samples, {tolerance:.1%} is allowed{same}. Calibrate on more pictures, try another "
-            "calibration, keep the first or the last layer in floats, or train for it with epochs."
+            f"{os.fspath(path)} differs from the model by {found.noise:.1%} of its outputs (root mean square) on "
+            f"{found.samples} samples, {tolerance:.1%} is allowed{same}. {advice}"
         )
     return found
 

@@ -7,7 +7,7 @@ is then the latent one that training updates; beside it stand modules that round
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,6 +143,12 @@ def quantized(model: nn.Module) -> dict[str, Quantized]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Quantized)}
 
 
+def inside(layer: Quantized) -> Iterator[nn.Module]:
+    """Yield the modules by which a quantized layer rounds."""
+    for module in layer.children():
+        yield from module.modules()
+
+
 def refuse_quantized(step: str, model: nn.Module) -> None:
     """Refuse to change layers whose weights are rounded already.
 
@@ -160,8 +166,12 @@ def precisions(model: nn.Module) -> dict[str, Precision]:
     return {name: layer.precision for name, layer in quantized(model).items()}
 
 
-def attach(model: nn.Module, wanted: Mapping[str, Precision]) -> None:
+def attach(
+    model: nn.Module, wanted: Mapping[str, Precision], shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> None:
     """Make layers quantized ones, in place; ``start`` sets what they hold beside their weights.
+
+    ``shapes`` are those that weights are going to have, by name, where they are other than now.
 
     Raises: PlanError for a name that is no convolution or linear layer of torch's own.
     """
@@ -176,19 +186,23 @@ def attach(model: nn.Module, wanted: Mapping[str, Precision]) -> None:
                 f"{name} cannot be quantized: it {what}; a quantized layer is an nn.Conv2d or nn.Linear."
                 f"{did_you_mean(name, modules) if layer is None else ''}"
             )
-        _become(layer, precision)
+        shape = (shapes or {}).get(f"{name}.weight", tuple(layer.weight.shape))
+        if len(shape) != layer.weight.dim():
+            raise PlanError(f"{name} cannot be quantized: its weight has {layer.weight.dim()} dimensions, not {shape}.")
+        _become(layer, precision, shape)
 
 
-def _become(layer: Any, precision: Precision) -> None:
+def _become(layer: Any, precision: Precision, shape: tuple[int, ...]) -> None:
     quantizer, here = precision.quantizer, layer.weight
-    channels = layer.weight.shape[1] * getattr(layer, "groups", 1)
+    channels = shape[1] * getattr(layer, "groups", 1)
+    place = {} if here.is_meta else {"device": here.device}  # what is made of a seed would be lost there
     layer.__class__ = FORMS[type(layer)]
     layer.precision = precision
-    layer.weights = quantizer.weights(tuple(here.shape), precision.bits).to(here.device, here.dtype)
+    layer.weights = quantizer.weights(shape, precision.bits).to(dtype=here.dtype, **place)
     if not layer.weights.latent:
         here.requires_grad_(False)
     reads = quantizer.reads(channels, precision.bits)
-    layer.reads = None if reads is None else reads.to(here.device, here.dtype)
+    layer.reads = None if reads is None else reads.to(dtype=here.dtype, **place)
     layer.writes = quantizer.writes(precision.bits)
     shifts = quantizer.signed and reads is not None
     layer.register_parameter("threshold", nn.Parameter(here.new_zeros(channels)) if shifts else None)

@@ -26,6 +26,11 @@ COMPARED = 256
 SIZE = 16
 """Pictures of a calibration batch: all activations of one are held at a time."""
 
+ADVICE = (
+    "Calibrate on more pictures, try another calibration, keep the first or the last layer in floats, or train for "
+    "int8 with epochs."
+)
+
 BEGUN = 128
 """Pictures that the ranges of a training begin with."""
 
@@ -133,4 +138,4 @@ def _likeness(state: State, file: Path, tolerance: float) -> Parity:
     data = state.data_for("int8")
     split = data.val if len(data.val) else data.train
     pictures = (x for x, _ in split.subset(range(min(COMPARED, len(split)))).batches(64))
-    return check_likeness(state.model, file, pictures, tolerance)
+    return check_likeness(state.model, file, pictures, tolerance, ADVICE)
