@@ -40,8 +40,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def forget():
-    build._opened.cache_clear()
-    build._tell.cache_clear()
+    for remembered in (build.load, build.switch, build._tell):
+        remembered.cache_clear()
 
 
 def answer(path):
@@ -138,8 +138,10 @@ def test_the_switch(source, cache, monkeypatch, capsys):
     assert library.path() == library.path("avx2") == build.PATHS.index("portable")
     with pytest.raises(PenjingError, match=r"There is no path 'avx3' .*Did you mean 'avx2'"):
         library.path("avx3")
+    forget()
     monkeypatch.setenv(build.SWITCH, "off")
     assert build.load("answer", "int answer(void);") is None
+    forget()
     monkeypatch.setenv(build.SWITCH, "of")
     with pytest.raises(PenjingError, match=r"PENJING_KERNELS=of: .*Did you mean 'off'"):
         build.load("answer", "int answer(void);")

@@ -69,8 +69,9 @@ class Library:
         return best if asked is None else min(best, PATHS.index(asked))
 
 
+@functools.cache
 def switch() -> str | None:
-    """Return what PENJING_KERNELS says: ``off``, a path, or None where it says nothing.
+    """Return what PENJING_KERNELS says, once and for all: ``off``, a path, or None where it says nothing.
 
     Raises: PenjingError for another word.
     """
@@ -80,19 +81,19 @@ def switch() -> str | None:
     return word or None
 
 
+@functools.cache
 def load(name: str, declarations: str) -> Library | None:
     """Return the library made of ``name``.c beside this file, or None where kernels are off or cannot be had.
+
+    Asked once a process, so that a layer may ask at each call.
 
     ``declarations`` are the C functions to call; every source also has ``int best(void)``, the number in ``PATHS`` of
     the best path that this processor has.
 
     Raises: PenjingError where PENJING_KERNELS is a word that means nothing.
     """
-    return None if switch() == "off" else _opened(name, declarations)
-
-
-@functools.cache
-def _opened(name: str, declarations: str) -> Library | None:
+    if switch() == "off":
+        return None
     try:
         path = built(SOURCES / f"{name}.c", folder())
         ffi = FFI()
