@@ -73,12 +73,12 @@ class Quantized(nn.Module):
         """Return what the layer computes in few bits."""
         rounded, gain = x, None
         if self.reads is not None:
-            x = x if self.threshold is None else x - _beside(self.threshold, x)
+            x = x if self.threshold is None else x - beside(self.threshold, x)
             rounded, gain = self.reads(x), self.reads.gain(x, self)
         y = self._run(rounded, self.weights(self.weight))
         y = y if gain is None else y * gain
         y = y if self.writes is None else self.writes(y)
-        return y if self.bias is None else y + _beside(self.bias, y)
+        return y if self.bias is None else y + beside(self.bias, y)
 
     def _run(self, x: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
@@ -94,7 +94,7 @@ class Quantized(nn.Module):
                     axes = [dim for dim in range(samples.dim()) if dim != _channel_dim(samples)]
                     mean = samples.mean(axes) if bool((samples >= 0).all()) else torch.zeros_like(self.threshold)
                     self.threshold.copy_(mean)
-                    samples = samples - _beside(self.threshold, samples)
+                    samples = samples - beside(self.threshold, samples)
                 self.reads.start(samples)
 
     def after_step(self, progress: float) -> None:
@@ -321,6 +321,6 @@ def _channel_dim(x: Tensor) -> int:
     return 1 if x.dim() == 4 else x.dim() - 1
 
 
-def _beside(values: Tensor, x: Tensor) -> Tensor:
+def beside(values: Tensor, x: Tensor) -> Tensor:
     """Return a vector of channels in the shape in which it is added to pictures or features."""
     return values.view(1, -1, 1, 1) if x.dim() == 4 else values
