@@ -2,7 +2,8 @@
 
     python benchmarks/responses.py --out benchmarks/results/responses
 
-A row a budget, a rewrite (svd looks at weights, svd_responses at what layers write) and a seed, which draws the
+A row a budget, a rewrite (svd looks at weights, svd_responses at what layers write, svd_asymmetric also at what chains
+before them make of it) and a seed, which draws the
 calibration pictures: the divergence from the original on validation, with batch norm recalibrated, before and after the
 step reconstruct has refitted the last stages. The test split is not read.
 """
@@ -26,7 +27,7 @@ from penjing.training.evaluate import evaluate
 from penjing.zoo.digits import trained
 from rows import arguments, fill
 
-BUDGETS, REWRITES, SEEDS = ("0.2x", "0.1x"), ("svd", "svd_responses"), range(3)
+BUDGETS, REWRITES, SEEDS = ("0.2x", "0.1x"), ("svd", "svd_responses", "svd_asymmetric"), range(3)
 
 
 def row(budget: str, rewrite: str, seed: int, allocator: Any) -> dict[str, Any]:
