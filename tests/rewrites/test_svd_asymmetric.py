@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from penjing.graph.trace import trace
 from penjing.rewrites.svd_asymmetric import svd_asymmetric
+from penjing.rewrites.svd_nonlinear import svd_nonlinear
 from penjing.rewrites.svd_responses import svd_responses
 from rewrites.test_svd_responses import correlated, net, wrote
 
@@ -51,6 +52,28 @@ def test_the_first_layer_is_that_of_svd_responses_and_full_rank_changes_nothing(
     svd_asymmetric().on(seen).put(full, {n: (n, svd_asymmetric.by, (8,)) for n in ("bare",)})
     assert full.training and full.bare.last.training and full.norm.training
     torch.testing.assert_close(full.eval()(seen[0]), model(seen[0]), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", ["biased", "normed"])
+def test_behind_a_relu_the_nonlinear_fit_is_nearer(layer: str) -> None:
+    model, seen = net(), correlated(1)
+    model.norm.weight[::2] *= -1
+    model.norm.bias -= 1
+    behind = {"biased": "biased", "normed": "norm"}[layer]
+    wanted = rows(model, behind, seen).relu()
+    lost = [
+        float((rows(chained(kind().on(seen), model, **{layer: 2}), behind, seen).relu() - wanted).square().sum())
+        for kind in (svd_asymmetric, svd_nonlinear)
+    ]
+    assert lost[1] < 0.9 * lost[0]
+
+
+@torch.no_grad()
+def test_without_a_relu_behind_it_the_nonlinear_fit_is_the_linear_one() -> None:
+    model, seen = net(), correlated(1)
+    linear, other = (chained(kind().on(seen), model, bare=3) for kind in (svd_asymmetric, svd_nonlinear))
+    assert torch.equal(linear(seen[0]), other(seen[0]))
 
 
 def test_without_pictures_it_is_svd() -> None:

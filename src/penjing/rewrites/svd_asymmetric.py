@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -48,7 +48,7 @@ class svd_asymmetric(svd_responses):  # noqa: N801  (registered under its own na
         if not self.pictures:
             super().put(model, layers)
             return
-        norms = {path: written.norm for path, written in self._written(model, layers).items()}
+        written = self._written(model, layers)
         olds = {path: model.get_submodule(path) for path in layers}
         modes = {path: old.training for path, old in olds.items()}
         before, chains = copy.deepcopy(model), dict[str, nn.Sequential]()
@@ -56,6 +56,7 @@ class svd_asymmetric(svd_responses):  # noqa: N801  (registered under its own na
             for one in (before, model):
                 stack.enter_context(modes_kept(one))
                 one.eval()
+            rectified = self._rectified(before, layers)
             listening = _Listening(chains)
             for path, old in olds.items():
                 hook = before.get_submodule(path).register_forward_hook(partial(listening.wrote, path, False))
@@ -69,24 +70,45 @@ class svd_asymmetric(svd_responses):  # noqa: N801  (registered under its own na
                 heard = [told for forward in forwards if (told := forward.resume()) is not None]
                 if len(heard) == len(forwards):
                     path = heard[0][0]
-                    name, _, (rank,) = layers[path]
-                    chains[path] = _chain(olds[path], norms.get(path), [rows for _, rows in heard], rank, name)
+                    rows = [rows for _, rows in heard]
+                    chains[path] = self._chain(olds[path], written[path], rows, path in rectified, layers[path])
         for path, chain in chains.items():
             put_in(model, path, chain.train(modes[path]))
 
+    def _chain(
+        self, old: nn.Module, written: Written, rows: list[Tensor], rectified: bool, made: Made
+    ) -> nn.Sequential:
+        """Return a layer's chain; ``rows`` are, batch by batch, what it writes now and what it wrote before."""
+        name, _, (rank,) = made
+        scale, shift = _affine(written.norm, rows[0].shape[1])
+        now, then = ([scale * x.to(scale) + shift for x in rows[start::2]] for start in (0, 1))
+        first, *others = (Moments.of(x, y) for x, y in zip(now, then, strict=True))
+        written = replace(written, moments=sum(others, first))
+        found = self._fit(written.fitted(old), now, then, rectified, rank)
+        back = (found.last @ (found.first @ shift) + found.shift - shift) / scale
+        return written.chain(old, Map(found.last / scale[:, None], found.first * scale, back), name)
 
-def _chain(old: nn.Module, norm: _BatchNorm | None, rows: list[Tensor], rank: int, name: str) -> nn.Sequential:
-    """Return a layer's chain; ``rows`` are, batch by batch, what it writes now and what it wrote before."""
-    scale = torch.ones(rows[0].shape[1], dtype=torch.float64)
-    if norm is not None and norm.weight is not None:
-        assert norm.running_var is not None
-        scale = (norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()).abs().cpu()
-        scale = scale.clamp_min(max(FAINT * float(scale.max()), 1e-30))
-    now, then = ([scale * x.to(scale) for x in rows[start::2]] for start in (0, 1))
-    first, *others = (Moments.of(x, y) for x, y in zip(now, then, strict=True))
-    written = Written(sum(others, first), norm)
-    found = reduced_rank(written.fitted(old), rank)
-    return written.chain(old, Map(found.last / scale[:, None], found.first * scale, found.shift / scale), name)
+    def _fit(self, moments: Moments, now: list[Tensor], then: list[Tensor], rectified: bool, rank: int) -> Map:
+        """Return the map of what a layer writes now, behind its norm, to what it wrote then."""
+        return reduced_rank(moments, rank)
+
+    def _rectified(self, model: nn.Module, paths: Collection[str]) -> Collection[str]:
+        """Return the layers behind which a ReLU is to be looked at."""
+        return ()
+
+
+def _affine(norm: _BatchNorm | None, channels: int) -> tuple[Tensor, Tensor]:
+    """Return by what a norm multiplies what it reads, and what it then adds."""
+    scale, shift = torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
+    if norm is None:
+        return scale, shift
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = 1 / (norm.running_var.double() + norm.eps).sqrt()
+    if norm.weight is not None:
+        scale, shift = scale * norm.weight.detach().double(), norm.bias.detach().double()
+    shift = shift.to(scale) - norm.running_mean.double() * scale
+    least = max(FAINT * float(scale.abs().max()), 1e-30)
+    return torch.where(scale.abs() < least, least, scale).cpu(), shift.cpu()
 
 
 class _Listening:
