@@ -21,6 +21,9 @@ from penjing.rewrites.svd_asymmetric import svd_asymmetric
 NORMS = (F.batch_norm, torch.batch_norm)
 RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
+MOST = 16_384
+"""How many samples take part in a fit, which goes over them 50 times."""
+
 
 @register("rewrite")
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class svd_nonlinear(svd_asymmetric):  # noqa: N801  (registered under its own na
     def _fit(self, moments: Moments, now: list[Tensor], then: list[Tensor], rectified: bool, rank: int) -> Map:
         if not (rectified and bool(moments.y.any())):
             return super()._fit(moments, now, then, rectified, rank)
-        return nonlinear(torch.cat(now), torch.cat(then), rank)
+        x, y = torch.cat(now), torch.cat(then)
+        apart = -(-len(x) // MOST)
+        return nonlinear(x[::apart], y[::apart], rank)
 
     def _rectified(self, model: nn.Module, paths: Collection[str]) -> Collection[str]:
         following = _Following()
