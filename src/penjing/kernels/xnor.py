@@ -277,7 +277,7 @@ def _packed(signs: Tensor, groups: int) -> Tensor:
 
 def _bits(on: Tensor) -> Tensor:
     """Return bool [..., n] as words of 64 bits, lowest first, with zeros behind the last: int64 [..., words]."""
-    padded = F.pad(on.detach().cpu(), (0, -on.shape[-1] % WORD)).numpy()
+    padded = F.pad(on.detach().cpu(), (0, -on.shape[-1] % WORD)).contiguous().numpy()
     words: NDArray[Any] = np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
     return torch.from_numpy(words.view(np.int64))
 
