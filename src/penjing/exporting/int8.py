@@ -120,7 +120,9 @@ def quantize(
     if not count:
         raise DataError("int8 calibrates the range of each activation on pictures, and there are none.")
     if count < FEW:
-        notes.append(f"int8 was calibrated on {count} picture{'s' * (count > 1)}; ranges need some hundred to hold.")
+        notes.append(
+            f"int8 was calibrated on {count} picture{'s' * (count > 1)}; ranges that hold for others need some hundred."
+        )
     if all(_flat(array) for one in feeds for array in one.values() if array.dtype.kind == "f"):
         raise DataError(
             "int8 cannot be calibrated: every picture is of one colour, so that activations have no range; give real "
