@@ -18,6 +18,7 @@ from penjing.steps.evaluate import evaluate_
 from penjing.steps.export import export
 from penjing.steps.int8 import int8
 from penjing.steps.order import ordered
+from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
 from tiny import TinyNet, pictures, skilled, tiny
 
@@ -127,3 +128,12 @@ def test_check_measures_the_quantized_file(data, tmp_path):
     check()(state, run)
     (line,) = run.noted("budget")
     assert line["met"] and line["measured"] == state.files["model.onnx"].stat().st_size
+
+
+def test_a_cut_knows_that_its_file_will_be_quantized(data, tmp_path):
+    """Of a size in floats three quarters would have to go; whole numbers take most of that."""
+    steps = [prune(criterion="l1"), "int8", "export", "check"]
+    result = penjing.run(TinyNet(width=32), data, steps, "size=0.25x", folder=tmp_path)
+    before, after = result.results["rows"]
+    assert 0.2 < after["size"] / before["size"] <= 0.25
+    assert after["params"] > 0.6 * before["params"]
