@@ -37,7 +37,7 @@ NORMALS = {
 RECOVERED = ["reconstruct", "recalibrate"]
 SMALLER: dict[str, list[Any]] = {
     "dense": [],
-    "pruned": [{"prune": {"criterion": "l1", "allocator": "knapsack", "measure": "divergence"}}, *RECOVERED],
+    "pruned": [{"prune": {"criterion": "l1", "allocator": "uniform"}}, *RECOVERED],
     "factored": [
         {"factorize": {"rewrite": "svd_responses", "allocator": {"knapsack": {"loss": "scores"}}}},
         *RECOVERED,
