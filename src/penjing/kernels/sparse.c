@@ -71,77 +71,77 @@ static void lay_out(const void *given, ptrdiff_t from, ptrdiff_t to) {
 
 /* ------------------------------------------------------------------------------------------------------------ sums
 
-   `add_*` adds what `count` weights read to `length` floats of an output, a multiple of LINE. */
+   `add_*` adds what `count` weights read to `length` floats of an output, a multiple of LINE.
+
+   Lines go in pieces of about one size. Where a piece has few, weights that follow one another are summed in registers
+   of their own, `chains` of them, since a sum that waits for the one before leaves most of the time unused. */
 
 typedef void (*add)(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
                     int64_t length);
 
-static void add_portable(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                         int64_t length) {
-    for (int64_t at = 0; at < length; at += LINE) {
-        float some[LINE];
-        memcpy(some, sums + at, sizeof some);
-        for (int64_t k = 0; k < count; k++)
-            for (int i = 0; i < LINE; i++) some[i] += values[k] * x[offsets[k] + at + i];
-        memcpy(sums + at, some, sizeof some);
+/* Sums of `lines` lines in `chains` chains: lines * chains * LINE floats must fit into the registers. */
+#define ADD_LINES(path, target, vector, load, store, spread, add_product)                                             \
+    target INLINE void add_lines_##path(const float *x, const int32_t *offsets, const float *values, int64_t count,   \
+                                        float *sums, const int lines, const int chains) {                             \
+        enum { WIDTH = sizeof(vector) / sizeof(float) };                                                              \
+        const int each = lines * LINE / WIDTH;                                                                        \
+        vector some[MOST];                                                                                            \
+        _Pragma("GCC unroll 14") for (int i = 0; i < each * chains; i++)                                              \
+            some[i] = i < each ? load(sums + WIDTH * i) : spread(0.0f);                                               \
+        int64_t k = 0;                                                                                                \
+        for (; k + chains <= count; k += chains)                                                                      \
+            _Pragma("GCC unroll 14") for (int i = 0; i < each * chains; i++)                                          \
+                some[i] = add_product(spread(values[k + i / each]),                                                   \
+                                      load(x + offsets[k + i / each] + WIDTH * (i % each)), some[i]);                 \
+        for (; k < count; k++)                                                                                        \
+            _Pragma("GCC unroll 14") for (int i = 0; i < each; i++)                                                   \
+                some[i] = add_product(spread(values[k]), load(x + offsets[k] + WIDTH * i), some[i]);                  \
+        _Pragma("GCC unroll 14") for (int i = each; i < each * chains; i++) some[i % each] += some[i];                \
+        _Pragma("GCC unroll 14") for (int i = 0; i < each; i++) store(sums + WIDTH * i, some[i]);                     \
     }
+
+/* `add_*`: lines in pieces of `most` at most, each with the chains that CASES have for it. */
+#define ADD(path, target, most, CASES)                                                                                \
+    target static void add_##path(const float *x, const int32_t *offsets, const float *values, int64_t count,         \
+                                  float *sums, int64_t length) {                                                      \
+        int64_t lines = length / LINE, pieces = (lines + (most) - 1) / (most);                                        \
+        for (int64_t piece = 0; piece < pieces; piece++) {                                                            \
+            int64_t first = lines * piece / pieces, last = lines * (piece + 1) / pieces, at = first * LINE;           \
+            switch (last - first) { CASES(path) }                                                                     \
+        }                                                                                                             \
+    }
+
+#define LINES(path, lines, chains) \
+    case lines: add_lines_##path(x + at, offsets, values, count, sums + at, lines, chains); break;
+
+typedef float four __attribute__((vector_size(16)));
+
+INLINE four load_four(const float *x) {
+    four held;
+    memcpy(&held, x, sizeof held);
+    return held;
 }
+
+INLINE void store_four(float *x, four held) { memcpy(x, &held, sizeof held); }
+
+#define SPREAD_FOUR(value) ((four){value, value, value, value})
+#define ADD_FOUR(a, b, c) ((c) + (a) * (b))
+#define CASES_PORTABLE(path) LINES(path, 1, 2) LINES(path, 2, 1)
+ADD_LINES(portable, , four, load_four, store_four, SPREAD_FOUR, ADD_FOUR)
+ADD(portable, , 2, CASES_PORTABLE)
 
 #if X86
-#define NARROW TARGET("avx2,fma")
+#define CASES_AVX2(path) \
+    LINES(path, 1, 4) LINES(path, 2, 2) LINES(path, 3, 2) LINES(path, 4, 1) LINES(path, 5, 1) LINES(path, 6, 1)
+ADD_LINES(avx2, TARGET("avx2,fma"), __m256, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps)
+ADD(avx2, TARGET("avx2,fma"), 6, CASES_AVX2)
 
-NARROW INLINE void add_avx2_of(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                               const int lines) {
-    __m256 some[12];
-#pragma GCC unroll 12
-    for (int i = 0; i < 2 * lines; i++) some[i] = _mm256_loadu_ps(sums + 8 * i);
-    for (int64_t k = 0; k < count; k++) {
-        const float *at = x + offsets[k];
-        __m256 value = _mm256_broadcast_ss(values + k);
-#pragma GCC unroll 12
-        for (int i = 0; i < 2 * lines; i++) some[i] = _mm256_fmadd_ps(value, _mm256_loadu_ps(at + 8 * i), some[i]);
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < 2 * lines; i++) _mm256_storeu_ps(sums + 8 * i, some[i]);
-}
-
-NARROW static void add_avx2(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                            int64_t length) {
-    int64_t at = 0;
-    for (; at + 6 * LINE <= length; at += 6 * LINE) add_avx2_of(x + at, offsets, values, count, sums + at, 6);
-    for (; at + 3 * LINE <= length; at += 3 * LINE) add_avx2_of(x + at, offsets, values, count, sums + at, 3);
-    for (; at < length; at += LINE) add_avx2_of(x + at, offsets, values, count, sums + at, 1);
-}
-
-#define WIDE TARGET("avx512f")
-
-WIDE INLINE void add_avx512_of(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                               const int lines) {
-    __m512 some[MOST];
-#pragma GCC unroll 14
-    for (int i = 0; i < lines; i++) some[i] = _mm512_loadu_ps(sums + LINE * i);
-    for (int64_t k = 0; k < count; k++) {
-        const float *at = x + offsets[k];
-        __m512 value = _mm512_set1_ps(values[k]);
-#pragma GCC unroll 14
-        for (int i = 0; i < lines; i++) some[i] = _mm512_fmadd_ps(value, _mm512_loadu_ps(at + LINE * i), some[i]);
-    }
-#pragma GCC unroll 14
-    for (int i = 0; i < lines; i++) _mm512_storeu_ps(sums + LINE * i, some[i]);
-}
-
-WIDE static void add_avx512(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                            int64_t length) {
-    int64_t at = 0;
-    for (; at + MOST * LINE <= length; at += MOST * LINE)
-        add_avx512_of(x + at, offsets, values, count, sums + at, MOST);
-#define LINES(n) \
-    case n: add_avx512_of(x + at, offsets, values, count, sums + at, n); break;
-    switch ((length - at) / LINE) {
-        LINES(1) LINES(2) LINES(3) LINES(4) LINES(5) LINES(6) LINES(7) LINES(8) LINES(9) LINES(10) LINES(11) LINES(12)
-        LINES(13)
-    }
-}
+#define CASES_AVX512(path)                                                                                            \
+    LINES(path, 1, 8) LINES(path, 2, 4) LINES(path, 3, 4) LINES(path, 4, 2) LINES(path, 5, 2) LINES(path, 6, 2)       \
+    LINES(path, 7, 2) LINES(path, 8, 1) LINES(path, 9, 1) LINES(path, 10, 1) LINES(path, 11, 1) LINES(path, 12, 1)    \
+    LINES(path, 13, 1) LINES(path, 14, 1)
+ADD_LINES(avx512, TARGET("avx512f"), __m512, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps)
+ADD(avx512, TARGET("avx512f"), 14, CASES_AVX512)
 #endif
 
 INLINE void convolve(const struct job *j, ptrdiff_t from, ptrdiff_t to, add adds) {
