@@ -125,6 +125,11 @@ class XnorConv2d(nn.Module):
             raise PenjingError(f"There is no memory to pack an input {list(x.shape)} in: use a smaller batch.")
         return y
 
+    def take_in(self, times: Tensor, plus: Tensor) -> None:
+        """Multiply outputs by ``times`` and add ``plus``, [out], from now on: a batch norm behind the layer."""
+        scale, bias = self.scale.double() * times, self.bias.double() * times + plus
+        self.scale, self.bias = scale.float(), bias.float()
+
     def reference(self, x: Tensor) -> Tensor:
         """Return the same, to the bit, in PyTorch's own operators: whole numbers, in float32."""
         self._measured(x.shape)
