@@ -11,6 +11,7 @@
 struct sparse {
     int64_t images, channels, height, width, outs;
     int64_t stride_h, stride_w, pad_top, pad_left;
+    int64_t phases_h, phases_w;                /* of the stride, those that a weight reads: 0 to so many */
     int64_t rows, pitch, plane, copies, shift; /* of a plane; floats from one plane to the next; columns apart */
     int64_t out_h, out_w, length, blocks;      /* length: floats of an output, out_h * pitch up to a register */
 };
@@ -29,42 +30,39 @@ BEST_FOR(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx2") && __
 
 /* ---------------------------------------------------------------------------------------------------------- planes */
 
+INLINE void copy_every(float *to, const float *from, int64_t count, const int64_t stride) {
+    for (int64_t k = 0; k < count; k++) to[k] = from[k * stride];
+}
+
 static void lay_out(const void *given, ptrdiff_t from, ptrdiff_t to) {
     const struct job *j = given;
     const struct sparse *s = &j->s;
-    for (ptrdiff_t c = from; c < to; c++) {
+    for (int64_t unit = from * s->phases_h * s->phases_w; unit < to * s->phases_h * s->phases_w; unit++) {
+        int64_t across = unit % s->phases_w, down = unit / s->phases_w % s->phases_h, c = unit / (s->phases_w * s->phases_h);
         const float *x = j->x + c * s->height * s->width;
-        for (int64_t phase = 0; phase < s->stride_h * s->stride_w; phase++) {
-            int64_t down = phase / s->stride_w, across = phase % s->stride_w;
-            float *plane = j->planes + (c * s->stride_h * s->stride_w + phase) * s->copies * s->plane;
-            for (int64_t i = 0; i < s->rows; i++) {
-                float *row = plane + i * s->pitch;
-                int64_t y = i * s->stride_h + down - s->pad_top;
-                if (y < 0 || y >= s->height) {
-                    memset(row, 0, (size_t)s->pitch * sizeof *row);
-                    continue;
-                }
-                const float *read = x + y * s->width;
-                /* the first and the one behind the last column inside the picture */
-                int64_t first = (s->pad_left - across + s->stride_w - 1) / s->stride_w;
-                int64_t last = (s->width + s->pad_left - across + s->stride_w - 1) / s->stride_w;
-                if (s->pad_left < across) first = 0;
-                if (s->width + s->pad_left < across) last = 0;
-                if (last > s->pitch) last = s->pitch;
-                if (first > last) first = last;
-                memset(row, 0, (size_t)first * sizeof *row);
-                if (s->stride_w == 1)
-                    memcpy(row + first, read + first - s->pad_left, (size_t)(last - first) * sizeof *row);
-                else
-                    for (int64_t k = first; k < last; k++) row[k] = read[k * s->stride_w + across - s->pad_left];
-                memset(row + last, 0, (size_t)(s->pitch - last) * sizeof *row);
-            }
-            memset(plane + s->rows * s->pitch, 0, (size_t)(s->plane - s->rows * s->pitch) * sizeof *plane);
-            for (int64_t k = 1; k < s->copies; k++) {
-                int64_t by = k * s->shift, left = s->plane - by;
-                memcpy(plane + k * s->plane, plane + by, (size_t)left * sizeof *plane);
-                memset(plane + k * s->plane + left, 0, (size_t)by * sizeof *plane);
-            }
+        float *plane = j->planes + unit * s->copies * s->plane;
+        /* the first and the one behind the last column inside the picture, and the column of the picture read first */
+        int64_t first = s->pad_left > across ? (s->pad_left - across + s->stride_w - 1) / s->stride_w : 0;
+        int64_t last = s->width + s->pad_left > across ? (s->width + s->pad_left - across - 1) / s->stride_w + 1 : 0;
+        if (last > s->pitch) last = s->pitch;
+        int64_t count = last - first, column = first * s->stride_w + across - s->pad_left;
+        memset(plane, 0, (size_t)s->plane * sizeof *plane);
+        for (int64_t i = 0; i < s->rows && count > 0; i++) {
+            int64_t y = i * s->stride_h + down - s->pad_top;
+            if (y < 0 || y >= s->height) continue;
+            float *row = plane + i * s->pitch + first;
+            const float *read = x + y * s->width + column;
+            if (s->stride_w == 1)
+                memcpy(row, read, (size_t)count * sizeof *row);
+            else if (s->stride_w == 2)
+                copy_every(row, read, count, 2);
+            else
+                copy_every(row, read, count, s->stride_w);
+        }
+        for (int64_t k = 1; k < s->copies; k++) {
+            int64_t by = k * s->shift, left = s->plane - by;
+            memcpy(plane + k * s->plane, plane + by, (size_t)left * sizeof *plane);
+            memset(plane + k * s->plane + left, 0, (size_t)by * sizeof *plane);
         }
     }
 }
@@ -175,7 +173,7 @@ static void convolve_avx512(const void *job, ptrdiff_t from, ptrdiff_t to) { con
 EXPORTED int sparse_conv2d(const struct sparse *s, const float *x, const float *bias, const float *values,
                            const int32_t *offsets, const int64_t *starts, float *y, int path, int threads) {
     struct job j = {.s = *s, .bias = bias, .values = values, .offsets = offsets, .starts = starts};
-    size_t planes = (size_t)(s->channels * s->stride_h * s->stride_w * s->copies * s->plane) * sizeof(float);
+    size_t planes = (size_t)(s->channels * s->phases_h * s->phases_w * s->copies * s->plane) * sizeof(float);
     size_t sums = (size_t)(s->outs * s->length) * sizeof(float), line = LINE * sizeof(float);
     j.planes = aligned_alloc(line, (planes + line - 1) / line * line);
     j.sums = aligned_alloc(line, (sums + line - 1) / line * line);
