@@ -38,7 +38,8 @@ static void lay_out(const void *given, ptrdiff_t from, ptrdiff_t to) {
     const struct job *j = given;
     const struct sparse *s = &j->s;
     for (int64_t unit = from * s->phases_h * s->phases_w; unit < to * s->phases_h * s->phases_w; unit++) {
-        int64_t across = unit % s->phases_w, down = unit / s->phases_w % s->phases_h, c = unit / (s->phases_w * s->phases_h);
+        int64_t across = unit % s->phases_w, down = unit / s->phases_w % s->phases_h;
+        int64_t c = unit / (s->phases_w * s->phases_h);
         const float *x = j->x + c * s->height * s->width;
         float *plane = j->planes + unit * s->copies * s->plane;
         /* the first and the one behind the last column inside the picture, and the column of the picture read first */
