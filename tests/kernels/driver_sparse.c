@@ -38,7 +38,8 @@ static int one_shape(void) {
     if (shifted) s.pitch = whole(s.pitch, LINE);
     s.copies = shifted ? kw : 1, s.shift = dw, s.length = whole(s.out_h * s.pitch, LINE);
     int64_t furthest = dh * (kh - 1) / s.stride_h * s.pitch + dw * (kw - 1) / s.stride_w + s.length;
-    s.plane = whole(most(s.rows * s.pitch, furthest), LINE), s.blocks = 1 + below(3);
+    s.plane = whole(most(s.rows * s.pitch, furthest), LINE), s.blocks = 1 + below(3), s.strips = 1 + below(3);
+    if (s.strips > s.length / LINE) s.strips = s.length / LINE;
     int64_t weights = s.outs * s.channels * kh * kw, per_block = (s.channels + s.blocks - 1) / s.blocks, count = 0;
     float *values = room(weights, sizeof *values), *dense = room(weights, sizeof *dense), *bias = drawn(s.outs);
     int32_t *offsets = room(weights, sizeof *offsets);

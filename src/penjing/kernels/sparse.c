@@ -1,10 +1,11 @@
 /* Convolution by few weights that are not zero: each is added, times what it reads, to all positions of its output.
 
-   Pictures are copied to planes with a margin, one for each channel and phase of the stride, so that what a weight reads
-   of a plane lies at one offset from every position: a plane is one long vector, and the columns of the margin are
-   computed and thrown away. Up to 14 registers hold positions of an output while its weights of some channels, as many
-   as the nearest cache holds, pass by. Where a row is a whole number of registers, there is a copy of each plane for
-   every column of the kernel, shifted by it, so that no load crosses a line of the cache. */
+   Pictures are copied to planes with a margin, one for each channel and phase of the stride that a weight reads, so that
+   what a weight reads of a plane lies at one offset from every position: a plane is one long vector, and the columns of
+   the margin are computed and thrown away. Up to 14 registers hold positions of an output while its weights of some
+   channels pass by: as many channels as the nearest cache holds of what a strip of an output, about so many registers,
+   reads. Where a row is a whole number of registers, there is a copy of each plane for every column of the kernel,
+   shifted by it, so that no load crosses a line of the cache. */
 
 #include "kernels.h"
 
@@ -13,7 +14,8 @@ struct sparse {
     int64_t stride_h, stride_w, pad_top, pad_left;
     int64_t phases_h, phases_w;                /* of the stride, those that a weight reads: 0 to so many */
     int64_t rows, pitch, plane, copies, shift; /* of a plane; floats from one plane to the next; columns apart */
-    int64_t out_h, out_w, length, blocks;      /* length: floats of an output, out_h * pitch up to a register */
+    int64_t out_h, out_w, length;              /* length: floats of an output, out_h * pitch up to a register */
+    int64_t blocks, strips;                    /* of channels; of an output's lines */
 };
 
 struct job {
@@ -147,11 +149,15 @@ INLINE void convolve(const struct job *j, ptrdiff_t from, ptrdiff_t to, add adds
     const struct sparse *s = &j->s;
     for (ptrdiff_t o = from; o < to; o++)
         for (int64_t i = 0; i < s->length; i++) j->sums[o * s->length + i] = j->bias[o];
-    for (int64_t b = 0; b < s->blocks; b++) {
-        const int64_t *starts = j->starts + b * s->outs;
-        for (ptrdiff_t o = from; o < to; o++) {
-            int64_t first = starts[o], count = starts[o + 1] - first;
-            if (count) adds(j->planes, j->offsets + first, j->values + first, count, j->sums + o * s->length, s->length);
+    for (int64_t strip = 0, lines = s->length / LINE; strip < s->strips; strip++) {
+        int64_t at = lines * strip / s->strips * LINE, length = lines * (strip + 1) / s->strips * LINE - at;
+        for (int64_t b = 0; b < s->blocks; b++) {
+            const int64_t *starts = j->starts + b * s->outs;
+            for (ptrdiff_t o = from; o < to; o++) {
+                int64_t k = starts[o], count = starts[o + 1] - k;
+                float *sums = j->sums + o * s->length + at;
+                if (count) adds(j->planes + at, j->offsets + k, j->values + k, count, sums, length);
+            }
         }
     }
     for (ptrdiff_t o = from; o < to; o++)

@@ -24,6 +24,9 @@ LINE = 16
 NEAR = 40 * 1024
 """Bytes of planes that stay in the nearest cache while the weights that read them pass by."""
 
+STRIP = 14
+"""Registers of an output that are summed up at once, for which all channels pass by."""
+
 WASTE = 1.2
 """By how much rows may be widened to whole registers, so that no load crosses a line of the cache."""
 
@@ -169,8 +172,9 @@ class SparseConv2d(nn.Module):
         shifted = self.density > DENSE and whole <= WASTE * pitch and sw == 1 and kw > 1
         copies, pitch = (kw, whole) if shifted else (1, pitch)
         length = -(-out_h * pitch // LINE) * LINE
-        furthest = (dh * (kh - 1)) // sh * pitch + (dw * (kw - 1)) // sw + length
-        plane = -(-max(rows * pitch, furthest) // LINE) * LINE
+        reach = (dh * (kh - 1)) // sh * pitch + (dw * (kw - 1)) // sw
+        plane = -(-max(rows * pitch, reach + length) // LINE) * LINE
+        strips = -(-length // (STRIP * LINE))
         ph, pw = 1 + max(dh * k % sh for k in range(kh)), 1 + max(dw * k % sw for k in range(kw))
         per_channel = ph * pw * copies * plane
         if channels * per_channel >= 2**31:
@@ -190,7 +194,8 @@ class SparseConv2d(nn.Module):
         at = (channel * ph * pw + phase) * copies
         offsets = (at + column) * plane if shifted else at * plane + across // sw
         offsets = offsets + down // sh * pitch
-        each = max(1, NEAR // (4 * per_channel))
+        read = min(plane, reach + -(-length // (strips * LINE)) * LINE) * ph * pw * copies
+        each = max(1, NEAR // (4 * read))
         blocks = -(-channels // each)
         block = channel // each
         order = np.lexsort((offsets, out, block))
@@ -198,7 +203,7 @@ class SparseConv2d(nn.Module):
         starts = np.concatenate([[0], np.cumsum(counts)])
         numbers = [
             images, channels, height, width, self.out_channels, sh, sw, top, left, ph, pw, rows, pitch, plane, copies,
-            dw, out_h, out_w, length, blocks,
+            dw, out_h, out_w, length, blocks, strips,
         ]  # fmt: skip
         products = images * len(places) * length
         found = Geometry(
