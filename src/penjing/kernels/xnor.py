@@ -25,7 +25,7 @@ HELD = ("words", "scale", "bias", "threshold", "flip")
 MOST = 2**24
 """A sum of fewer signs than that is exact in float32, in PyTorch and here."""
 
-GRAIN = 2**25
+GRAIN = 2**27
 """Products that a thread must be spared to be worth its making, where the caller leaves the number of threads open."""
 
 KNOWN = 64
