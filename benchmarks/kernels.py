@@ -29,7 +29,7 @@ from penjing.exporting.int8 import quantize
 from penjing.exporting.measure import Timing, cpu_name, interleave, ratio, summary
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.session import as_feeds, session
-from penjing.kernels import build, xnor
+from penjing.kernels import build, sparse, xnor
 from rows import Row, main
 
 CHAIN = 4
@@ -114,6 +114,19 @@ def xnor_runners(conv: Conv) -> dict[str, Runner]:
     return made
 
 
+def sparse_runners(conv: Conv, density: float) -> dict[str, Runner]:
+    """Return the layer with so many weights, drawn at random, on each path that this processor has."""
+    weight, x = conv.module(0).weight.detach(), conv.pictures(1)
+    there = torch.rand(weight.shape, generator=torch_stream(1, "kernels/where")) < density
+    library = build.load("sparse", sparse.DECLARATIONS)
+    made = {}
+    for path in build.PATHS[: 1 + library.path()] if library else ():
+        layer = sparse.SparseConv2d(weight * there, padding=conv.kernel // 2, threads=1, path=path)
+        torch.testing.assert_close(layer(x), layer.reference(x), rtol=1e-4, atol=1e-4)
+        made[f"sparse {path}"] = Runner(partial(layer, x), facts={"density": layer.density, "bytes": layer.nbytes})
+    return made
+
+
 def compared(runners: Mapping[str, Runner], macs: int, against: Iterable[str]) -> dict[str, Any]:
     """Time everybody in turns; say how many times as long as the others those in ``against`` take."""
     found: dict[str, Any] = {"layer_macs": macs}
@@ -155,12 +168,25 @@ LAYERS = (Conv(256, 14), Conv(64, 56), Conv(128, 28), Conv(512, 7), Conv(256, 14
 """First the layer that goals are set for; then those of a ResNet-18, and of one tap."""
 
 
+DENSITIES = (0.2, 0.1, 0.05)
+
+
 def rows(where: argparse.Namespace) -> list[Row]:
     """Return every row: its name, and what makes it."""
-    return [
-        (f"xnor-{conv.channels}-{conv.size}-{conv.kernel}x{conv.kernel}", partial(row_of, conv, xnor_runners))
+
+    def name(conv: Conv) -> str:
+        return f"{conv.channels}-{conv.size}-{conv.kernel}x{conv.kernel}"
+
+    signs = [(f"xnor-{name(conv)}", partial(row_of, conv, xnor_runners)) for conv in LAYERS]
+    few = [
+        (
+            f"sparse{round(100 * (1 - density))}-{name(conv)}",
+            partial(row_of, conv, partial(sparse_runners, density=density)),
+        )
         for conv in LAYERS
+        for density in DENSITIES
     ]
+    return [*signs, *few]
 
 
 if __name__ == "__main__":

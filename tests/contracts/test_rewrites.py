@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.core.protocols import Factoring, Rewrite, Zeroing
+from penjing.core.protocols import Factoring, Quantizing, Rewrite, Zeroing
 from penjing.core.registry import build, entries
 from penjing.core.types import Kept, Layer, Plan, Site
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
+from penjing.graph.quantized import floated
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 
@@ -52,7 +53,7 @@ def test_the_network_runs_forward_and_backward(done: Done) -> None:
     outputs = done.model(torch.randn(3, 3, 8, 8))
     outputs.square().mean().backward()
     assert outputs.shape == (3, 5) and bool(torch.isfinite(outputs).all())
-    gradients = {name: p.grad for name, p in done.model.named_parameters()}
+    gradients = {name: p.grad for name, p in done.model.named_parameters() if p.requires_grad}
     assert all(g is not None and bool(torch.isfinite(g).all()) for g in gradients.values()), gradients
 
 
@@ -62,9 +63,13 @@ def test_the_layers_are_those_of_the_draft(done: Done) -> None:
 
     again = trace(done.model, (torch.randn(2, 3, 8, 8),), proof=False)
     assert [shape(layer) for layer in again.layers] == [shape(layer) for layer in done.draft.layers]
-    assert sum(p.numel() for p in done.model.parameters()) == done.draft.parameters
-    assert sum(b.numel() for b in done.model.buffers()) == done.draft.buffers
-    assert sum(int((p != 0).sum()) for p in done.model.parameters()) == done.draft.nonzero
+    model = floated(done.model)  # without what rounds weights, which is training's
+    assert sum(p.numel() for p in model.parameters()) == done.draft.parameters
+    assert sum(b.numel() for b in model.buffers()) == done.draft.buffers
+    if not isinstance(done.rewrite, Quantizing):  # which rounds some to zero, as many as it will
+        assert sum(int((p != 0).sum()) for p in model.parameters()) == done.draft.nonzero
+    bits = {layer.weight: (layer.bits, layer.stored_bits) for layer in done.draft.layers}
+    assert {layer.weight: (layer.bits, layer.stored_bits) for layer in again.layers} == bits
 
 
 def test_the_file_computes_what_the_network_computes(done: Done, tmp_path: Path) -> None:
@@ -88,22 +93,22 @@ def test_keeping_everything_changes_nothing_and_something_does(name: str, traced
 def test_all_rewrites_together_leave_what_their_draft_foretells(
     factoring: str, traced: tuple[nn.Module, Graph]
 ) -> None:
-    """Of those that factor layers, one; factors would not keep zeros."""
+    """Of those that factor layers, one, and of those that round them; factors would not keep zeros."""
     model, graph = traced
-    names = [n for n in REWRITES if n == factoring or not isinstance(build("rewrite", n), Factoring | Zeroing)]
+    apart = Factoring | Zeroing | Quantizing
+    names = [n for n in REWRITES if n in (factoring, "lsq") or not isinstance(build("rewrite", n), apart)]
     entries_ = tuple(entry for name in names for entry in Done(name, model, graph).draft.plan)
     small = copy.deepcopy(model)
     perform(small, graph, Plan(entries_), {name: build("rewrite", name) for name in names})
     draft = Draft(graph, Plan(entries_), lambda: small)
     again = trace(small, (torch.randn(2, 3, 8, 8),), proof=False)
-    assert [(x.name, x.macs) for x in again.layers] == [(x.name, x.macs) for x in draft.layers]
-    assert sum(p.numel() for p in small.parameters()) == draft.parameters
-    assert sum(int((p != 0).sum()) for p in small.parameters()) == draft.nonzero
+    assert [(x.name, x.macs, x.bits) for x in again.layers] == [(x.name, x.macs, x.bits) for x in draft.layers]
+    assert sum(p.numel() for p in floated(small).parameters()) == draft.parameters
 
 
 def test_zeros_and_widths_together_leave_what_their_draft_foretells(traced: tuple[nn.Module, Graph]) -> None:
     model, graph = traced
-    names = [n for n in REWRITES if not isinstance(build("rewrite", n), Factoring)]
+    names = [n for n in REWRITES if not isinstance(build("rewrite", n), Factoring | Quantizing)]
     entries_ = tuple(entry for name in names for entry in Done(name, model, graph).draft.plan)
     small = copy.deepcopy(model)
     perform(small, graph, Plan(entries_), {name: build("rewrite", name) for name in names})

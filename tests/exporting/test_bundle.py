@@ -13,7 +13,7 @@ from nets.hostile import HOSTILE
 from penjing import zoo
 from penjing.core.errors import BundleError
 from penjing.core.types import Entry, Plan
-from penjing.exporting.bundle import MANIFEST, WEIGHTS, load, plans_of, read_manifest, write
+from penjing.exporting.bundle import MANIFEST, WEIGHTS, load, plans_of, read_manifest, sealed, write
 from penjing.graph import form
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
@@ -40,14 +40,13 @@ def folder(small, tmp_path):
 
 
 def change(folder: Path, **entries: object) -> Path:
-    """Change the manifest."""
-    data = json.loads((folder / MANIFEST).read_text()) | entries
-    (folder / MANIFEST).write_text(json.dumps(data))
+    """Change the manifest, and its checksum with it, as an attacker would."""
+    (folder / MANIFEST).write_bytes(sealed(json.loads((folder / MANIFEST).read_text()) | entries))
     return folder
 
 
 def sign(folder: Path) -> Path:
-    """Make the manifest agree with the weights, as an attacker would."""
+    """Make the manifest agree with the weights."""
     import hashlib
 
     return change(folder, weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())

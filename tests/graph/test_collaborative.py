@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_a_bundle_makes_it_again_and_refuses_a_wrong_partner(tmp_path: Path) -> 
     manifest = tmp_path / "b" / "manifest.json"
     text = manifest.read_text()
     for good, bad in (('"shared"', '"odd"'), ('"norm": "bn1"', '"norm": "linear"')):
-        manifest.write_text(text.replace(good, bad))
+        manifest.write_bytes(bundle.sealed(json.loads(text.replace(good, bad))))
         with pytest.raises(BundleError, match=r"no manifest|no batch norm 'linear'"):
             bundle.load(tmp_path / "b", tiny)
 

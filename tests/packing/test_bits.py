@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.core.errors import BundleError, PlanError
@@ -15,6 +15,7 @@ def test_lowest_bit_first() -> None:
 
 
 @given(st.integers(1, 8).flatmap(lambda width: st.tuples(st.just(width), st.lists(st.integers(0, 2**width - 1)))))
+@settings(deadline=None, derandomize=True)
 def test_what_is_packed_is_unpacked(case: tuple[int, list[int]]) -> None:
     width, codes = case
     packed = bits.pack(np.array(codes, np.uint8), width)

@@ -51,7 +51,8 @@ def test_a_convolution_is_whole_numbers_and_shifts(
     bits: int,
 ) -> None:  # fmt: skip
     chance = torch.Generator().manual_seed(seed)
-    weight = torch.randn(2 * groups, 2, 3, 2, generator=chance) * torch.rand(2 * groups, 1, 1, 1, generator=chance)
+    sizes = 0.1 + torch.rand(2 * groups, 1, 1, 1, generator=chance)  # smaller ones: a bias beyond 2 ** 24 of its steps
+    weight = torch.randn(2 * groups, 2, 3, 2, generator=chance) * sizes
     x = torch.randn(2, 2 * groups, 7, 6, generator=chance) * 3
     x = x if signed else x.relu()
     quantizer = fixed(per_filter=per_filter)
@@ -71,6 +72,7 @@ def test_a_convolution_is_whole_numbers_and_shifts(
         reads.grid().codes(x).numpy().astype(np.int8 if signed else np.uint8), codes.astype(np.int8),
         bias.numpy().astype(np.int32), **how,  # type: ignore[arg-type]
     )  # fmt: skip
+    assert np.abs(sums).max() < 2**24  # up to which float32 holds every whole number
     assert np.array_equal(sums * steps.view(-1, 1, 1).numpy(), y.numpy())
     written = shifted(sums, shift_of(steps) - shift_of(after.step), int(after.lowest), int(after.highest))
     assert np.array_equal(written * float(after.step), after(y).numpy())

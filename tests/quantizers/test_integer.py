@@ -20,7 +20,7 @@ def half_away(exact: Fraction) -> int:
 
 
 @settings(deadline=None)
-@given(st.integers(-(2**31) + 1, 2**31 - 1), st.floats(1e-9, 64))
+@given(st.integers(-(2**31) + 1, 2**31 - 1), st.floats(1e-14, 64))
 def test_a_multiplier_rounds_once_and_half_away(total: int, scale: float) -> None:
     factor, shift = multiplier(scale)
     assert 2**30 <= factor < 2**31

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,6 @@ def test_a_damaged_list_of_identities_is_refused(traced: tuple[nn.Module, Graph]
     folder = bundle.write(tmp_path / "b", small)
     text = (folder / "manifest.json").read_text()
     for wrong in ('"layer9.1"', "7", '""'):
-        (folder / "manifest.json").write_text(text.replace('"layer1.1"', wrong))
+        (folder / "manifest.json").write_bytes(bundle.sealed(json.loads(text.replace('"layer1.1"', wrong))))
         with pytest.raises(penjing.PenjingError, match=r"identities|no module|no manifest"):
             bundle.load(folder, resnet20)

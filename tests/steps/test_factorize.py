@@ -1,5 +1,7 @@
 """Layers factorised by rules and under budgets, ranks pruned like channels (PRF), and chains merged again."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ import penjing
 from penjing.core.errors import PlanError, RecipeError
 from penjing.data import load
 from penjing.exporting.bundle import load as unbundled
-from penjing.exporting.bundle import write
+from penjing.exporting.bundle import sealed, write
 from penjing.graph.chains import chains_of
 from penjing.graph.trace import trace
 from penjing.steps.factorize import factorize
@@ -261,7 +263,7 @@ def test_a_bundle_with_a_wrong_chain_is_refused_by_name(tmp_path):
     made = factorize(ranks=4, include=("conv1",))(state_of(tiny()), Run(tmp_path))
     place = write(tmp_path / "b", made.model)
     manifest = place / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"kind": "conv"', '"kind": "pickle"'))
+    manifest.write_bytes(sealed(json.loads(manifest.read_text().replace('"kind": "conv"', '"kind": "pickle"'))))
     with pytest.raises(penjing.core.errors.BundleError, match="The chain conv1 has a stage that is no shape"):
         unbundled(place, tiny)
 

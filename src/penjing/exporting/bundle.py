@@ -1,8 +1,9 @@
 """A finished network as a folder that needs penjing and its builder, and no pickle: safetensors and JSON.
 
 ``weights.safetensors`` holds every tensor once, and choices of the lineage that are long, a bit a unit;
-``manifest.json`` the builder's name, the counts of its modules, the lineage of plans, and the checksum of the weights.
-Loading builds the original on the meta device and gives it the tensors; nothing is traced again.
+``manifest.json`` the builder's name, the counts of its modules, the lineage of plans, and the checksums of the weights
+and of itself, so that a byte that changed is never taken for a network. Loading builds the original on the meta device
+and gives it the tensors; nothing is traced again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ import penjing
 from penjing.core.errors import BundleError, PlanError
 from penjing.core.importing import call_named
 from penjing.core.types import Plan
-from penjing.exporting.packed import packed, take_in
+from penjing.exporting.packed import packed as stored
+from penjing.exporting.packed import take_in
+from penjing.exporting.running import run_packed
 from penjing.graph import form
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
@@ -40,6 +43,9 @@ from penjing.graph.quantized import attach as quantize
 
 VERSION = 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+SEAL = "seal"
+"""What a manifest calls the checksum of all else that it says."""
+
 BUNDLE = "model.penjing"
 """A run's bundle, in its folder."""
 
@@ -84,6 +90,7 @@ class Manifest:
     facts: Mapping[str, Any] = field(default_factory=dict)
     penjing: str = penjing.__version__
     bundle: int = VERSION
+    seal: str = ""
 
 
 def write(
@@ -103,7 +110,7 @@ def write(
     Raises: BundleError when the system does not let it.
     """
     place = Path(folder)
-    whole, how = packed(model) if finished else (form.tensors(model), {})
+    whole, how = stored(model) if finished else (form.tensors(model), {})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     lineage, bits = _lineage(plans)
     weights = as_bytes(tensors | bits)
@@ -121,7 +128,18 @@ def write(
         lineage=lineage,
         facts=dict(facts or {}),
     )
-    return _written(place, weights, json.dumps(vars(manifest), indent=1, default=float).encode())
+    return _written(place, weights, sealed(vars(manifest)))
+
+
+def sealed(facts: Mapping[str, Any]) -> bytes:
+    """Return the text of a manifest, with the checksum of all it says."""
+    plain_ = json.loads(json.dumps(dict(facts), default=float))
+    return json.dumps({**plain_, SEAL: _checksum(plain_)}, indent=1).encode()
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    others = {name: value for name, value in facts.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _lineage(plans: Sequence[Plan]) -> tuple[list[Any], dict[str, torch.Tensor]]:
@@ -228,6 +246,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         and isinstance(manifest.facts, dict)
     ):
         raise BundleError(f"{path} is no manifest: its entries are of other kinds than a manifest's.")
+    if manifest.seal != _checksum(data):
+        raise BundleError(f"{path} is not as it was written: its checksum differs. Write or copy the bundle again.")
     return manifest
 
 
@@ -241,11 +261,14 @@ def _is_shape(sizes: Any) -> bool:
     return whole and math.prod(sizes) <= LARGEST_INPUT
 
 
-def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False) -> nn.Module:
+def load(
+    folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False, packed: bool = True
+) -> nn.Module:
     """Return the network of a bundle, or of a run's folder, in eval mode, to run, train on, cut again or export.
 
-    ``builder`` makes the original; by default the one that the manifest names is called, if it is penjing's own.
-    ``trust`` says that it may be imported wherever it comes from: importing runs code.
+    Layers of a finished network that have a kernel run from their packed weights, in C, unless ``packed`` is false:
+    they are for running alone. ``builder`` makes the original; by default the one that the manifest names is called, if
+    it is penjing's own. ``trust`` says that it may be imported wherever it comes from: importing runs code.
 
     Raises: BundleError naming the file and what is wrong with it.
     """
@@ -258,10 +281,12 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
         attach(model, {name: Partner(**facts) for name, facts in manifest.collaborative.items()})
         take_out(model, manifest.identities)
         stand_in(model, manifest.chains)
-        quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()})
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()}, shapes)
         if manifest.packed:
             tensors = take_in(model, tensors, manifest.packed)
-        return form.refill(model, tensors, manifest.counts).eval()
+        model = form.refill(model, tensors, manifest.counts).eval()
+        return run_packed(model, manifest.inputs) if packed and manifest.packed else model
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None
 

@@ -5,13 +5,18 @@ A runtime computes with the unpacked weights, so that the file is smaller and no
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from penjing.exporting.unhash import unhashed
 from penjing.graph.quantized import quantized
+from penjing.packing.hashed import Hashed
 from penjing.packing.levels import Levels
 
 LEAST_OPSET = 18
@@ -31,10 +36,8 @@ def pack(proto: Any, model: nn.Module) -> list[str]:
         return []
     if _opset(proto) < LEAST_OPSET:
         return list(layers)
-    stored = {name: layer.weights.levels(layer.weight.detach()) for name, layer in layers.items()}
-    known = {name: one for name, one in stored.items() if isinstance(one, Levels)}
-    left = [name for name in stored if name not in known]  # a hash is nothing that standard operators compute
-    graph, nodes = proto.graph, list[Any]()
+    known = {name: layer.weights.levels(layer.weight.detach()) for name, layer in layers.items()}
+    graph, left, nodes = proto.graph, [], list[Any]()
     used: set[str] = set()
     constants = _Constants()
     for name, levels in known.items():
@@ -59,11 +62,12 @@ def _opset(proto: Any) -> int:
     return next((int(one.version) for one in proto.opset_import if one.domain in ("", "ai.onnx")), 0)
 
 
-def _find(graph: Any, levels: Levels, used: set[str]) -> tuple[Any, NDArray[np.float32], bool] | None:
-    """Return the tensor that is these codes times a scale a filter, the scale, and whether it is transposed."""
+def _find(graph: Any, levels: Levels | Hashed, used: set[str]) -> tuple[Any, NDArray[np.float32], bool] | None:
+    """Return the tensor that is these levels times a scale a filter, the scale, and whether it is transposed."""
     from onnx import numpy_helper
 
-    flat = levels.table.numpy()[levels.codes.numpy()].reshape(levels.shape[0], -1).astype(np.float64)
+    unscaled = levels if isinstance(levels, Hashed) else replace(levels, scale=torch.tensor(1.0))
+    flat = unscaled.values().numpy().reshape(levels.shape[0], -1).astype(np.float64)
     turned = (*levels.shape[:-2], levels.shape[-1], levels.shape[-2]) if len(levels.shape) == 2 else None
     for tensor in graph.initializer:
         dims = tuple(tensor.dims)
@@ -119,10 +123,10 @@ class _Nodes:
 
 
 def _unpacking(
-    name: str, levels: Levels, scale: NDArray[np.float32], turned: bool, constant: _Constants
+    name: str, levels: Levels | Hashed, scale: NDArray[np.float32], turned: bool, constant: _Constants
 ) -> tuple[list[Any], list[Any]]:
     """Return the nodes that make a weight of this name, and the tensors that they alone read."""
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     tensors: list[Any] = []
 
@@ -130,18 +134,11 @@ def _unpacking(
         tensors.append(numpy_helper.from_array(array, f"{name}/{what}"))
         return f"{name}/{what}"
 
-    node, joined, place = _Nodes(name, constant), "", 0
-    for width in _widths(levels.bits):
-        part = (levels.codes.numpy() >> place & (2**width - 1)).astype(np.uint8)
-        codes = given(f"packed/{width}", packed(part, width))
-        if width < 8:
-            codes = node.apart(codes, width, levels.codes.numel())
-        if place:
-            codes = node("BitShift", codes, constant(place, dtype=np.uint8, shape=()), direction="LEFT")
-        joined = node("BitwiseOr", joined, codes) if joined else codes
-        place += width
-    index = node("Cast", joined, to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int32)))
-    values = node("Gather", given("table", levels.table.numpy().astype(np.float32)), index, axis=0)
+    node = _Nodes(name, constant)
+    if isinstance(levels, Hashed):
+        values = unhashed(node, levels, given("buckets", levels.buckets.numpy()))
+    else:
+        values = _gathered(node, levels, given)
     weight = node("Reshape", values, constant(*levels.shape))
     by = given("scale", scale.reshape(-1, *[1] * (len(levels.shape) - 1)))
     if turned:
@@ -149,6 +146,24 @@ def _unpacking(
     else:
         node("Mul", weight, by, last=True)
     return node.made, tensors
+
+
+def _gathered(node: _Nodes, levels: Levels, given: Callable[[str, NDArray[Any]], str]) -> str:
+    """Add the nodes that take codes out of bytes and look them up; return the name of what they hand on."""
+    from onnx import helper
+
+    joined, place = "", 0
+    for width in _widths(levels.bits):
+        part = (levels.codes.numpy() >> place & (2**width - 1)).astype(np.uint8)
+        codes = given(f"packed/{width}", packed(part, width))
+        if width < 8:
+            codes = node.apart(codes, width, levels.codes.numel())
+        if place:
+            codes = node("BitShift", codes, node.constant(place, dtype=np.uint8, shape=()), direction="LEFT")
+        joined = node("BitwiseOr", joined, codes) if joined else codes
+        place += width
+    index = node("Cast", joined, to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int32)))
+    return node("Gather", given("table", levels.table.numpy().astype(np.float32)), index, axis=0)
 
 
 def _widths(bits: int) -> list[int]:

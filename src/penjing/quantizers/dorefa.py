@@ -21,8 +21,9 @@ from penjing.quantizers.uniform import LEAST, Activations, EvenReads, Grid, chec
 class dorefa(Quantizer):  # noqa: N801  (registered under its own name)
     """Round weights by their tanh, what layers read between 0 and a clip, and maybe gradients with noise.
 
-    ``activations`` and ``gradients`` are bits, None for floats. ``clip`` is the largest number that a layer reads: 1 in
-    the paper; None sets it for each layer by the least squared error.
+    ``activations`` and ``gradients`` are bits, None for floats; ``same`` is as many as the weights'.
+    ``clip`` is the largest number that a layer reads: 1 in the paper; None sets it for each layer by the least squared
+    error.
 
     Paper: Zhou et al., DoReFa-Net, 2016, eqs. 8 to 12. Differs: the paper trains from the beginning. So that a trained
     network goes on, its weights of 2 bits or more are multiplied by one scale of the layer, set once by least squares,

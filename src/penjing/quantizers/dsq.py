@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Reads, Weights, straight_through
-from penjing.quantizers.observers import upper
-from penjing.quantizers.uniform import Activations, Grid, checked, finite, input_bits, within
+from penjing.quantizers.observers import some, upper
+from penjing.quantizers.uniform import Activations, Grid, checked, finite, input_bits, slowed, within
 
 SOFTEST, HARDEST, NARROWEST = 0.5, 1e-3, 1e-6
 
@@ -23,19 +23,22 @@ SOFTEST, HARDEST, NARROWEST = 0.5, 1e-3, 1e-6
 class dsq(Quantizer):  # noqa: N801  (registered under its own name)
     """Round between learned ends; gradients are those of one tanh a step, whose softness is learned as well.
 
-    ``activations`` are bits; ``alpha`` is what softness begins with, 0 being the hard staircase; ``share`` of what a
-    layer reads lies between the ends that they begin with.
+    ``activations`` are bits, or ``same`` as the weights'; ``alpha`` is what softness begins with, 0 being the hard
+    staircase. Ends begin with those of the weights, and of a ``share`` of what a layer reads, moved inwards to where
+    the squared error is least; ``start`` of ``range`` leaves them where they are.
 
     Paper: Gong et al., Differentiable Soft Quantization, ICCV 2019, eqs. 3 to 9. Differs: gradients of ends and
-    softness, sums over all numbers, are scaled as those of learned steps (``lsq``); where no sample is negative the
-    lower end stays 0, so that zeros stay zeros.
+    softness, sums over all numbers, are scaled as those of learned steps (``lsq``); ends begin with the least squared
+    error; where no sample is negative the lower one stays 0, so that zeros stay zeros.
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(1, 9))
+    usual: ClassVar[int] = 2
 
     activations: Activations = "same"
     alpha: float = 0.2
     share: float = 0.999
+    start: Literal["mse", "range"] = "mse"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -61,8 +64,9 @@ class dsq(Quantizer):  # noqa: N801  (registered under its own name)
 class Staircase(nn.Module):
     """The two ends and the softness of one quantizer, and what they make of numbers."""
 
-    def __init__(self, bits: int, alpha: float) -> None:
+    def __init__(self, bits: int, alpha: float, search: bool = True) -> None:
         super().__init__()
+        self.search = search
         self.cells = 2**bits - 1
         self.low = nn.Parameter(torch.tensor(-1.0))
         self.high = nn.Parameter(torch.tensor(1.0))
@@ -76,6 +80,20 @@ class Staircase(nn.Module):
             low, high = low.clamp_max(0), high.clamp_min(0)
         self.low.copy_(low)
         self.high.copy_(high if bool(high > low) else low + 1)
+        if self.search:
+            self._narrow(some(numbers))
+
+    def _narrow(self, numbers: Tensor) -> None:
+        """Move both ends towards 0 by the factor of the least squared error."""
+        low, high = self.low.clone(), self.high.clone()
+        found = dict[float, float]()
+        for percent in range(100, 5, -5):
+            self.low.copy_(low * percent / 100)
+            self.high.copy_(high * percent / 100)
+            found[percent] = float((self.values(self.steps(numbers)) - numbers).square().mean())
+        best = min(found, key=lambda percent: found[percent])
+        self.low.copy_(low * best / 100)
+        self.high.copy_(high * best / 100)
 
     def steps(self, x: Tensor) -> Tensor:
         """Return the number of the nearest step, 0 to 2 ** bits - 1."""
@@ -99,7 +117,7 @@ class Staircase(nn.Module):
         if not torch.is_grad_enabled():
             return hard
         scale = (count * self.cells) ** -0.5
-        low, high, alpha = (_scaled(one, scale) for one in (self.low, self.high, self.alpha))
+        low, high, alpha = (slowed(one, scale) for one in (self.low, self.high, self.alpha))
         return straight_through(soft(x, low, high, alpha, self.cells), hard)
 
     @torch.no_grad()
@@ -114,7 +132,7 @@ class SoftWeights(Weights):
 
     def __init__(self, bits: int, options: dsq) -> None:
         super().__init__(bits)
-        self.stairs = Staircase(bits, options.alpha)
+        self.stairs = Staircase(bits, options.alpha, options.start == "mse")
 
     def start(self, weight: Tensor) -> Tensor:
         """Set the ends."""
@@ -145,7 +163,7 @@ class SoftReads(Reads):
     def __init__(self, bits: int, options: dsq) -> None:
         super().__init__(bits)
         self.share = options.share
-        self.stairs = Staircase(bits, options.alpha)
+        self.stairs = Staircase(bits, options.alpha, options.start == "mse")
         self.register_buffer("signed", torch.tensor(True))
 
     @torch.no_grad()
@@ -184,8 +202,3 @@ def soft(x: Tensor, low: Tensor, high: Tensor, alpha: Tensor, cells: int) -> Ten
     steep = torch.log(2 / alpha - 1) / width
     phi = torch.tanh(steep * (x - centre)) / (1 - alpha)
     return torch.where(x < low, low, torch.where(x > high, high, low + width * (cell + (phi + 1) / 2)))
-
-
-def _scaled(value: Tensor, share: float) -> Tensor:
-    """Return the value with its gradient times a share."""
-    return straight_through(value * share, value)

@@ -36,12 +36,15 @@ FINER = 8
 class fixed(Quantizer):  # noqa: N801  (registered under its own name)
     """Round weights and what layers read to fixed point, Qm.n: steps are powers of two, and ends lie symmetrically.
 
-    ``activations`` are bits. ``start`` takes the step of the least squared error, or the smallest that clips nothing
-    (``max``); ``per_filter`` gives every filter a step of its own. Steps stay as they begin. Numbers halfway between
-    two go away from zero, as ``integer`` rounds, so that a layer computes bit by bit what shifts of whole numbers do.
+    ``activations`` are bits, or ``same`` as the weights'. ``start`` takes the step of the least squared error, or
+    the smallest that clips nothing (``max``); ``per_filter`` gives every filter a step of its own. Steps stay as they
+    begin. Numbers halfway between two go away from zero, as ``integer`` rounds, so that a layer computes bit by bit
+    what shifts of whole numbers do while its sums, counted in input step times weight step, stay below 2 ** 24, up to
+    which float32 holds every whole number.
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(2, 9))
+    usual: ClassVar[int] = 8
 
     activations: Activations = "same"
     start: Literal["mse", "max"] = "mse"

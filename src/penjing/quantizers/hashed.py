@@ -24,11 +24,12 @@ class hashed(Quantizer):  # noqa: N801  (registered under its own name)
     number on average: 32 bits a bucket, so that 4 bits are the ratio 1/8. A ratio of one's own leaves a site one
     choice of bits, the next whole number above.
 
-    Paper: Chen et al., Compressing Neural Networks with the Hashing Trick, 2015, eqs. 3, 7 and 12.
+    Paper: Chen et al., Compressing Neural Networks with the Hashing Trick, 2015, section 4.
     Differs: the hash, which the paper leaves open, is xxHash of the position; a layer begins at a trained weight.
     """
 
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
+    usual: ClassVar[int] = 4
 
     ratio: float | None = None
     seed: int = 0
@@ -59,7 +60,7 @@ class hashed(Quantizer):  # noqa: N801  (registered under its own name)
 
 
 class Buckets(Weights):
-    """Trained buckets; the gradient of one is the signed sum over the numbers that share it (eq. 12).
+    """Trained buckets; the gradient of one is the signed sum over the numbers that share it.
 
     Shapes: buckets [buckets]; places int64, signs [numbers], made anew with the layer and in no bundle.
     """

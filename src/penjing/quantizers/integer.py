@@ -89,9 +89,9 @@ def scaled(sums: Ints, factor: int | Ints, shift: int | Ints, lowest: int, highe
     """
     factor, shift = (_beside(np.asarray(one, np.int64), sums.ndim) for one in (factor, shift))
     product = sums.astype(np.int64) * factor
-    down, up = np.clip(shift, 0, 62), np.clip(-shift, 0, 31)  # 62: what 63 bits hold is then less than a half
+    down, up = np.clip(shift, 0, 62), np.clip(-shift, 0, 31)
     half = np.where(down > 0, np.left_shift(np.int64(1), np.maximum(down - 1, 0)), 0)
-    size = np.right_shift(np.abs(product) + half, down)
+    size = np.right_shift(np.abs(product) + half, down) * (shift <= 62)  # a product, below 2 ** 62, is no half of more
     brought: Ints = np.sign(product) * np.minimum(size, 2**31) * np.left_shift(np.int64(1), up)
     return brought.clip(lowest, highest).astype(np.int32)
 

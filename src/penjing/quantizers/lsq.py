@@ -32,14 +32,16 @@ from penjing.quantizers.uniform import (
 class lsq(Quantizer):  # noqa: N801  (registered under its own name)
     """Round weights and what layers read to steps that are learned: the default for 2 to 8 bits.
 
-    ``activations`` are the bits of what layers read. ``start`` is what steps begin with: the least squared error, the
-    paper's formula (``mean``), or another observer. ``per_filter`` gives every filter a step of its own.
+    ``activations`` are the bits of what layers read: ``same`` as those of their weights, or None for floats. ``start``
+    is what steps begin with: the least squared error (``mse``), the paper's formula (``mean``), ``max``, ``percentile``
+    or ``entropy``. ``per_filter`` gives every filter a step of its own.
 
     Paper: Esser et al., Learned Step Size Quantization, ICLR 2020, eqs. 1 to 5 and section 2.2. Differs: steps begin
     with the least squared error; N of an activation's gradient scale counts the numbers of one picture.
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(2, 9))
+    usual: ClassVar[int] = 4
 
     activations: Activations = "same"
     start: Start = "mse"

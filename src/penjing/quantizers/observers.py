@@ -55,7 +55,7 @@ def upper(x: Tensor, share: float) -> Tensor:
 def least_error(x: Tensor, lowest: int, highest: int) -> Tensor:
     """Return the step of the least squared error, to half a percent of the largest that makes sense."""
     whole = largest(x, lowest, highest)
-    x = _some(x)
+    x = some(x)
     coarse = whole * _best(x, whole, torch.arange(0.05, 1.01, 0.05), lowest, highest)
     fine = _best(x, coarse, 1 + (whole / coarse)[:, None].cpu() * torch.arange(-0.045, 0.05, 0.005), lowest, highest)
     return _safe(coarse * fine)
@@ -89,7 +89,8 @@ def _safe(step: Tensor) -> Tensor:
     return torch.where(step > 0, step.clamp_min(LEAST), 1.0)
 
 
-def _some(x: Tensor) -> Tensor:
+def some(x: Tensor) -> Tensor:
+    """Return as many numbers of each row as a search needs, the same ones every time."""
     if x.shape[1] <= ENOUGH:
         return x
     chosen = torch.randint(x.shape[1], (ENOUGH,), generator=torch.Generator().manual_seed(0))

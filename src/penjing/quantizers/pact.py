@@ -21,14 +21,16 @@ from penjing.quantizers.uniform import LEAST, Activations, EvenReads, Grid, chec
 class pact(Quantizer):  # noqa: N801  (registered under its own name)
     """Round what layers read between 0 and a learned clip; weights as ``dorefa``.
 
-    ``activations`` are bits. ``clip`` is what clips begin with, the paper's 10 or so; None takes the least squared
-    error of some pictures. ``decay`` is the weight decay of clips, which are spared by that of the training.
+    ``activations`` are bits, or ``same`` as the weights'. ``clip`` is what clips begin with, the paper's 10 or so;
+    None takes the least squared error of some pictures. ``decay`` is the weight decay of clips, which are spared by
+    that of the training.
 
     Paper: Choi et al., PACT, 2018, eqs. 1 to 3 and section 3.2. Differs: clips begin with the least squared error, and
     inputs of both signs are clipped to [-clip, clip].
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(1, 9))
+    usual: ClassVar[int] = 2
 
     activations: Activations = "same"
     clip: float | None = None

@@ -29,13 +29,14 @@ class product(Quantizer):  # noqa: N801  (registered under its own name)
     ``kernel`` numbers make a vector in convolutions, ``point`` in 1x1 convolutions and linear layers; where a filter is
     no whole number of those, the nearest length that divides it. So ``bits`` are those of a vector.
 
-    Paper: Stock et al., And the Bit Goes Down, 2020, eqs. 2 to 4 and section 3.3. Its regime of large blocks is
+    Paper: Stock et al., And the Bit Goes Down, 2020, section 3. Its regime of large blocks is
     ``kernel`` 18, ``point`` 8 (of fully connected layers always 4).
     Differs: all samples count in every round, and each block of inputs by its own second moments, where the paper
     draws rows anew and pools the blocks; rounds start from spread-out vectors (k-means++), not from random ones.
     """
 
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
+    usual: ClassVar[int] = 8
     sees: ClassVar[bool] = True
 
     kernel: int = 9

@@ -12,7 +12,7 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Weights
-from penjing.quantizers.uniform import LEAST
+from penjing.quantizers.uniform import slowed
 
 LEAST_SCALE = 1e-4
 
@@ -23,7 +23,8 @@ class ttq(Quantizer):  # noqa: N801  (registered under its own name)
     """Round weights to -a, 0 and b, both learned: zero where they are below ``delta`` times the largest.
 
     Paper: Zhu et al., Trained Ternary Quantization, ICLR 2017, eqs. 6 to 9. Differs: the scales begin at the mean size
-    of the weights that they stand for.
+    of the weights that they stand for, latent weights keep the size that they have, and the gradients of the scales,
+    sums over a layer, are divided by the root of its number of weights: without it large layers diverge.
     """
 
     widths: ClassVar[tuple[int, ...]] = (2,)
@@ -46,7 +47,7 @@ class ttq(Quantizer):  # noqa: N801  (registered under its own name)
 
 
 class TrainedTernary(Weights):
-    """Ternary weights with two learned scales; the latent weight begins as the trained one with a largest size of 1."""
+    """Ternary weights with two learned scales."""
 
     def __init__(self, bits: int, options: ttq) -> None:
         super().__init__(bits)
@@ -61,13 +62,14 @@ class TrainedTernary(Weights):
         for scale, chosen in ((self.positive, above), (self.negative, below)):
             mean = (weight.abs() * chosen).sum() / chosen.sum().clamp_min(1)
             scale.copy_(mean.clamp_min(LEAST_SCALE))
-        return weight.detach() / weight.abs().max().clamp_min(LEAST)
+        return super().start(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the ternary weight; latent ones see the gradient times the scale of their set, or 1 in the middle."""
         above, below = self._sets(weight)
         one = torch.ones_like(self.positive)
-        ternary = torch.where(above, self.positive, torch.where(below, -self.negative, 0.0))
+        positive, negative = (slowed(scale, weight.numel() ** -0.5) for scale in (self.positive, self.negative))
+        ternary = torch.where(above, positive, torch.where(below, -negative, 0.0))
         seen = weight * torch.where(above, self.positive, torch.where(below, self.negative, one)).detach()
         return ternary + (seen - seen.detach())
 

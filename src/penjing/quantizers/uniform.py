@@ -12,7 +12,7 @@ from torch import Tensor
 
 from penjing.core.errors import PlanError
 from penjing.packing.levels import Levels
-from penjing.quantizers.base import Reads
+from penjing.quantizers.base import Reads, straight_through
 
 Activations = int | Literal["same"] | None
 """Bits of what a layer reads: a number, ``same`` for as many as its weights have, None for floats."""
@@ -127,6 +127,11 @@ def written(codes: Tensor, lowest: int, highest: int, scale: Tensor, bits: int) 
 def column(scale: Tensor, weight: Tensor) -> Tensor:
     """Return a scale, one or one a filter, in the shape in which it multiplies a weight."""
     return scale.reshape(-1, *[1] * (weight.dim() - 1)) if scale.dim() else scale
+
+
+def slowed(value: Tensor, share: float) -> Tensor:
+    """Return the value with its gradient times a share."""
+    return straight_through(value * share, value)
 
 
 def rows(weight: Tensor, per_filter: bool) -> Tensor:

@@ -95,7 +95,9 @@ def _bits(kept: Mapping[str, Kept]) -> dict[str, int]:
 
 
 def _leaves(model: nn.Module, path: str) -> Iterator[str]:
-    for name, module in model.get_submodule(path).named_modules(prefix=path):
+    """Yield the layers of the module of this path; none where it went with the block that held it."""
+    held = [(name, module) for name, module in model.named_modules() if name == path or name.startswith(f"{path}.")]
+    for name, module in held:
         if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Quantized):
             yield name
 
