@@ -21,6 +21,7 @@ from penjing.steps.prune import prune
 from penjing.steps.quantize import quantize
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
+from penjing.training.options import Options, make_optimizer
 from tiny import pictures, skilled, tiny
 
 X = torch.randn(4, 3, 8, 8)
@@ -155,3 +156,9 @@ def test_int8_is_the_step_of_that_name():
     assert made == int8(images=64)
     with pytest.raises(PlanError, match="int8 rounds the exported file"):
         ordered([quantize("int8"), "train", "export"])
+
+
+def test_latent_weights_of_signs_do_not_decay(tmp_path):
+    made = quantize("binaryconnect")(state_of(tiny()), Run(tmp_path)).model
+    decayed, free = (group["params"] for group in make_optimizer(Options(), made, []).param_groups)
+    assert any(made.conv1.weight is one for one in free) and any(made.stem.weight is one for one in decayed)
