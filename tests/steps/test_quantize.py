@@ -16,7 +16,7 @@ from penjing.graph.quantized import precisions, quantized
 from penjing.graph.trace import trace
 from penjing.steps.export import export
 from penjing.steps.prune import prune
-from penjing.steps.quantize import quantize
+from penjing.steps.quantize import methods, quantize
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from tiny import pictures, skilled, tiny
@@ -145,3 +145,12 @@ def test_a_layer_run_twice_stays_in_floats(tmp_path):
     made = quantize("twn", ends=True)(State(model, model, None, ((torch.randn(2, 8),), {})), run)
     assert set(quantized(made.model)) == {"first", "last"}
     assert export()(made, run).files  # whose weights are transposed in the file
+
+
+@pytest.mark.parametrize("method", methods())
+def test_a_finished_network_of_each_method_comes_back_as_it_was(tmp_path, data, method):
+    made = quantize(method)(state_of(skilled(), data), Run(tmp_path)).model.eval()
+    write(tmp_path / "kept", made, finished=True)
+    again = unbundled(tmp_path / "kept", tiny)
+    assert torch.equal(again(X), made(X))
+    assert precisions(again) == precisions(made)

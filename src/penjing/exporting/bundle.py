@@ -30,7 +30,7 @@ import penjing
 from penjing.core.errors import BundleError, PlanError
 from penjing.core.importing import call_named
 from penjing.core.types import Plan
-from penjing.exporting.packed import packed, take_in
+from penjing.exporting.packed import counts, packed, take_in
 from penjing.graph import form
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
@@ -116,7 +116,7 @@ def write(
         network=type(model).__name__,
         weights=hashlib.sha256(weights).hexdigest(),
         builder=builder,
-        counts=form.counts(model),
+        counts=counts(model) if finished else form.counts(model),
         identities=form.identities(model),
         chains=written(model),
         collaborative={name: asdict(partner) for name, partner in partners(model).items()},
