@@ -66,7 +66,7 @@ def _of(bits: str, method: Any, weights: int | None = None, binary: bool = False
 
 
 METHODS: Mapping[str, Method] = {
-    "int8_ptq": Method("8/8", int8(), file="onnx"),
+    "int8_ptq": Method("8/8", steps=lambda epochs: [int8()], file="onnx"),
     "int8_qat": Method("8/8", steps=lambda epochs: [int8(epochs=epochs, lr=LR)], file="onnx"),
     "fixed": _of("8/8", "fixed", 8),
     "lsq_8": _of("8/8", "lsq", 8),

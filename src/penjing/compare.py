@@ -42,7 +42,7 @@ def export_bundle(folder: Path, to: Path, builder: str = "", trust: bool = False
 def _loaded(folder: Path, builder: str = "", trust: bool = False) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Return a bundle's network and an example of its inputs."""
     make = partial(call_named, builder, "builder", BundleError) if builder else None
-    model, shapes = bundle.load(folder, make, trust=trust), bundle.read_manifest(folder).inputs
+    model, shapes = bundle.load(folder, make, trust=trust, packed=False), bundle.read_manifest(folder).inputs
     if not shapes:
         raise BundleError(f"{folder} does not say what its network takes, so it cannot be exported.")
     numbers = torch.Generator().manual_seed(0)

@@ -30,7 +30,9 @@ import penjing
 from penjing.core.errors import BundleError, PlanError
 from penjing.core.importing import call_named
 from penjing.core.types import Plan
-from penjing.exporting.packed import counts, packed, take_in
+from penjing.exporting.packed import packed as stored
+from penjing.exporting.packed import take_in
+from penjing.exporting.running import run_packed
 from penjing.graph import form
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
@@ -108,7 +110,7 @@ def write(
     Raises: BundleError when the system does not let it.
     """
     place = Path(folder)
-    whole, how = packed(model) if finished else (form.tensors(model), {})
+    whole, how = stored(model) if finished else (form.tensors(model), {})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     lineage, bits = _lineage(plans)
     weights = as_bytes(tensors | bits)
@@ -116,7 +118,7 @@ def write(
         network=type(model).__name__,
         weights=hashlib.sha256(weights).hexdigest(),
         builder=builder,
-        counts=counts(model) if finished else form.counts(model),
+        counts=form.counts(model),
         identities=form.identities(model),
         chains=written(model),
         collaborative={name: asdict(partner) for name, partner in partners(model).items()},
@@ -259,11 +261,14 @@ def _is_shape(sizes: Any) -> bool:
     return whole and math.prod(sizes) <= LARGEST_INPUT
 
 
-def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False) -> nn.Module:
+def load(
+    folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, trust: bool = False, packed: bool = True
+) -> nn.Module:
     """Return the network of a bundle, or of a run's folder, in eval mode, to run, train on, cut again or export.
 
-    ``builder`` makes the original; by default the one that the manifest names is called, if it is penjing's own.
-    ``trust`` says that it may be imported wherever it comes from: importing runs code.
+    Layers of a finished network that have a kernel run from their packed weights, in C, unless ``packed`` is false:
+    they are for running alone. ``builder`` makes the original; by default the one that the manifest names is called, if
+    it is penjing's own. ``trust`` says that it may be imported wherever it comes from: importing runs code.
 
     Raises: BundleError naming the file and what is wrong with it.
     """
@@ -276,10 +281,12 @@ def load(folder: str | Path, builder: Callable[[], nn.Module] | None = None, *, 
         attach(model, {name: Partner(**facts) for name, facts in manifest.collaborative.items()})
         take_out(model, manifest.identities)
         stand_in(model, manifest.chains)
-        quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()})
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()}, shapes)
         if manifest.packed:
             tensors = take_in(model, tensors, manifest.packed)
-        return form.refill(model, tensors, manifest.counts).eval()
+        model = form.refill(model, tensors, manifest.counts).eval()
+        return run_packed(model) if packed and manifest.packed else model
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None
 

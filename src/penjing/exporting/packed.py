@@ -39,12 +39,6 @@ def packed(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def counts(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return the counts of a finished network, without those of what rounded its weights, which stays behind."""
-    inner = tuple(f"{name}.weights." for name in quantized(model))
-    return {name: own for name, own in form.counts(model).items() if not f"{name}.".startswith(inner)}
-
-
 def _put(name: str, weight: Any, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     one = stored.pack(name, weight)
     tensors.pop(name, None)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from penjing.core.errors import PlanError
+from penjing.graph.quantized import Quantized, inside, quantized
 from penjing.graph.rules.held import is_held, numbers
 from penjing.graph.surgery import places_of, put
 
@@ -41,9 +42,12 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 def counts(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Return what modules say of their sizes, by name: torch's own by ``COUNTS`` and ``TAPS``, others by all."""
     found: dict[str, dict[str, Any]] = {}
+    rounding = {id(inner) for layer in quantized(model).values() for inner in inside(layer)}
     for name, module in model.named_modules():
+        if id(module) in rounding:  # which is made anew, for a layer of the size that it has by then
+            continue
         own: dict[str, Any] = numbers(module)
-        if type(module).__module__.startswith("torch.nn."):
+        if type(module).__module__.startswith("torch.nn.") or isinstance(module, Quantized):
             own = {key: getattr(module, key) for key in COUNTS if type(getattr(module, key, None)) is int}
             own |= {key: list(value) for key in TAPS if (value := _taps(module, key)) is not None}
         if own:

@@ -7,7 +7,7 @@ is then the latent one that training updates; beside it stand modules that round
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,12 +73,12 @@ class Quantized(nn.Module):
         """Return what the layer computes in few bits."""
         rounded, gain = x, None
         if self.reads is not None:
-            x = x if self.threshold is None else x - _beside(self.threshold, x)
+            x = x if self.threshold is None else x - beside(self.threshold, x)
             rounded, gain = self.reads(x), self.reads.gain(x, self)
         y = self._run(rounded, self.weights(self.weight))
         y = y if gain is None else y * gain
         y = y if self.writes is None else self.writes(y)
-        return y if self.bias is None else y + _beside(self.bias, y)
+        return y if self.bias is None else y + beside(self.bias, y)
 
     def _run(self, x: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
@@ -94,7 +94,7 @@ class Quantized(nn.Module):
                     axes = [dim for dim in range(samples.dim()) if dim != _channel_dim(samples)]
                     mean = samples.mean(axes) if bool((samples >= 0).all()) else torch.zeros_like(self.threshold)
                     self.threshold.copy_(mean)
-                    samples = samples - _beside(self.threshold, samples)
+                    samples = samples - beside(self.threshold, samples)
                 self.reads.start(samples)
 
     def after_step(self, progress: float) -> None:
@@ -143,6 +143,12 @@ def quantized(model: nn.Module) -> dict[str, Quantized]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Quantized)}
 
 
+def inside(layer: Quantized) -> Iterator[nn.Module]:
+    """Yield the modules by which a quantized layer rounds."""
+    for module in layer.children():
+        yield from module.modules()
+
+
 def refuse_quantized(step: str, model: nn.Module) -> None:
     """Refuse to change layers whose weights are rounded already.
 
@@ -160,8 +166,12 @@ def precisions(model: nn.Module) -> dict[str, Precision]:
     return {name: layer.precision for name, layer in quantized(model).items()}
 
 
-def attach(model: nn.Module, wanted: Mapping[str, Precision]) -> None:
+def attach(
+    model: nn.Module, wanted: Mapping[str, Precision], shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> None:
     """Make layers quantized ones, in place; ``start`` sets what they hold beside their weights.
+
+    ``shapes`` are those that weights are going to have, by name, where they are other than now.
 
     Raises: PlanError for a name that is no convolution or linear layer of torch's own.
     """
@@ -176,19 +186,23 @@ def attach(model: nn.Module, wanted: Mapping[str, Precision]) -> None:
                 f"{name} cannot be quantized: it {what}; a quantized layer is an nn.Conv2d or nn.Linear."
                 f"{did_you_mean(name, modules) if layer is None else ''}"
             )
-        _become(layer, precision)
+        shape = (shapes or {}).get(f"{name}.weight", tuple(layer.weight.shape))
+        if len(shape) != layer.weight.dim():
+            raise PlanError(f"{name} cannot be quantized: its weight has {layer.weight.dim()} dimensions, not {shape}.")
+        _become(layer, precision, shape)
 
 
-def _become(layer: Any, precision: Precision) -> None:
+def _become(layer: Any, precision: Precision, shape: tuple[int, ...]) -> None:
     quantizer, here = precision.quantizer, layer.weight
-    channels = layer.weight.shape[1] * getattr(layer, "groups", 1)
+    channels = shape[1] * getattr(layer, "groups", 1)
+    place = {} if here.is_meta else {"device": here.device}  # what is made of a seed would be lost there
     layer.__class__ = FORMS[type(layer)]
     layer.precision = precision
-    layer.weights = quantizer.weights(tuple(here.shape), precision.bits).to(here.device, here.dtype)
+    layer.weights = quantizer.weights(shape, precision.bits).to(dtype=here.dtype, **place)
     if not layer.weights.latent:
         here.requires_grad_(False)
     reads = quantizer.reads(channels, precision.bits)
-    layer.reads = None if reads is None else reads.to(here.device, here.dtype)
+    layer.reads = None if reads is None else reads.to(dtype=here.dtype, **place)
     layer.writes = quantizer.writes(precision.bits)
     shifts = quantizer.signed and reads is not None
     layer.register_parameter("threshold", nn.Parameter(here.new_zeros(channels)) if shifts else None)
@@ -307,6 +321,6 @@ def _channel_dim(x: Tensor) -> int:
     return 1 if x.dim() == 4 else x.dim() - 1
 
 
-def _beside(values: Tensor, x: Tensor) -> Tensor:
+def beside(values: Tensor, x: Tensor) -> Tensor:
     """Return a vector of channels in the shape in which it is added to pictures or features."""
     return values.view(1, -1, 1, 1) if x.dim() == 4 else values

@@ -76,12 +76,15 @@ class Reads(nn.Module, ABC):
 class Quantizer(ABC):
     """A method: its options, and what it makes for a layer.
 
-    ``widths`` are the bits that a weight may have. ``signed`` says that layers are to read numbers of both signs: a
-    ReLU in front of them gives way to a hard tanh. ``pad`` is what stands around a picture that a layer reads. Both
-    count only where ``reads`` returns something. ``sees`` says that weights are rounded by what layers read as well.
+    ``widths`` are the bits that a weight may have, ``usual`` those where none are given, 0 for the fewest. ``signed``
+    says that layers tell apart the signs of what they read: where a ReLU stands in front, and nothing is negative,
+    those of its difference from a threshold that is learned. ``pad`` is what stands around a picture that a layer
+    reads. Both count only where ``reads`` returns something. ``sees`` says that weights are rounded by what layers read
+    as well.
     """
 
     widths: ClassVar[tuple[int, ...]]
+    usual: ClassVar[int] = 0
     signed: ClassVar[bool] = False
     pad: ClassVar[float] = 0.0
     sees: ClassVar[bool] = False

@@ -34,6 +34,7 @@ class codebook(Quantizer):  # noqa: N801  (registered under its own name)
     """
 
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
+    usual: ClassVar[int] = 4
 
     gradient: Literal["mean", "sum"] = "mean"
 

@@ -33,6 +33,7 @@ class dsq(Quantizer):  # noqa: N801  (registered under its own name)
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(1, 9))
+    usual: ClassVar[int] = 2
 
     activations: Activations = "same"
     alpha: float = 0.2

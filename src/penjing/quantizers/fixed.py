@@ -44,6 +44,7 @@ class fixed(Quantizer):  # noqa: N801  (registered under its own name)
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(2, 9))
+    usual: ClassVar[int] = 8
 
     activations: Activations = "same"
     start: Literal["mse", "max"] = "mse"

@@ -29,6 +29,7 @@ class hashed(Quantizer):  # noqa: N801  (registered under its own name)
     """
 
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
+    usual: ClassVar[int] = 4
 
     ratio: float | None = None
     seed: int = 0

@@ -41,6 +41,7 @@ class lsq(Quantizer):  # noqa: N801  (registered under its own name)
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(2, 9))
+    usual: ClassVar[int] = 4
 
     activations: Activations = "same"
     start: Start = "mse"

@@ -30,6 +30,7 @@ class pact(Quantizer):  # noqa: N801  (registered under its own name)
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(1, 9))
+    usual: ClassVar[int] = 2
 
     activations: Activations = "same"
     clip: float | None = None

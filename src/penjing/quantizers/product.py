@@ -36,6 +36,7 @@ class product(Quantizer):  # noqa: N801  (registered under its own name)
     """
 
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
+    usual: ClassVar[int] = 8
     sees: ClassVar[bool] = True
 
     kernel: int = 9

@@ -26,6 +26,11 @@ COMPARED = 256
 SIZE = 16
 """Pictures of a calibration batch: all activations of one are held at a time."""
 
+ADVICE = (
+    "Calibrate on more pictures, try another calibration, keep the first or the last layer in floats, or train for "
+    "int8 with epochs."
+)
+
 BEGUN = 128
 """Pictures that the ranges of a training begin with."""
 
@@ -86,7 +91,7 @@ class int8(Int8):  # noqa: N801  (registered under its own name)
     def _trained(self, state: State, run: Run, said: list[str]) -> nn.Module:
         """Return the network, in floats, after training with what the file will round."""
         model = state.copy_model()
-        layers = [name for name, one in model.named_modules() if type(one) in FORMS and name not in self.keep]
+        layers = [name for name, one in model.named_modules() if type(one) in FORMS and not self.keeps(name)]
         if not layers:
             raise PlanError("int8: no nn.Conv2d or nn.Linear is left to train for; leave epochs out.")
         pictures = state.data_for("int8").calibration(min(self.images, BEGUN), run.seed)
@@ -133,4 +138,4 @@ def _likeness(state: State, file: Path, tolerance: float) -> Parity:
     data = state.data_for("int8")
     split = data.val if len(data.val) else data.train
     pictures = (x for x, _ in split.subset(range(min(COMPARED, len(split)))).batches(64))
-    return check_likeness(state.model, file, pictures, tolerance)
+    return check_likeness(state.model, file, pictures, tolerance, ADVICE)

@@ -29,7 +29,7 @@ class quantize:  # noqa: N801  (registered under its own name)
     """Write layers in few bits by a ``method``: ``lsq``, ``twn``, ``xnor``, ``codebook`` and so on, with its options.
 
     ``bits`` are those of a weight: a number, or one by pattern such as ``{"layer3*": 2, "*": 4}``, of which the first
-    counts; by default the fewest that the method has. Where bits are left out and ``allocator`` is given, or a
+    counts; by default those usual for the method. Where bits are left out and ``allocator`` is given, or a
     ``budget``, the budget decides, as in ``prune``, whose other options are those of the same name. The first and the
     last layer stay in floats unless ``ends`` is true. ``images`` training pictures, without labels, show what layers
     read. What was quantized trains on by ``train``; channels, ranks and blocks go before it.
@@ -91,7 +91,9 @@ class quantize:  # noqa: N801  (registered under its own name)
     def _given(self) -> list[tuple[str, Any]]:
         if isinstance(self.bits, Mapping):
             return [(str(pattern), bits) for pattern, bits in self.bits.items()]
-        return [("*", min(self.change.quantizer.widths) if self.bits is None else self.bits)]
+        quantizer = self.change.quantizer
+        usual = quantizer.usual if quantizer.usual in quantizer.widths else min(quantizer.widths)
+        return [("*", usual if self.bits is None else self.bits)]
 
     def as_prune(self, graph: Graph) -> prune:
         """Return the step that lets the budget decide about the layers of this network."""
