@@ -16,6 +16,7 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fewbits_methods import BUDGETS, FAMILIES, METHODS, STORED, WIDE, family
-from fewbits_show import drawn, tables
+from fewbits_show import drawn, read, tables
 from hardware import RESNET56, VGG16, Network
 from papers.clock import Clock
 from papers.learn import learned
@@ -71,7 +72,7 @@ def pictures(network: Network, where: argparse.Namespace, seed: int) -> Data:
 def length(where: argparse.Namespace, epochs: int) -> dict[str, Any]:
     """Return what a row says of how long it was trained."""
     whole = where.epochs >= EPOCHS and where.pictures is None
-    return {"length": "full" if whole else "short", "epochs": epochs}
+    return {"length": "full" if whole else "short" if epochs else "no training", "epochs": epochs}
 
 
 # ------------------------------------------------------------------------------------------------- networks
@@ -147,10 +148,8 @@ def ran(
     """
     with Clock(folder.parent / f"{folder.name}.clock.json") as clock:
         if not (folder / RESULTS).exists():
-            try:
+            with suppress(Missed):  # what was reached lies in the folder
                 api.run(model, data, steps, budget, folder=folder, seed=seed, threads=1, batch=1)
-            except Missed:  # what was reached lies in the folder
-                pass
         results = read_results(folder)
         files = {"bundle": stored(folder / bundle.BUNDLE), "original bundle": whole(model)} | clock.minutes()
     shutil.rmtree(folder)
@@ -268,9 +267,9 @@ def main() -> None:
     where = parser.parse_args()
     torch.set_num_threads(where.threads)
     if where.show:
-        print(tables(where.out))
+        print(tables(read(where.out)))
     elif where.plot is not None:
-        print(write_whole(where.plot, drawn(where.out).encode()))
+        print(write_whole(where.plot, drawn(read(where.out)).encode()))
     elif where.list:
         print("\n".join(name for name, _ in rows(where) if where.only in name))
     elif where.data is None or where.models is None:

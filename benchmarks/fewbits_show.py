@@ -35,16 +35,15 @@ def smaller(row: Facts) -> float:
 
 def told(row: Facts) -> str:
     """Return how long a row was trained, and that it is short where it is."""
-    seen = f"{row['epochs']} epochs of {row['train pictures']:,} pictures"
+    seen = f"{row['epochs']} epochs of {row['train pictures']:,} pictures" if row["epochs"] else "no training"
     return f"**short:** {seen}" if row["length"] == "short" else seen
 
 
 # ------------------------------------------------------------------------------------------------- tables
 
 
-def tables(folder: Path) -> str:
+def tables(rows: Sequence[Facts]) -> str:
     """Return all tables."""
-    rows = read(folder)
     parts = []
     for network in ("resnet20", "vgg16_half"):
         for start in ("trained", "fresh"):
@@ -119,10 +118,9 @@ def _or(value: float | None) -> str:
 # ------------------------------------------------------------------------------------------------- the picture
 
 
-def drawn(folder: Path) -> str:
+def drawn(rows: Sequence[Facts]) -> str:
     """Return the picture of the longest rows from the trained ResNet-20, seed 0, as a file that stands alone."""
-    rows = [row for row in read(folder) if row["network"] == "resnet20" and row.get("start") == "trained"]
-    rows = [row for row in rows if row["seed"] == 0]
+    rows = [row for row in rows if (row["network"], row.get("start"), row.get("seed")) == ("resnet20", "trained", 0)]
     most = max(_trained(row) for row in rows)
     # What trains nothing, or needs an epoch more, stands beside them.
     rows = [row for row in rows if _trained(row) == most or row["method"] in ("int8_ptq", "deep_compression")]
