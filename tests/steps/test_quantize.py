@@ -18,7 +18,7 @@ from penjing.steps.export import export
 from penjing.steps.int8 import int8
 from penjing.steps.order import ordered
 from penjing.steps.prune import prune
-from penjing.steps.quantize import quantize
+from penjing.steps.quantize import methods, quantize
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.options import Options, make_optimizer
@@ -162,3 +162,10 @@ def test_latent_weights_of_signs_do_not_decay(tmp_path):
     made = quantize("binaryconnect")(state_of(tiny()), Run(tmp_path)).model
     decayed, free = (group["params"] for group in make_optimizer(Options(), made, []).param_groups)
     assert any(made.conv1.weight is one for one in free) and any(made.stem.weight is one for one in decayed)
+@pytest.mark.parametrize("method", methods())
+def test_a_finished_network_of_each_method_comes_back_as_it_was(tmp_path, data, method):
+    made = quantize(method)(state_of(skilled(), data), Run(tmp_path)).model.eval()
+    write(tmp_path / "kept", made, finished=True)
+    again = unbundled(tmp_path / "kept", tiny, packed=False)
+    assert torch.equal(again(X), made(X))
+    assert precisions(again) == precisions(made)
