@@ -1,6 +1,6 @@
 /* Convolution by few weights that are not zero: each is added, times what it reads, to all positions of its output.
 
-   Pictures are copied to planes with a margin, one for each channel and phase of the stride that a weight reads, so that
+   Pictures are copied to planes with a margin, one for each channel and phase of the stride that weights read, so that
    what a weight reads of a plane lies at one offset from every position: a plane is one long vector, and the columns of
    the margin are computed and thrown away. Up to 14 registers hold positions of an output while its weights of some
    channels pass by: as many channels as the nearest cache holds of what a strip of an output, about so many registers,
