@@ -50,16 +50,30 @@ static void multiply(const void *given, ptrdiff_t from, ptrdiff_t to) {
 }
 
 /* Rows of pictures: channels of a pixel side by side, with zeros around. */
-static void turn(const void *given, ptrdiff_t from, ptrdiff_t to) {
+static void turn(const void *given, ptrdiff_t first, ptrdiff_t last) {
     const struct job *j = given;
     const struct convolution *s = &j->s;
     int64_t each = j->step / s->groups, area = s->height * s->width;
-    for (ptrdiff_t unit = from; unit < to; unit++) {
+    for (ptrdiff_t unit = first; unit < last; unit++) {
         int64_t image = unit / s->height, row = unit % s->height;
         float *into = j->packed + ((image * s->padded_h + s->pad_top + row) * s->padded_w + s->pad_left) * j->step;
         for (int64_t group = 0; group < s->groups; group++, into += each) {
             const float *x = j->x + (image * s->groups + group) * s->channels * area + row * s->width;
-            for (int64_t column = 0; column < s->width; column++)
+            int64_t column = 0;
+#if X86
+            for (; column + 4 <= s->width && s->channels >= 4; column += 4)
+                for (int64_t c = 0; c < s->channels; c += 4) {
+                    if (c + 4 > s->channels) c = s->channels - 4; /* once more, rather than one by one */
+                    const float *from = x + c * area + column;
+                    __m128 p = _mm_loadu_ps(from), q = _mm_loadu_ps(from + area);
+                    __m128 r = _mm_loadu_ps(from + 2 * area), t = _mm_loadu_ps(from + 3 * area);
+                    _MM_TRANSPOSE4_PS(p, q, r, t);
+                    float *to = into + column * j->step + c;
+                    _mm_storeu_ps(to, p), _mm_storeu_ps(to + j->step, q);
+                    _mm_storeu_ps(to + 2 * j->step, r), _mm_storeu_ps(to + 3 * j->step, t);
+                }
+#endif
+            for (; column < s->width; column++)
                 for (int64_t c = 0; c < s->channels; c++) into[column * j->step + c] = x[c * area + column];
         }
     }

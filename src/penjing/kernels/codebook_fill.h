@@ -77,6 +77,29 @@ INLINE void fill_portable_of(const struct job *j, const struct tile *t, const in
 #define NARROW TARGET("avx2,fma")
 #define WIDE TARGET("avx512f,avx2,fma")
 
+/* `finish` for several pixels: whole where filters, or else four pixels, lie side by side. */
+INLINE void finish_sse(const struct tile *t, int64_t pixel, int64_t row, int64_t rows, __m128 *sums, const int pixels) {
+    if (t->filter_step == 1 && rows == ROWS && t->filters == ROWS) {
+        __m128 scale = _mm_loadu_ps(t->scale), bias = _mm_loadu_ps(t->bias);
+#pragma GCC unroll 4
+        for (int m = 0; m < pixels; m++)
+            _mm_storeu_ps(t->y + (pixel + m) * t->pixel_step, _mm_add_ps(_mm_mul_ps(sums[m], scale), bias));
+    } else if (t->pixel_step == 1 && pixels == PIXELS) {
+        _MM_TRANSPOSE4_PS(sums[0], sums[1], sums[2], sums[3]);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS && r < rows && row + r < t->filters; r++) {
+            __m128 scale = _mm_set1_ps(t->scale[row + r]), bias = _mm_set1_ps(t->bias[row + r]);
+            _mm_storeu_ps(t->y + (row + r) * t->filter_step + pixel, _mm_add_ps(_mm_mul_ps(sums[r], scale), bias));
+        }
+    } else {
+        for (int m = 0; m < pixels; m++) {
+            float each[ROWS];
+            _mm_storeu_ps(each, sums[m]);
+            finish(t, pixel + m, row, rows, each);
+        }
+    }
+}
+
 /* Sums over the lanes of four registers. */
 NARROW INLINE __m128 across(__m256 a, __m256 b, __m256 c, __m256 d) {
     __m256 both = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
@@ -144,12 +167,10 @@ NARROW INLINE void fill_avx2_of(const struct job *j, const struct tile *t, const
                 codes[r] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(w + of[r] + half * 8)));
             add_avx2(j, x, codes, v, smaller(each, j->depth - v), half * 8, low, high, sums, bits, rows, pixels);
         }
+    __m128 outputs[PIXELS];
 #pragma GCC unroll 4
-    for (int m = 0; m < pixels; m++) {
-        float outputs[ROWS];
-        _mm_storeu_ps(outputs, across(sums[0][m], sums[1][m], sums[2][m], sums[3][m]));
-        finish(t, first + m, row, rows, outputs);
-    }
+    for (int m = 0; m < pixels; m++) outputs[m] = across(sums[0][m], sums[1][m], sums[2][m], sums[3][m]);
+    finish_sse(t, first, row, rows, outputs, pixels);
 }
 
 WIDE INLINE __m256 halved(__m512 a) {
@@ -205,12 +226,11 @@ WIDE INLINE void fill_avx512_of(const struct job *j, const struct tile *t, const
         for (int r = 0; r < ROWS; r++) codes[r] = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(w + of[r])));
         add_avx512(j, x, codes, v, smaller(each, j->depth - v), table, sums, bits, pixels);
     }
+    __m128 outputs[PIXELS];
 #pragma GCC unroll 4
-    for (int m = 0; m < pixels; m++) {
-        float outputs[ROWS];
-        _mm_storeu_ps(outputs, across(halved(sums[0][m]), halved(sums[1][m]), halved(sums[2][m]), halved(sums[3][m])));
-        finish(t, first + m, 0, ROWS, outputs);
-    }
+    for (int m = 0; m < pixels; m++)
+        outputs[m] = across(halved(sums[0][m]), halved(sums[1][m]), halved(sums[2][m]), halved(sums[3][m]));
+    finish_sse(t, first, 0, ROWS, outputs, pixels);
 }
 #endif
 
