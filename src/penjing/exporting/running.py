@@ -1,16 +1,22 @@
-"""Networks that run from their packed weights: layers of signs by XOR and popcount, in C."""
+"""Networks that run from their packed weights: layers of signs by XOR and popcount, others by look-up, in C."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 
 from penjing.graph.chains import put_in
 from penjing.graph.quantized import QuantConv2d, Quantized, beside, quantized
+from penjing.kernels import build, codebook
+from penjing.kernels.codebook import CodebookConv2d, CodebookLinear
 from penjing.kernels.xnor import XnorConv2d, XnorLinear
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Reads
+
+LONG, MANY = 256, 2**17
+"""Numbers of a filter, and of all, from which a convolution by look-up pays."""
 
 
 class Scaled(nn.Module):
@@ -38,20 +44,55 @@ class Scaled(nn.Module):
 def run_packed(model: nn.Module) -> nn.Module:
     """Let the layers of a loaded network that have a kernel run from their packed weights, in place; return it.
 
-    These are layers whose weights and inputs are signs. The others compute with the numbers that their codes stand for.
+    These are layers whose weights and inputs are signs; linear layers whose inputs are not rounded, and whose weights
+    are one of at most 16 numbers each; and convolutions of that kind where it is no slower (``_pays``). The others
+    compute with the numbers that their codes stand for.
     """
     for name, layer in quantized(model).items():
-        made = _signs(layer)
+        levels = layer.weights.levels(layer.weight)
+        if not isinstance(levels, Levels) or getattr(layer, "padding_mode", "zeros") != "zeros":
+            continue
+        made = _few(layer, levels) if layer.reads is None else _signs(layer, levels)
         if made is not None:
             put_in(model, name, made.train(layer.training))
     return model
 
 
-def _signs(layer: Quantized) -> nn.Module | None:
+def _few(layer: Quantized, levels: Levels) -> nn.Module | None:
+    """Return the packed form of a layer of few numbers; None of any other."""
+    if levels.width != 1 or len(levels.table) > codebook.LEVELS:
+        return None
+    codes, table, scale = levels.codes.view(levels.shape), levels.table.flatten(), levels.scale.detach()
+    scale = scale.reshape(-1) if scale.numel() == levels.shape[0] else scale.reshape(())
+    bias = None if layer.bias is None else layer.bias.detach()
+    if isinstance(layer, QuantConv2d):
+        return (
+            CodebookConv2d(codes, table, scale, bias, **_window(layer)) if _pays(levels.shape, layer.groups) else None
+        )
+    return CodebookLinear(codes, table, scale, bias)
+
+
+def _pays(shape: tuple[int, ...], groups: int) -> bool:
+    """Tell whether a convolution by look-up is no slower than torch's on one picture.
+
+    ``benchmarks/kernels.py`` has the measurement. By look-ups in one register of 16 numbers a layer takes as long as
+    torch's or less where its pixels fill that register and its filters are many enough and long enough to make up for
+    laying out what it reads; without such registers, torch's is the faster one by far.
+    """
+    library = build.load("codebook", codebook.DECLARATIONS)
+    wide = library is not None and library.path() == build.PATHS.index("avx512")
+    numbers, ins = prod(shape), shape[1]
+    return wide and groups == 1 and ins % codebook.LANES == 0 and numbers // shape[0] >= LONG and numbers >= MANY
+
+
+def _window(layer: QuantConv2d) -> dict[str, Any]:
+    return {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+
+
+def _signs(layer: Quantized, levels: Levels) -> nn.Module | None:
     """Return the packed form of a layer of signs; None of any other."""
-    levels = layer.weights.levels(layer.weight)
     reads = layer.reads
-    if not isinstance(levels, Levels) or levels.bits != 1 or reads is None or reads.bits != 1:
+    if levels.bits != 1 or reads is None or reads.bits != 1:
         return None
     if not layer.precision.quantizer.signed or levels.table.tolist() != [-1.0, 1.0]:
         return None
@@ -59,10 +100,7 @@ def _signs(layer: Quantized) -> nn.Module | None:
     held = {"scale": levels.scale, "bias": None if gains else layer.bias, "threshold": layer.threshold}
     given: dict[str, Any] = {key: None if value is None else value.detach() for key, value in held.items()}
     if isinstance(layer, QuantConv2d):
-        if layer.padding_mode != "zeros":
-            return None
-        given |= {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
-        made: XnorConv2d = XnorConv2d(signs, **given)
+        made: XnorConv2d = XnorConv2d(signs, **given, **_window(layer))
     else:
         made = XnorLinear(signs, **given)
     return Scaled(made, layer) if gains else made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,11 @@ from penjing.core.errors import PenjingError, PlanError
 from penjing.kernels import build
 from penjing.kernels.packed import Geometry, PackedConv2d, Pair, Sides, numbers
 
-DECLARATIONS = """int codebook_conv2d(uintptr_t shape, int64_t bits, int64_t gathered, uintptr_t x, uintptr_t codes,
-                                    uintptr_t table, uintptr_t scale, uintptr_t bias, uintptr_t y, int path, int threads);
-                  int codebook_linear(uintptr_t shape, int64_t bits, uintptr_t x, uintptr_t codes, uintptr_t table,
-                                    uintptr_t scale, uintptr_t bias, uintptr_t y, int path, int threads);"""
+DECLARATIONS = """
+    int codebook_conv2d(uintptr_t shape, int64_t bits, int64_t gathered, uintptr_t x, uintptr_t codes, uintptr_t table,
+                        uintptr_t scale, uintptr_t bias, uintptr_t y, int path, int threads);
+    int codebook_linear(uintptr_t shape, int64_t bits, uintptr_t x, uintptr_t codes, uintptr_t table, uintptr_t scale,
+                        uintptr_t bias, uintptr_t y, int path, int threads);"""
 """Pointers as numbers, which ``data_ptr`` returns; the shape is a tensor too, in the order of the C struct."""
 
 LANES, ROWS, LEVELS = 16, 4, 16
@@ -35,8 +36,8 @@ class CodebookConv2d(PackedConv2d):
     has (``build.PATHS``).
 
     Runs in C on the CPU, with sums in float32 whose order the path decides, not the number of threads. Runs in PyTorch,
-    as ``reference``, on other devices, where gradients are asked for, where a number of the table is not finite and
-    where there are no kernels.
+    as ``reference``, on other devices, where gradients are asked for, where a number of the table is not finite, where
+    a group has fewer than 4 filters, which is faster so, and where there are no kernels.
 
     Shapes: codes uint8 [out, in / groups, kh, kw]; table float32 [levels], at most 256; scale [out] or []; bias [out];
     x float32 [n, in, h, w] → y float32 [n, out, h', w'].
@@ -122,7 +123,8 @@ class CodebookConv2d(PackedConv2d):
     def settle(self) -> None:
         """See to it that the C can read what the layer holds now."""
         super().settle()
-        self._compiled = self.bits < BYTE and bool(self.table.isfinite().all())
+        apart = self.groups > 1 and self.out_channels // self.groups < ROWS
+        self._compiled = self.bits < BYTE and not apart and bool(self.table.isfinite().all())
 
     def _library(self, x: Tensor) -> build.Library | None:
         """Return what runs on an input; None for PyTorch."""

@@ -52,9 +52,7 @@ class PackedConv2d(nn.Module):
     ) -> None:
         super().__init__()
         if len(shape) != 4 or not shape.numel() or groups < 1 or shape[0] % groups:
-            raise PlanError(
-                f"{self.what.capitalize()} {list(shape)} are none of a convolution in {groups} group{'s' * (groups > 1)}."
-            )
+            raise PlanError(f"{self.what.capitalize()} {list(shape)} are none of a convolution in {groups} groups.")
         self.out_channels, self.kernel_size = shape[0], (shape[2], shape[3])
         self.in_channels, self.groups, self.threads, self.path = shape[1] * groups, groups, threads, path
         self.stride, self.dilation = pair("stride", stride), pair("dilation", dilation)
