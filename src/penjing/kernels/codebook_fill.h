@@ -87,7 +87,8 @@ INLINE void finish_sse(const struct tile *t, int64_t pixel, int64_t row, int64_t
     } else if (t->pixel_step == 1 && pixels == PIXELS) {
         _MM_TRANSPOSE4_PS(sums[0], sums[1], sums[2], sums[3]);
 #pragma GCC unroll 4
-        for (int r = 0; r < ROWS && r < rows && row + r < t->filters; r++) {
+        for (int r = 0; r < ROWS; r++) {
+            if (r >= rows || row + r >= t->filters) break;
             __m128 scale = _mm_set1_ps(t->scale[row + r]), bias = _mm_set1_ps(t->bias[row + r]);
             _mm_storeu_ps(t->y + (row + r) * t->filter_step + pixel, _mm_add_ps(_mm_mul_ps(sums[r], scale), bias));
         }
@@ -180,7 +181,7 @@ WIDE INLINE __m256 halved(__m512 a) {
 
 WIDE INLINE void add_avx512(const struct job *j, const float *const *x, __m512i *codes, int64_t v, int64_t steps,
                             __m512 table, __m512 sums[ROWS][PIXELS], const int bits, const int pixels) {
-#pragma GCC unroll 8
+#pragma GCC unroll 2
     for (int64_t i = 0; i < steps; i++) {
         int64_t offset = j->offsets[v + i];
         __m512 here[PIXELS];
