@@ -59,6 +59,13 @@ STEPS: dict[str, list[Any]] = {
         TRAINING,
     ],
     "rbp": [{"rbp": {"epochs": 0.5, "batch": 16, "images": 64}}, "recalibrate"],
+    "lowrank": [
+        {"factorize": {"rewrite": "cp", "ranks": {"ratio": 8}, "include": ["block2*"]}},
+        {"factorize": {"allocator": {"knapsack": {"trials": 32}}, "measure": JUDGED}},
+        {"reconstruct": {"images": 64}},
+        "recalibrate",
+        TRAINING,
+    ],
     "evolution": searched(WIDTHS),
     "knapsack": searched({"knapsack": {"trials": 32}}),
 }

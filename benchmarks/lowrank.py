@@ -39,6 +39,8 @@ PLANS: Mapping[str, Sequence[Any]] = {
     "svd": [factorize(rewrite="svd")],
     "svd_spatial": [factorize(rewrite="svd_spatial")],
     "svd_responses": [factorize(rewrite="svd_responses", images=CALIBRATION)],
+    "svd_asymmetric": [factorize(rewrite="svd_asymmetric", images=CALIBRATION)],
+    "svd_nonlinear": [factorize(rewrite="svd_nonlinear", images=CALIBRATION)],
     "svd_product": [factorize(rewrite="svd", allocator="eigenvalue_product")],
     "svd_spatial_product": [factorize(rewrite="svd_spatial", allocator="eigenvalue_product")],
     "tucker2": [factorize(rewrite="tucker2")],

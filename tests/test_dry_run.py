@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import penjing
 from penjing.cli import app
 from penjing.core.errors import Infeasible, PlanError
+from penjing.core.registry import build
 from penjing.steps.prune import prune
 from penjing.steps.train import train
 from tiny import TinyNet, pictures, tiny
@@ -60,6 +61,20 @@ def test_nothing_is_trained_exported_written_or_read(folder, tmp_path, untrained
     ]  # fmt: skip
     assert "macs" in str(preview) and "Then: reconstruct, recalibrate, train(lr=0.005), export, check." in str(preview)
     assert len(preview.plan) == sum(site["after"] < site["before"] for site in preview.facts["sites"])
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["then cut", "alone"])
+def test_chains_that_a_recipe_merges_first_are_merged_in_the_preview(folder, untrained, cut):
+    model = tiny()
+    model.conv1 = build("factorization", "svd").split(model.conv1, 32)
+    steps = ["merge", *([prune(criterion="l1")] if cut else [])]
+    seen, result = (call(model, folder, steps, "macs=0.6x") for call in (penjing.preview, penjing.run))
+    assert "Merge: 1 of 1 chains merged." in str(seen) and not seen.before and len(seen.then) == 0
+    assert "chains equal their products" in str(seen)
+    macs = next(row for row in seen.facts["costs"] if row["cost"] == "macs")
+    assert macs["predicted"] == result.results["rows"][1]["macs"] < macs["original"]
+    widths = {s["site"]: s["after"] for s in seen.facts["sites"]}
+    assert widths == {s["site"]: s["after"] for s in result.results["sites"]} and bool(widths) == cut
 
 
 def test_latency_is_predicted_from_layers_alone(folder, monkeypatch):

@@ -36,6 +36,7 @@ from penjing.report.build import write_report
 from penjing.report.explain import Explanation, explained
 from penjing.results import BEGUN, READ, gather
 from penjing.resume import go_on, identity, keep
+from penjing.steps.int8 import int8
 from penjing.steps.order import ordered
 from penjing.steps.state import Run, State
 from penjing.sweep import SHARES, Frontier, shares_of, swept
@@ -323,6 +324,7 @@ def _through(steps: Sequence[Any], state: State, book: Run, tracker: Tracker) ->
     """
     measured = [build("step", "evaluate")] if state.data is not None else []
     todo = [*measured, *steps, *measured]
+    book.int8 = next((step for step in steps if isinstance(step, int8)), None)
     names = [f"{i:02}-{type(step).__name__.rstrip('_')}" for i, step in enumerate(todo, 1)]
     state, done = go_on(state, book, names)
     tracker.catch_up(book.book)

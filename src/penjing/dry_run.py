@@ -13,6 +13,7 @@ from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
 from penjing.graph.trace import trace
 from penjing.steps.factorize import factorize
+from penjing.steps.merge import merge
 from penjing.steps.original import counted, drafted, estimated
 from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
@@ -44,23 +45,31 @@ class Preview:
         if pinned := self.facts["pinned"]:
             count = sum(int(note["units"]) for note in pinned)
             yield f"Pinned: {count} units in {len(pinned)} places; penjing inspect says why."
+        yield from (f"Merge: {merged}." for merged in self.facts["merged"])
         if self.before:
             yield f"Before the cut comes {', '.join(map(written, self.before))}; this plan is for the network as it is."
         yield f"Then: {', '.join(map(written, self.then)) or 'nothing'}."
 
 
 def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
-    """Let the first cut among the steps choose, on the network as it is.
+    """Let the first cut among the steps choose, on the network as it is, whose chains are merged where steps say so.
 
-    Raises: PlanError when no step prunes; Infeasible when the budget cannot be met.
+    Where no step cuts, what is merged is all there is to see.
+
+    Raises: PlanError when no step prunes or merges; Infeasible when the budget cannot be met.
     """
     steps = [step.as_prune() if isinstance(step, factorize) and step.ranks is None else step for step in steps]
-    places = [i for i, step in enumerate(steps) if isinstance(step, prune | factorize)]
+    cuts = [i for i, step in enumerate(steps) if isinstance(step, prune | factorize)]
+    places = cuts or [i for i, step in enumerate(steps) if isinstance(step, merge)]
     if not places:
         raise PlanError("There is no plan to preview: no step cuts before anything is trained, as prune does.")
     at = places[0]
+    before, then = steps[:at], steps[at + 1 :]
     try:
-        if isinstance(steps[at], factorize):
+        for step in before:
+            if isinstance(step, merge):
+                state = step(state, run)
+        if isinstance(steps[at], factorize | merge):
             made = steps[at](state, run)
             pricer = Predicting(trace(made.model, *state.example, proof=False), state, run)
             cut = Cut(made.plans[-1] if made.plans else Plan(), made.model, None)
@@ -70,13 +79,14 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
             rows = _costs(cut, pricer, state, cut.plan)
     finally:
         run.close()
-    before, then = steps[:at], steps[at + 1 :]
+    before = [step for step in before if not isinstance(step, merge)]
     facts = {
         "name": f"{type(state.original).__name__} on {state.data.name if state.data else 'no data'}",
         "before": [told(step) for step in before],
         "step": told(steps[at]),
         "then": [told(step) for step in then],
         "costs": rows,
+        "merged": [stage["detail"] for stage in run.noted("stages") if stage["name"] == "merge"],
     }
     noted = {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds", "searches")}
     return Preview(cut.plan, facts | noted, before, then)

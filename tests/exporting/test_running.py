@@ -8,6 +8,7 @@ from torch import nn
 
 from penjing.exporting import bundle
 from penjing.graph.trace import trace
+from penjing.kernels.sparse import SparseConv2d
 from penjing.kernels.xnor import XnorConv2d
 from penjing.steps.quantize import quantize
 from penjing.steps.state import Run, State
@@ -59,3 +60,18 @@ def test_weights_alone_in_few_bits_are_the_numbers_that_they_stand_for(tmp_path)
     again = bundle.load(tmp_path / "b", tiny)
     with torch.no_grad():
         assert torch.equal(again(X), made.eval()(X))
+
+
+def test_sparse_convolutions_run_by_what_is_not_zero(tmp_path):
+    torch.manual_seed(0)
+    model = Strided().eval()
+    with torch.no_grad():
+        for layer in (model.strided, model.dilated):
+            layer.weight.mul_(torch.rand_like(layer.weight) < 0.1)
+    bundle.write(tmp_path / "b", model, finished=True)
+    again = bundle.load(tmp_path / "b", Strided)
+    kinds = {name: type(module) for name, module in again.named_modules()}
+    assert kinds["dilated"] is SparseConv2d and kinds["strided"] is nn.Conv2d  # whose filters are of 36 weights
+    with torch.no_grad():
+        torch.testing.assert_close(again(X), model(X))
+        assert torch.equal(bundle.load(tmp_path / "b", Strided, packed=False)(X), model(X))

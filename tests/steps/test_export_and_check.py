@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import penjing
-from penjing.core.errors import Infeasible, Missed, PlanError
+from penjing.core.errors import Infeasible, Missed, PenjingError, PlanError
 from penjing.steps.check import check
 from penjing.steps.export import export
 from penjing.steps.prune import prune
@@ -93,3 +93,19 @@ def test_an_infeasible_budget_leaves_nothing_behind(folder, tmp_path):
     with pytest.raises(Infeasible):
         penjing.run(tiny(), folder, [prune(criterion="l1"), "export"], "macs=0.0001x", folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_chains_in_half_precision_are_exported_and_measured(tmp_path):
+    steps = [{"factorize": {"ranks": 4, "include": ["conv*"]}}, "export", "check"]
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = penjing.run(tiny().half().eval(), None, steps, "macs=0.9x", example=x.half()).results
+    parity = next(one for one in found["certificates"] if one["name"] == "torch equals ONNX")
+    assert 0 < parity["difference"] < parity["tolerance"] < 0.03
+    assert found["budget"][0]["met"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_a_precision_that_the_runtime_lacks_is_named(dtype):
+    x = torch.randn(4, 3, 8, 8).to(dtype)
+    with pytest.raises(PenjingError, match=f"in {str(dtype)[6:]}; pass model"):
+        penjing.run(tiny().to(dtype).eval(), None, ["export"], example=x)

@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -42,8 +42,9 @@ class Int8:
 
     ``calibration`` says which range of an activation its 256 levels span: all that was seen (minmax), what holds
     ``percentile`` % of it, what has the least squared error (mse), or what tells most (entropy). ``reduce_range`` takes
-    7 bits for weights; by default where the processor adds products in 16 bits, which would overflow. Layers in
-    ``keep`` stay in floats; ``correct_bias`` takes the mean error of the rounded weights out of the biases.
+    7 bits for weights; by default where the processor adds products in 16 bits, which would overflow. Layers, and
+    modules of layers, in ``keep`` stay in floats; ``correct_bias`` takes the mean error of the rounded weights out of
+    the biases.
 
     Paper: Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, 2018 (a scale a channel);
     Migacz, 8-bit Inference with TensorRT, GTC 2017 (entropy); Nagel et al., Data-Free Quantization Through Weight
@@ -76,6 +77,10 @@ class Int8:
         """Tell whether weights take 7 bits."""
         return saturates() if self.reduce_range is None else self.reduce_range
 
+    def keeps(self, layer: str) -> bool:
+        """Tell whether a layer stays in floats: it is named in ``keep``, or the module that it is in."""
+        return any(layer == name or layer.startswith(f"{name}.") for name in self.keep)
+
 
 _TYPES = {"uint8": "QUInt8", "int8": "QInt8"}
 
@@ -86,6 +91,11 @@ class Quantized:
 
     layers: tuple[str, ...]
     kept: tuple[str, ...]
+
+
+def roughly(how: Int8) -> Int8:
+    """Return the options of a file that is measured and not used: ranges change neither its size nor its speed."""
+    return Int8("minmax", 100.0, how.activations, how.reduce_range, how.keep, correct_bias=False)
 
 
 def saturates() -> bool:
@@ -120,7 +130,9 @@ def quantize(
     if not count:
         raise DataError("int8 calibrates the range of each activation on pictures, and there are none.")
     if count < FEW:
-        notes.append(f"int8 was calibrated on {count} picture{'s' * (count > 1)}; ranges need some hundred to hold.")
+        notes.append(
+            f"int8 was calibrated on {count} picture{'s' * (count > 1)}; ranges that hold for others need some hundred."
+        )
     if all(_flat(array) for one in feeds for array in one.values() if array.dtype.kind == "f"):
         raise DataError(
             "int8 cannot be calibrated: every picture is of one colour, so that activations have no range; give real "
@@ -133,7 +145,7 @@ def quantize(
             f"int8 leaves {others} in floats: ONNX Runtime has kernels in whole numbers for convolutions and linear "
             "layers whose weights are constants, and for no other layers."
         )
-    chosen = _chosen(layers, how.keep, name)
+    chosen = _chosen(layers, how, name)
     nodes = [node for node, layer in layers.items() if layer in chosen]
     left = [node for node in (*layers, *other) if node not in nodes]
     try:
@@ -205,16 +217,16 @@ def _layers(proto: Any, source: str) -> tuple[dict[str, str], dict[str, str]]:
     return can, cannot
 
 
-def _chosen(layers: Mapping[str, str], keep: Sequence[str], source: str) -> list[str]:
+def _chosen(layers: Mapping[str, str], how: Int8, source: str) -> list[str]:
     """Return the layers to quantize.
 
     Raises: PlanError for a name that is no layer's, or where none is left.
     """
     known = list(dict.fromkeys(layers.values()))
-    for name in keep:
-        if name not in known:
+    for name in how.keep:
+        if not any(replace(how, keep=(name,)).keeps(layer) for layer in known):
             raise PlanError(f"int8: keep names {name!r}, which is no layer of {source}.{did_you_mean(name, known)}")
-    chosen = [name for name in known if name not in keep]
+    chosen = [name for name in known if not how.keeps(name)]
     if not chosen:
         raise PlanError(
             f"int8: keep names all {len(known)} layers, so nothing is left to quantize; leave the step out."

@@ -126,7 +126,11 @@ def _histograms(proto: Any, ends: Mapping[str, tuple[float, float]], feeds: Sequ
         outputs = [] if running is None else run(running, one)
         for name, array in {**one, **dict(zip(made, outputs, strict=True))}.items():
             if name in ends:
-                counts[name] += torch.histc(torch.from_numpy(array), BINS, *ends[name]).double().numpy()
+                counts[name] += (
+                    torch.histc(torch.from_numpy(np.require(array, requirements="W")), BINS, *ends[name])
+                    .double()
+                    .numpy()
+                )
     return counts
 
 

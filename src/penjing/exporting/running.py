@@ -1,16 +1,24 @@
-"""Networks that run from their packed weights: layers of signs by XOR and popcount, in C."""
+"""Networks that run from their packed weights: layers of signs by XOR and popcount, sparse ones by what is not zero."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from penjing.graph.chains import put_in
-from penjing.graph.quantized import QuantConv2d, Quantized, beside, quantized
+from penjing.graph.quantized import QuantConv2d, Quantized, beside
+from penjing.kernels.sparse import SparseConv2d
 from penjing.kernels.xnor import XnorConv2d, XnorLinear
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Reads
+
+SPARSE = 0.8
+"""The share of zeros from which on a sparse convolution is the faster one (``benchmarks/kernels.py``)."""
+
+LEAST = 64
+"""Weights of a filter below which there is nothing to gain."""
 
 
 class Scaled(nn.Module):
@@ -38,13 +46,24 @@ class Scaled(nn.Module):
 def run_packed(model: nn.Module) -> nn.Module:
     """Let the layers of a loaded network that have a kernel run from their packed weights, in place; return it.
 
-    These are layers whose weights and inputs are signs. The others compute with the numbers that their codes stand for.
+    These are layers whose weights and inputs are signs, and convolutions of which at least ``SPARSE`` is zero. The
+    others compute with the numbers that their codes stand for.
     """
-    for name, layer in quantized(model).items():
-        made = _signs(layer)
+    for name, layer in list(model.named_modules()):
+        made = _signs(layer) if isinstance(layer, Quantized) else _sparse(layer)
         if made is not None:
             put_in(model, name, made.train(layer.training))
     return model
+
+
+def _sparse(layer: nn.Module) -> nn.Module | None:
+    """Return the sparse form of a convolution that has few weights; None of any other."""
+    if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or layer.weight.dtype != torch.float32:
+        return None
+    if layer.weight[0].numel() < LEAST or float((layer.weight == 0).float().mean()) < SPARSE:
+        return None
+    shape: Any = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+    return SparseConv2d(layer.weight, layer.bias, **shape)
 
 
 def _signs(layer: Quantized) -> nn.Module | None:

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
-from penjing.core.errors import ParityError
+from penjing.core.errors import ParityError, PenjingError
 from penjing.exporting.blame import run_error
 from penjing.exporting.inputs import with_batch
 from penjing.exporting.modes import evaluating
 from penjing.exporting.session import as_feeds, fixed_batch, run, samples_in, session
+
+ROUNDINGS = 20
+"""How many units in the last place of the largest output two orders of summation may differ by in half precision."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any
 
     Raises: ParityError when the outputs differ in number or shape, or there is nothing to compare.
     """
-    running = session(path)
+    running = _opened(model, path)
     pairs: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
     samples = 0
     with evaluating(model):
@@ -80,9 +83,9 @@ def check_parity(
 ) -> Parity:
     """Return the parity of a model and its file.
 
-    Raises: ParityError when the relative difference is above ``tolerance``, or not a number.
+    Raises: ParityError when the relative difference is above what is ``allowed``, or not a number.
     """
-    found = parity(model, path, batches)
+    found, tolerance = parity(model, path, batches), allowed(model, tolerance)
     if not found.relative <= tolerance:
         same = "" if found.agree is None else f"; {found.agree:.1%} of the answers agree"
         raise ParityError(
@@ -108,6 +111,32 @@ def check_likeness(
             f"{found.samples} samples, {tolerance:.1%} is allowed{same}. {advice}"
         )
     return found
+
+
+def allowed(model: nn.Module, tolerance: float) -> float:
+    """Return the difference that is allowed: of a network in half precision no less than what rounding makes of it."""
+    rounding = max((torch.finfo(dtype).eps for dtype in _precisions(model)), default=0.0)
+    return max(tolerance, ROUNDINGS * rounding) if rounding > torch.finfo(torch.float32).eps else tolerance
+
+
+def _opened(model: nn.Module, path: str | os.PathLike[str]) -> Any:
+    """Return a session of the file.
+
+    Raises: PenjingError, which names the precision where that may be why it cannot be opened.
+    """
+    try:
+        return session(path)
+    except PenjingError as error:
+        unusual = sorted(str(dtype).removeprefix("torch.") for dtype in _precisions(model) - {torch.float32})
+        if not unusual:
+            raise
+        raise PenjingError(
+            f"ONNX Runtime does not compute this network in {' and '.join(unusual)}; pass model.float(). {error}"
+        ) from None
+
+
+def _precisions(model: nn.Module) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype.is_floating_point}
 
 
 def _with_a_single(batches: Iterable[Any]) -> Iterator[Any]:

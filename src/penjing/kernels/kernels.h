@@ -1,8 +1,8 @@
 /* What every kernel needs: which code a processor can run, and work shared out to threads.
 
    A source has one function for each path, marked with what it may use, and picks one when it is called; whoever calls
-   may ask for less than the processor has. Each source exports `best` (BEST_FOR). All paths of a function, on any
-   number of threads, give the same bits. */
+   may ask for less than the processor has. Each source exports `best` (BEST_FOR). A path gives the same bits on any
+   number of threads, and all paths do where sums are of whole numbers. */
 
 #ifndef PENJING_KERNELS_H
 #define PENJING_KERNELS_H

@@ -32,14 +32,14 @@ BEST_FOR(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
    A unit of work is one word of all pixels of one group of one image. `signs_*` writes the word of `count` pixels that
    follow one another: +1 where x >= threshold. */
 
-enum { CHUNK = 16, BITS = 64, HALF = 32 };
+enum { CHUNK = 64, BITS = 64, HALF = 32 };
 
 typedef void (*signs_of)(const float *x, int64_t area, const float *threshold, int64_t channels, int64_t count,
                          uint64_t *words);
 
 static void signs_portable(const float *x, int64_t area, const float *threshold, int64_t channels, int64_t count,
                            uint64_t *words) {
-    memset(words, 0, CHUNK * sizeof *words);
+    memset(words, 0, (size_t)count * sizeof *words);
     for (int64_t c = 0; c < channels; c++)
         for (int64_t i = 0; i < count; i++) words[i] |= (uint64_t)(x[c * area + i] >= threshold[c]) << c;
 }
@@ -48,46 +48,54 @@ static void signs_portable(const float *x, int64_t area, const float *threshold,
 TARGET("avx2")
 static void signs_avx2(const float *x, int64_t area, const float *threshold, int64_t channels, int64_t count,
                        uint64_t *words) {
-    if (count < CHUNK) {
-        signs_portable(x, area, threshold, channels, count, words);
-        return;
-    }
-    uint32_t halves[2][CHUNK] = {{0}};
-    for (int64_t half = 0; half * HALF < channels; half++) {
-        __m256i a = _mm256_setzero_si256(), b = a, bit = _mm256_set1_epi32(1);
-        int64_t last = channels < (half + 1) * HALF ? channels : (half + 1) * HALF;
-        for (int64_t c = half * HALF; c < last; c++) {
-            const float *at = x + c * area;
-            __m256 t = _mm256_set1_ps(threshold[c]);
-            __m256 more = _mm256_cmp_ps(_mm256_loadu_ps(at), t, _CMP_GE_OQ);
-            __m256 next = _mm256_cmp_ps(_mm256_loadu_ps(at + 8), t, _CMP_GE_OQ);
-            a = _mm256_or_si256(a, _mm256_and_si256(_mm256_castps_si256(more), bit));
-            b = _mm256_or_si256(b, _mm256_and_si256(_mm256_castps_si256(next), bit));
-            bit = _mm256_add_epi32(bit, bit);
+    uint32_t halves[2][16];
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        for (int64_t half = 0; half < 2; half++) {
+            __m256i a = _mm256_setzero_si256(), b = a, bit = _mm256_set1_epi32(1);
+            int64_t last = channels < (half + 1) * HALF ? channels : (half + 1) * HALF;
+            for (int64_t c = half * HALF; c < last; c++) {
+                const float *at = x + c * area + i;
+                __m256 t = _mm256_set1_ps(threshold[c]);
+                __m256 more = _mm256_cmp_ps(_mm256_loadu_ps(at), t, _CMP_GE_OQ);
+                __m256 next = _mm256_cmp_ps(_mm256_loadu_ps(at + 8), t, _CMP_GE_OQ);
+                a = _mm256_or_si256(a, _mm256_and_si256(_mm256_castps_si256(more), bit));
+                b = _mm256_or_si256(b, _mm256_and_si256(_mm256_castps_si256(next), bit));
+                bit = _mm256_add_epi32(bit, bit);
+            }
+            _mm256_storeu_si256((__m256i *)&halves[half][0], a);
+            _mm256_storeu_si256((__m256i *)&halves[half][8], b);
         }
-        _mm256_storeu_si256((__m256i *)&halves[half][0], a);
-        _mm256_storeu_si256((__m256i *)&halves[half][8], b);
+        for (int k = 0; k < 16; k++) words[i + k] = halves[0][k] | (uint64_t)halves[1][k] << HALF;
     }
-    for (int i = 0; i < CHUNK; i++) words[i] = halves[0][i] | (uint64_t)halves[1][i] << HALF;
+    if (i < count) signs_portable(x + i, area, threshold, channels, count - i, words + i);
 }
 
 TARGET("avx512f")
 static void signs_avx512(const float *x, int64_t area, const float *threshold, int64_t channels, int64_t count,
                          uint64_t *words) {
-    __mmask16 there = (__mmask16)((1u << count) - 1);
-    uint32_t halves[2][CHUNK] = {{0}};
-    for (int64_t half = 0; half * HALF < channels; half++) {
-        __m512i signs = _mm512_setzero_si512(), bit = _mm512_set1_epi32(1);
+    uint64_t all = count < 64 ? ((uint64_t)1 << count) - 1 : ~(uint64_t)0;
+    __mmask16 there[4] = {(__mmask16)all, (__mmask16)(all >> 16), (__mmask16)(all >> 32), (__mmask16)(all >> 48)};
+    uint32_t halves[2][CHUNK];
+    for (int64_t half = 0; half < 2; half++) {
+        __m512i signs[4], bit = _mm512_set1_epi32(1);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) signs[i] = _mm512_setzero_si512();
         int64_t last = channels < (half + 1) * HALF ? channels : (half + 1) * HALF;
         for (int64_t c = half * HALF; c < last; c++) {
-            __m512 values = _mm512_maskz_loadu_ps(there, x + c * area);
-            __mmask16 more = _mm512_cmp_ps_mask(values, _mm512_set1_ps(threshold[c]), _CMP_GE_OQ);
-            signs = _mm512_mask_or_epi32(signs, more, signs, bit);
+            __m512 least = _mm512_set1_ps(threshold[c]);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                __m512 values = _mm512_maskz_loadu_ps(there[i], x + c * area + 16 * i);
+                __mmask16 more = _mm512_cmp_ps_mask(values, least, _CMP_GE_OQ);
+                signs[i] = _mm512_mask_or_epi32(signs[i], more, signs[i], bit);
+            }
             bit = _mm512_add_epi32(bit, bit);
         }
-        _mm512_storeu_si512(halves[half], signs);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) _mm512_storeu_si512(&halves[half][16 * i], signs[i]);
     }
-    for (int i = 0; i < CHUNK; i++) words[i] = halves[0][i] | (uint64_t)halves[1][i] << HALF;
+    for (int64_t i = 0; i < count; i++) words[i] = halves[0][i] | (uint64_t)halves[1][i] << HALF;
 }
 #endif
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PenjingError, PlanError
 from penjing.kernels import build
+from penjing.kernels.shape import Pair, pair, sides
 
 DECLARATIONS = """int xnor_conv2d(uintptr_t shape, uintptr_t x, uintptr_t threshold, uintptr_t flip, uintptr_t weights,
                                 uintptr_t scale, uintptr_t bias, uintptr_t y, int path, int threads);"""
@@ -30,8 +31,6 @@ GRAIN = 2**25
 
 KNOWN = 64
 """Shapes of inputs whose geometry is kept."""
-
-Pair = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class XnorConv2d(nn.Module):
             raise PlanError(f"A filter of {signs[0].numel()} signs is too large: fewer than {MOST} can be added up.")
         self.out_channels, self.kernel_size = len(signs), (signs.shape[2], signs.shape[3])
         self.in_channels, self.groups, self.threads, self.path = signs.shape[1] * groups, groups, threads, path
-        self.stride, self.dilation = _pair("stride", stride), _pair("dilation", dilation)
-        self.padding = _sides(padding, self.kernel_size, self.dilation)
+        self.stride, self.dilation = pair("stride", stride), pair("dilation", dilation)
+        self.padding = sides(padding, self.kernel_size, self.dilation)
         outs, ins = self.out_channels, self.in_channels
         flips = torch.zeros(ins, dtype=torch.bool) if below is None else below
         scale = torch.ones(outs) if scale is None else scale
@@ -243,25 +242,6 @@ def _float32(x: Tensor) -> None:
         raise PlanError(f"A layer of signs reads float32; got {x.dtype}.")
 
 
-def _pair(name: str, given: Pair) -> tuple[int, int]:
-    pair = (given, given) if isinstance(given, int) else tuple(given)
-    if len(pair) != 2 or min(pair) < 1:
-        raise PlanError(f"{name} is one or two numbers from 1 on; got {given}.")
-    return pair[0], pair[1]
-
-
-def _sides(padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return left, right, top, bottom; ``same`` puts what is odd on the right and below, as torch does."""
-    if padding == "same":
-        down, across = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-        return across // 2, across - across // 2, down // 2, down - down // 2
-    sides = (0, 0) if padding == "valid" else (padding, padding) if isinstance(padding, int) else tuple(padding)
-    sides = (sides[1], sides[1], sides[0], sides[0]) if len(sides) == 2 else sides
-    if len(sides) != 4 or (isinstance(padding, str) and padding != "valid") or min(sides) < 0:
-        raise PlanError(f"padding is 'same', 'valid' or one, two or four numbers from 0 on; got {padding!r}.")
-    return sides
-
-
 def _numbers(name: str, given: Tensor, count: int) -> Tensor:
     if given.shape != (count,) or not given.is_floating_point():
         raise PlanError(f"{name} is float32 [{count}]; got {given.dtype} {list(given.shape)}.")
@@ -277,7 +257,7 @@ def _packed(signs: Tensor, groups: int) -> Tensor:
 
 def _bits(on: Tensor) -> Tensor:
     """Return bool [..., n] as words of 64 bits, lowest first, with zeros behind the last: int64 [..., words]."""
-    padded = F.pad(on.detach().cpu(), (0, -on.shape[-1] % WORD)).numpy()
+    padded = F.pad(on.detach().cpu(), (0, -on.shape[-1] % WORD)).contiguous().numpy()
     words: NDArray[Any] = np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
     return torch.from_numpy(words.view(np.int64))
 

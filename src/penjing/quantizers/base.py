@@ -77,9 +77,10 @@ class Quantizer(ABC):
     """A method: its options, and what it makes for a layer.
 
     ``widths`` are the bits that a weight may have, ``usual`` those where none are given, 0 for the fewest. ``signed``
-    says that layers tell apart the signs of what they read: where a ReLU stands in front, and nothing is negative, those
-    of its difference from a threshold that is learned. ``pad`` is what stands around a picture that a layer reads. Both
-    count only where ``reads`` returns something. ``sees`` says that weights are rounded by what layers read as well.
+    says that layers tell apart the signs of what they read: where a ReLU stands in front, and nothing is negative,
+    those of its difference from a threshold that is learned. ``pad`` is what stands around a picture that a layer
+    reads. Both count only where ``reads`` returns something. ``sees`` says that weights are rounded by what layers read
+    as well.
     """
 
     widths: ClassVar[tuple[int, ...]]

@@ -35,6 +35,20 @@ class Written:
     moments: Moments
     norm: _BatchNorm | None
 
+    def fitted(self, module: nn.Module) -> Moments:
+        """Return the moments to fit: about the mean where a bias or a norm can take that."""
+        shifted = self.norm is not None or getattr(module, "bias", None) is not None
+        return self.moments if shifted else self.moments.about_zero()
+
+    def chain(self, module: nn.Module, found: Map, name: str) -> nn.Sequential:
+        """Return the layer followed by a map of what it writes; a norm takes the mean away, whatever it is."""
+        if self.norm is not None and getattr(module, "bias", None) is None:
+            assert self.norm.running_mean is not None
+            with torch.no_grad():
+                self.norm.running_mean -= found.shift.to(self.norm.running_mean)
+            found = Map(found.last, found.first, torch.zeros_like(found.shift))
+        return chained(module, found, name)
+
 
 @register("rewrite")
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
         self.look(model)
         module = model.get_submodule(path)
         (full,) = self.by.full(read(module, name))
-        return (Axis("rank", energies(_fitted(module, self._seen["written"][path]))[None, :full]),)
+        return (Axis("rank", energies(self._seen["written"][path].fitted(module))[None, :full]),)
 
     def put(self, model: nn.Module, layers: Mapping[str, Made]) -> None:
         """Put chains, in place, where the layers of these paths were: all are fitted to what they write now."""
@@ -83,18 +97,12 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
         olds = {path: model.get_submodule(path) for path in layers}
 
         def fitted(path: str) -> Map:
-            return principal(_fitted(olds[path], written[path]), layers[path][2][0])
+            return principal(written[path].fitted(olds[path]), layers[path][2][0])
 
         needs = [self.needs(read(old, layers[path][0])) for path, old in olds.items()]
         maps = side_by_side(fitted, list(layers), needs, "factorising")
         for (path, (name, _, _)), found in zip(layers.items(), maps, strict=True):
-            norm, biased = written[path].norm, getattr(olds[path], "bias", None) is not None
-            if norm is not None and not biased:  # it takes the mean away, whatever it is
-                assert norm.running_mean is not None
-                with torch.no_grad():
-                    norm.running_mean -= found.shift.to(norm.running_mean)
-                found = Map(found.last, found.first, torch.zeros_like(found.shift))
-            put_in(model, path, chained(olds[path], found, name))
+            put_in(model, path, written[path].chain(olds[path], found, name))
 
     def _written(self, model: nn.Module, paths: Collection[str]) -> dict[str, Written]:
         """Return what layers write, in one pass over the pictures."""
@@ -119,10 +127,13 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
         return {path: Written(moments, heard.norms.get(path)) for path, moments in heard.moments.items()}
 
 
-def _fitted(module: nn.Module, written: Written) -> Moments:
-    """Return the moments to fit: about the mean where a bias or a norm can take that."""
-    shifted = written.norm is not None or getattr(module, "bias", None) is not None
-    return written.moments if shifted else written.moments.about_zero()
+def sampled(y: Tensor, module: nn.Module, generator: torch.Generator) -> Tensor:
+    """Return what a layer wrote at positions drawn from each picture, as rows of channels."""
+    linear = isinstance(module, nn.Linear)
+    table = y if linear else y.movedim(1, -1)
+    table = table.reshape(len(y), -1, table.shape[-1])
+    picks = torch.rand(table.shape[:2], generator=generator).argsort(1)[:, :POSITIONS].to(y.device)
+    return table[torch.arange(len(table), device=y.device)[:, None], picks].flatten(0, 1)
 
 
 class _Heard:
@@ -139,10 +150,7 @@ class _Heard:
 
         def wrote(module: nn.Module, _: Any, y: Tensor) -> None:
             self.last[id(y)] = path, y  # which keeps the tensor, and so its number, until the forward ends
-            table = y.movedim(-1 if isinstance(module, nn.Linear) else 1, -1)
-            table = table.reshape(len(y), -1, y.shape[-1] if isinstance(module, nn.Linear) else y.shape[1])
-            picks = torch.rand(table.shape[:2], generator=self._generator).argsort(1)[:, :POSITIONS].to(y.device)
-            rows = table[torch.arange(len(table), device=y.device)[:, None], picks].flatten(0, 1)
+            rows = sampled(y, module, self._generator)
             found = Moments.of(rows, rows)
             self.moments[path] = self.moments[path] + found if path in self.moments else found
 

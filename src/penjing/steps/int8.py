@@ -91,7 +91,7 @@ class int8(Int8):  # noqa: N801  (registered under its own name)
     def _trained(self, state: State, run: Run, said: list[str]) -> nn.Module:
         """Return the network, in floats, after training with what the file will round."""
         model = state.copy_model()
-        layers = [name for name, one in model.named_modules() if type(one) in FORMS and name not in self.keep]
+        layers = [name for name, one in model.named_modules() if type(one) in FORMS and not self.keeps(name)]
         if not layers:
             raise PlanError("int8: no nn.Conv2d or nn.Linear is left to train for; leave epochs out.")
         pictures = state.data_for("int8").calibration(min(self.images, BEGUN), run.seed)

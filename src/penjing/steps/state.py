@@ -103,7 +103,8 @@ class Run:
     report are filed in ``book`` by name, as plain JSON data. What was measured is written into the ``journal``, so
     that a run that goes on does not measure it again. ``at`` names the step that is being taken; ``resumable`` says
     whether anybody will go on from here, so that trainings and steps are kept; ``made`` holds what is made once.
-    ``workers`` evaluate what a search asks about; ``target`` is what the network is made for.
+    ``workers`` evaluate what a search asks about; ``target`` is what the network is made for; ``int8`` tells steps how
+    the file will be quantized in the end, which decides its size and latency.
     """
 
     folder: Path
@@ -121,6 +122,7 @@ class Run:
     target: Target = field(default_factory=targets.default)
     started: float = field(default_factory=time.monotonic)
     made: dict[str, Any] = field(default_factory=dict)
+    int8: Int8 | None = None
     _temporary: Path | None = None
     _staged: float = 0.0
 
