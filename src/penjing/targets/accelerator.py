@@ -38,11 +38,11 @@ class Accelerator:
 
     ``mac_pj`` lists the precisions it has; ``speed`` how fast one is, where it is not one multiplication a cycle and
     multiplier. Floats are computed in ``precision``, and layers that round both weights and what they read in the
-    narrowest precision that holds these; few bits cross to DRAM and lie in flash packed, and are unpacked on the chip. Without ``dram_bandwidth`` activations live in SRAM and weights in flash, and ``sram_bytes`` and
-    ``flash_bytes`` are hard ``limits``; with it SRAM is a buffer that tiles go through. On a ``resident`` target,
-    activations that fit stay there from layer to layer, and so do all weights from picture to picture where they fit
-    beside. ``vector`` is how many operations a cycle pooling and additions have. ``numbers`` says where each number is
-    from.
+    narrowest precision that holds these; few bits cross to DRAM and lie in flash packed, and are unpacked on the chip.
+    Without ``dram_bandwidth`` activations live in SRAM and weights in flash, and ``sram_bytes`` and ``flash_bytes`` are
+    hard ``limits``; with it SRAM is a buffer that tiles go through. On a ``resident`` target, activations that fit stay
+    there from layer to layer, and so do all weights from picture to picture where they fit beside. ``vector`` is how
+    many operations a cycle pooling and additions have. ``numbers`` says where each number is from.
 
     Units: Hz, bytes, bytes/s, ms, mW, frames/s as named; ``mac_pj`` in pJ, ``sram_pj`` and ``dram_pj`` in pJ a byte.
     """

@@ -25,7 +25,7 @@ class Tiling(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """How many bits cross to DRAM: of a value that is read, of all weights of all groups, of a value that is written."""
+    """Bits that cross to DRAM: of a value that is read, of all weights of all groups, of a value that is written."""
 
     read: int
     weights: int
