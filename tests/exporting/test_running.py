@@ -37,13 +37,18 @@ class Strided(nn.Module):
 def test_it_computes_what_the_quantized_network_computes(method, make, tmp_path):
     torch.manual_seed(0)
     model = make().eval()
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            nn.init.uniform_(tensor, 0.5, 1.5)
     graph = trace(model, (X,), proof=False)
     step = quantize(method)
     plan = step._plan(graph, Run(tmp_path))
     small = copy.deepcopy(model)
     step.change.on((X,)).apply(small, graph, plan.of_rewrite(step.name))
-    bundle.write(tmp_path / "b", small.eval(), finished=True)
+    bundle.write(tmp_path / "b", small.eval(), finished=True, inputs=[[3, 8, 8]] if make is tiny else ())
     packed = bundle.load(tmp_path / "b", make)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in packed.modules())
+    assert norms == (3 if method == {"xnor": {"gain": True}} else 1) * (make is tiny)  # the others are taken in
     assert sum(isinstance(module, XnorConv2d) for module in packed.modules()) == len(plan)
     whole = bundle.load(tmp_path / "b", make, packed=False)
     with torch.no_grad():

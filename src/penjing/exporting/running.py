@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from penjing.core.errors import PenjingError
+from penjing.graph.blocks import take_out
 from penjing.graph.chains import put_in
+from penjing.graph.norms_behind import factors, norms_behind
 from penjing.graph.quantized import QuantConv2d, Quantized, beside
+from penjing.graph.trace import trace
 from penjing.kernels.sparse import SparseConv2d
 from penjing.kernels.xnor import XnorConv2d, XnorLinear
 from penjing.packing.levels import Levels
@@ -43,17 +48,35 @@ class Scaled(nn.Module):
         return y
 
 
-def run_packed(model: nn.Module) -> nn.Module:
+def run_packed(model: nn.Module, inputs: Sequence[Sequence[int]] = ()) -> nn.Module:
     """Let the layers of a loaded network that have a kernel run from their packed weights, in place; return it.
 
     These are layers whose weights and inputs are signs, and convolutions of which at least ``SPARSE`` is zero. The
-    others compute with the numbers that their codes stand for.
+    others compute with the numbers that their codes stand for. Where the shapes of one sample's ``inputs`` are known,
+    such a layer takes in the batch norm behind it.
     """
+    packed = {}
     for name, layer in list(model.named_modules()):
         made = _signs(layer) if isinstance(layer, Quantized) else _sparse(layer)
         if made is not None:
-            put_in(model, name, made.train(layer.training))
+            packed[name] = made.train(layer.training)
+    norms = _norms(model, inputs) if packed else {}
+    for name, layer in packed.items():
+        if name in norms and isinstance(layer, XnorConv2d | SparseConv2d):
+            layer.take_in(*factors(model.get_submodule(norms[name])))
+            take_out(model, [norms[name]])
+        put_in(model, name, layer)
     return model
+
+
+def _norms(model: nn.Module, inputs: Sequence[Sequence[int]]) -> dict[str, str]:
+    """Return the batch norms behind layers; none where the network cannot be traced."""
+    if not inputs:
+        return {}
+    try:
+        return norms_behind(model, trace(model, tuple(torch.randn(2, *shape) for shape in inputs), proof=False))
+    except PenjingError:
+        return {}
 
 
 def _sparse(layer: nn.Module) -> nn.Module | None:

@@ -134,6 +134,13 @@ class SparseConv2d(nn.Module):
             raise PenjingError(f"There is no memory to lay an input {list(x.shape)} out in: use a smaller batch.")
         return y
 
+    def take_in(self, times: Tensor, plus: Tensor) -> None:
+        """Multiply outputs by ``times`` and add ``plus``, [out], from now on: a batch norm behind the layer."""
+        filters = self.places.long() // (self.in_channels // self.groups * self.taps)
+        self.values = (self.values.double() * times[filters]).float()
+        self.bias = (self.bias.double() * times + plus).float()
+        self._seen = {}
+
     def reference(self, x: Tensor) -> Tensor:
         """Return the same, up to rounding, by PyTorch's own convolution."""
         return F.conv2d(F.pad(x, self.padding), self.dense(), self.bias, self.stride, 0, self.dilation, self.groups)

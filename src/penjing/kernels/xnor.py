@@ -26,7 +26,7 @@ HELD = ("words", "scale", "bias", "threshold", "flip")
 MOST = 2**24
 """A sum of fewer signs than that is exact in float32, in PyTorch and here."""
 
-GRAIN = 2**25
+GRAIN = 2**27
 """Products that a thread must be spared to be worth its making, where the caller leaves the number of threads open."""
 
 KNOWN = 64
@@ -125,6 +125,11 @@ class XnorConv2d(nn.Module):
             raise PenjingError(f"There is no memory to pack an input {list(x.shape)} in: use a smaller batch.")
         return y
 
+    def take_in(self, times: Tensor, plus: Tensor) -> None:
+        """Multiply outputs by ``times`` and add ``plus``, [out], from now on: a batch norm behind the layer."""
+        scale, bias = self.scale.double() * times, self.bias.double() * times + plus
+        self.scale, self.bias = scale.float(), bias.float()
+
     def reference(self, x: Tensor) -> Tensor:
         """Return the same, to the bit, in PyTorch's own operators: whole numbers, in float32."""
         self._measured(x.shape)
@@ -171,7 +176,9 @@ class XnorConv2d(nn.Module):
             outs, ins, taps = self.out_channels // self.groups, self.in_channels // self.groups, self.kernel_size
             words = self.words.cpu().transpose(2, 3).reshape(self.groups, -1, *taps, -(-ins // WORD))[:, :outs]
             bits = _unpacked_bits(words, ins).flatten(0, 1).movedim(-1, 1)
-            self._unpacked = torch.where(bits, 1.0, -1.0).to(device, torch.float32)
+            # Anew: of a weight of one channel with strides [9, 1, 3, 1], torch 2.13 computes another convolution.
+            signs = torch.where(bits, 1.0, -1.0).to(device, torch.float32)
+            self._unpacked = signs.clone(memory_format=torch.contiguous_format)
         return self._unpacked
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
