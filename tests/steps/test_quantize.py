@@ -162,6 +162,8 @@ def test_latent_weights_of_signs_do_not_decay(tmp_path):
     made = quantize("binaryconnect")(state_of(tiny()), Run(tmp_path)).model
     decayed, free = (group["params"] for group in make_optimizer(Options(), made, []).param_groups)
     assert any(made.conv1.weight is one for one in free) and any(made.stem.weight is one for one in decayed)
+
+
 @pytest.mark.parametrize("method", methods())
 def test_a_finished_network_of_each_method_comes_back_as_it_was(tmp_path, data, method):
     made = quantize(method)(state_of(skilled(), data), Run(tmp_path)).model.eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PenjingError, PlanError
 from penjing.kernels import build
-from penjing.kernels.shape import Pair, pair, sides
+from penjing.kernels.packed import Pair, pair, sides
 
 DECLARATIONS = """int sparse_conv2d(uintptr_t shape, uintptr_t x, uintptr_t bias, uintptr_t values, uintptr_t offsets,
                                   uintptr_t starts, uintptr_t y, int path, int threads);"""
