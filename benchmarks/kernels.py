@@ -270,12 +270,12 @@ def window_row(window: Window) -> dict[str, Any]:
 
 PRODUCTS = Product(1, 4608, 512), Product(1, 9216, 4096), Product(16, 4608, 512), Product(196, 2304, 256)
 WINDOWS = (
-    Window(128, 128, 28), Window(256, 256, 14), Window(512, 512, 7), Window(128, 128, 56, stride=2),
-    Window(1024, 256, 14, 1), Window(256, 1024, 14, 1), Window(512, 2048, 7, 1), Window(512, 512, 4),
-    Window(64, 64, 56), Window(64, 256, 56, 1), Window(128, 128, 28, groups=4), Window(16, 16, 32),
+    Window(256, 256, 14), Window(512, 512, 7), Window(512, 512, 4), Window(1024, 256, 14, 1), Window(512, 2048, 7, 1),
+    Window(128, 128, 28), Window(128, 128, 56, stride=2), Window(256, 1024, 14, 1), Window(64, 64, 56),
+    Window(64, 256, 56, 1), Window(128, 128, 28, groups=4), Window(16, 16, 32),
     Window(256, 256, 14, images=8), Window(1024, 256, 14, 1, images=8),
 )  # fmt: skip
-"""First those of ResNets that pay on one picture; then those that do not, or are small; and batches."""
+"""First those, of ResNets, that run by look-up; then those that do not; and batches."""
 
 
 def rows(where: argparse.Namespace) -> list[Row]:

@@ -15,7 +15,7 @@ from penjing.kernels.xnor import XnorConv2d, XnorLinear
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Reads
 
-LONG, MANY = 256, 2**17
+LONG, MANY = 512, 2**18
 """Numbers of a filter, and of all, from which a convolution by look-up pays."""
 
 
@@ -46,7 +46,7 @@ def run_packed(model: nn.Module) -> nn.Module:
 
     These are layers whose weights and inputs are signs; linear layers whose inputs are not rounded, and whose weights
     are one of at most 16 numbers each; and convolutions of that kind where it is no slower (``_pays``). The others
-    compute with the numbers that their codes stand for.
+    compute with the numbers that their codes stand for: tables of more numbers, and all without a C compiler.
     """
     for name, layer in quantized(model).items():
         levels = layer.weights.levels(layer.weight)
@@ -62,6 +62,8 @@ def _few(layer: Quantized, levels: Levels) -> nn.Module | None:
     """Return the packed form of a layer of few numbers; None of any other."""
     if levels.width != 1 or len(levels.table) > codebook.LEVELS:
         return None
+    if build.load("codebook", codebook.DECLARATIONS) is None:  # to look up in PyTorch on each run would take longer
+        return None
     codes, table, scale = levels.codes.view(levels.shape), levels.table.flatten(), levels.scale.detach()
     scale = scale.reshape(-1) if scale.numel() == levels.shape[0] else scale.reshape(())
     bias = None if layer.bias is None else layer.bias.detach()
@@ -75,9 +77,10 @@ def _few(layer: Quantized, levels: Levels) -> nn.Module | None:
 def _pays(shape: tuple[int, ...], groups: int) -> bool:
     """Tell whether a convolution by look-up is no slower than torch's on one picture.
 
-    ``benchmarks/kernels.py`` has the measurement. By look-ups in one register of 16 numbers a layer takes as long as
-    torch's or less where its pixels fill that register and its filters are many enough and long enough to make up for
-    laying out what it reads; without such registers, torch's is the faster one by far.
+    ``benchmarks/kernels.py`` has the measurement, rows ``codebook-conv``. Where one register holds all 16 numbers, the
+    two take as long for an output. What counts is the rest: torch lays out all its weights anew on every run, which
+    costs most in large layers of few pixels; by look-up inputs are laid out, which costs most where filters are short
+    or channels fill no register. In batches torch's share shrinks. Without such registers torch is mostly the faster one.
     """
     library = build.load("codebook", codebook.DECLARATIONS)
     wide = library is not None and library.path() == build.PATHS.index("avx512")
