@@ -131,7 +131,7 @@ def _pays(shape: tuple[int, ...], groups: int) -> bool:
     ``benchmarks/kernels.py`` has the measurement, rows ``codebook-conv``. Where one register holds all 16 numbers, the
     two take as long for an output. What counts is the rest: torch lays out all its weights anew on every run, which
     costs most in large layers of few pixels; by look-up inputs are laid out, which costs most where filters are short
-    or channels fill no register. In batches torch's share shrinks. Without such registers torch is mostly the faster one.
+    or channels fill no register. In batches that matters less. Without such registers torch is mostly the faster one.
     """
     library = build.load("codebook", codebook.DECLARATIONS)
     wide = library is not None and library.path() == build.PATHS.index("avx512")
