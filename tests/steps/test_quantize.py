@@ -15,10 +15,13 @@ from penjing.graph.draft import Draft
 from penjing.graph.quantized import precisions, quantized
 from penjing.graph.trace import trace
 from penjing.steps.export import export
+from penjing.steps.int8 import int8
+from penjing.steps.order import ordered
 from penjing.steps.prune import prune
 from penjing.steps.quantize import methods, quantize
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
+from penjing.training.options import Options, make_optimizer
 from tiny import pictures, skilled, tiny
 
 X = torch.randn(4, 3, 8, 8)
@@ -105,6 +108,7 @@ def test_a_plan_prices_bits(tmp_path):
         (lambda: quantize("twn", bits=3), r"2 bits, and 32 leaves a layer in floats; got 3"),
         (lambda: quantize("twn", bits=2, budget="size=0.1x"), "bits, or leave them to a budget"),
         (lambda: quantize("twn", images=0), "images"),
+        (lambda: quantize("int8", bits=8), "int8 takes no bits beside it"),
     ],
     ids=str,
 )
@@ -145,6 +149,19 @@ def test_a_layer_run_twice_stays_in_floats(tmp_path):
     made = quantize("twn", ends=True)(State(model, model, None, ((torch.randn(2, 8),), {})), run)
     assert set(quantized(made.model)) == {"first", "last"}
     assert export()(made, run).files  # whose weights are transposed in the file
+
+
+def test_int8_is_the_step_of_that_name():
+    made, *_ = ordered([{"quantize": {"method": {"int8": {"images": 64}}}}, "export", "check"])
+    assert made == int8(images=64)
+    with pytest.raises(PlanError, match="int8 rounds the exported file"):
+        ordered([quantize("int8"), "train", "export"])
+
+
+def test_latent_weights_of_signs_do_not_decay(tmp_path):
+    made = quantize("binaryconnect")(state_of(tiny()), Run(tmp_path)).model
+    decayed, free = (group["params"] for group in make_optimizer(Options(), made, []).param_groups)
+    assert any(made.conv1.weight is one for one in free) and any(made.stem.weight is one for one in decayed)
 
 
 @pytest.mark.parametrize("method", methods())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PenjingError, PlanError
 from penjing.kernels import build
-from penjing.kernels.shape import Pair, pair, sides
+from penjing.kernels.packed import Pair, pair, sides
 
 DECLARATIONS = """int sparse_conv2d(uintptr_t shape, uintptr_t x, uintptr_t bias, uintptr_t values, uintptr_t offsets,
                                   uintptr_t starts, uintptr_t y, int path, int threads);"""
@@ -133,6 +133,13 @@ class SparseConv2d(nn.Module):
         if failed:
             raise PenjingError(f"There is no memory to lay an input {list(x.shape)} out in: use a smaller batch.")
         return y
+
+    def take_in(self, times: Tensor, plus: Tensor) -> None:
+        """Multiply outputs by ``times`` and add ``plus``, [out], from now on: a batch norm behind the layer."""
+        filters = self.places.long() // (self.in_channels // self.groups * self.taps)
+        self.values = (self.values.double() * times[filters]).float()
+        self.bias = (self.bias.double() * times + plus).float()
+        self._seen = {}
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same, up to rounding, by PyTorch's own convolution."""

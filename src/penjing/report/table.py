@@ -10,7 +10,7 @@ from penjing.core.console import table
 from penjing.report import units, words
 from penjing.report.results import Row, read
 
-_TERMINAL = str.maketrans({units.GAP: " ", "×": "x", "–": "-", "−": "-"})
+_TERMINAL = str.maketrans({units.GAP: " ", "×": "x", "–": "-", "−": "-", "→": "->", "“": '"', "”": '"'})
 _LINE = str.maketrans("\n\t", "  ")
 
 
@@ -58,6 +58,8 @@ COLUMNS = (
     Column("parameters", lambda row: Cell(units.scaled(row.params))),
     Column("not zero", lambda row: None if row.nonzero is None else Cell(units.scaled(row.nonzero))),
     Column("file size", lambda row: Cell(units.size(row.size))),
+    Column("bundle", lambda row: None if row.bundle is None else Cell(units.size(row.bundle))),
+    Column("weights in memory", lambda row: None if row.packed is None else Cell(units.size(row.packed))),
     Column("memory", lambda row: None if row.memory is None else Cell(units.size(row.memory))),
     Column("latency", _latency),
     Column("speed-up", _ratio),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Kept, Layer, Site, Slot
 from penjing.graph.graph import Graph
-from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, quantized, with_bits
+from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, start, with_bits
 from penjing.quantizers.base import Quantizer
 
 SAMPLES = 128
@@ -85,9 +85,7 @@ class Rounded:
         device = next(model.parameters()).device
         seen = inputs_of(model, reading, (x.to(device) for x in self.pictures), SAMPLES) if reading else {}
         attach(model, wanted)
-        layers = quantized(model)
-        for name in wanted:
-            layers[name].start(seen.get(name))
+        start(model, wanted, seen)
 
 
 def _bits(kept: Mapping[str, Kept]) -> dict[str, int]:
