@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -36,7 +37,7 @@ class Rounded:
     options: Mapping[str, Any] = field(default_factory=dict)
     pictures: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
-    @property
+    @cached_property  # a search prices thousands of plans, layer by layer
     def quantizer(self) -> Quantizer:
         """The method."""
         made: Quantizer = build("quantizer", {self.by: dict(self.options)})
