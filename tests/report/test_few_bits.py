@@ -36,13 +36,13 @@ def test_a_sentence_sums_up(layers: list[FewBits], says: str) -> None:
 
 def test_the_page_has_the_layers_their_bits_and_the_sizes(results: dict[str, Any]) -> None:
     page = render(results)
-    assert "<h3>Layers in few bits" not in page and 'data-label="weights in memory"' not in page
+    assert "<h3>Layers in few bits" not in page and 'data-label="bundle"' not in page
     results["few_bits"] = [vars(CONV1)]
     results["sites"].append({"site": "conv1/bits", "kind": "twn", "before": 32, "after": 2})
     results["rows"][1] |= {"bundle": 13_500, "packed": 40_000}
     page = render(results)
-    assert "<h3>Layers in few bits" in page and 'data-label="weights in memory"' in page
+    assert "<h3>Layers in few bits" in page and 'data-label="bundle"' in page
     assert "size only" in page and "13.5\xa0kB" in page
     assert "conv1: 32 to 2\xa0bits" in widths(read(results))[-1].alt
     table = summary_table(results)
-    assert "bundle" in table and "weights in memory" in table and "40.0 kB" in table
+    assert "bundle" in table and "13.5 kB (40.0 kB in memory)" in table
