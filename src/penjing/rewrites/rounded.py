@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from penjing.core.errors import PlanError
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Kept, Layer, Site, Slot
 from penjing.graph.graph import Graph
@@ -80,14 +81,28 @@ class Rounded:
         self.put(model, wanted)
 
     def put(self, model: nn.Module, wanted: Mapping[str, Precision]) -> None:
-        """Quantize the layers of these paths, in place, and start what they hold."""
+        """Quantize the layers of these paths, in place, and start what they hold.
+
+        Raises: PlanError naming a layer that cannot be, by its weight or what it reads.
+        """
         reading = [name for name, one in wanted.items() if one.quantizer.wants_samples(one.bits)]
         device = next(model.parameters()).device
         seen = inputs_of(model, reading, (x.to(device) for x in self.pictures), SAMPLES) if reading else {}
         attach(model, wanted)
         layers = quantized(model)
         for name in wanted:
-            layers[name].start(seen.get(name))
+            layer, samples = layers[name], seen.get(name)
+            if not bool(layer.weight.isfinite().all()):
+                raise PlanError(f"{name}.weight holds NaN or infinity, which no few bits can stand for; load it again.")
+            if samples is not None and not bool(samples.isfinite().all()):
+                raise PlanError(
+                    f"{name} reads NaN or infinity on calibration pictures, by which its rounding cannot begin; look at "
+                    "these pictures, and at the weights of the layers before it."
+                )
+            try:
+                layer.start(samples)
+            except PlanError as error:
+                raise PlanError(f"{name} cannot be quantized: {error}") from None
 
 
 def _bits(kept: Mapping[str, Kept]) -> dict[str, int]:
