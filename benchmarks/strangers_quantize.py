@@ -4,11 +4,11 @@
 
 Four small networks, trained on scikit-learn's digits for eight epochs: depthwise separable with ReLU6, residual with
 squeeze and excite and ``F.relu``, a U of transposed convolutions, and a plain one without batch norm. Each is quantized
-by every method at its usual bits, as it is and trained for an epoch, with the first and last layers too, and by a budget
-of the file's size. A row is wrong unless the file is held to resemble the network, its bundle loads to the same bits,
-the packed run answers alike, weights take no more space than they should, and a run that is left behind its first step
-ends as one that is not. A ``refused`` row is one sentence instead. Rows tell that a way works there, and no row how well
-it does: an epoch is far too short for few bits.
+by every method at its usual bits, as it is and trained for an epoch, with the first and last layers too, and by a
+budget of the file's size. A row is wrong unless the file is smaller and resembles the network, its bundle loads to the
+same bits, the packed run answers alike, and (trained) a run that is left behind its first step ends as one that is not.
+A ``refused`` row is one sentence instead. Rows tell that a way works there and what it takes, and no row how well it
+does: an epoch is far too short for few bits.
 """
 
 from __future__ import annotations
@@ -187,6 +187,9 @@ def row(network: str, method: str, way: str) -> dict[str, Any]:
             "kernels": sorted({type(one).__name__ for one in fast.modules() if "Xnor" in type(one).__name__}),
             "file against network": _gap(torch.from_numpy(_run(path, x)), small, x, reads),
             "packed against network": _gap(fast(x).detach(), small, x, reads),
+            "seconds": {
+                one["name"]: one["seconds"] for one in facts["stages"] if one["name"] in ("quantize", "prune", "train")
+            },
             "remarks": facts["remarks"],
             "stay in floats": [one["where"] for one in facts["pinned"] if "floats" in one["why"]],
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from penjing.core.types import Kept, Layer, Site, Slot
 from penjing.graph.graph import Graph
 from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, quantized, with_bits
 from penjing.quantizers.base import Quantizer
+
+Made = TypeVar("Made", bound=Quantizer)
 
 SAMPLES = 128
 """Pictures that a layer's rounding of what it reads begins with."""
@@ -96,8 +98,8 @@ class Rounded:
                 raise PlanError(f"{name}.weight holds NaN or infinity, which no few bits can stand for; load it again.")
             if samples is not None and not bool(samples.isfinite().all()):
                 raise PlanError(
-                    f"{name} reads NaN or infinity on calibration pictures, by which its rounding cannot begin; look at "
-                    "these pictures, and at the weights of the layers before it."
+                    f"{name} reads NaN or infinity on calibration pictures, by which its rounding cannot begin; look "
+                    "at these pictures, and at the weights of the layers before it."
                 )
             try:
                 layer.start(samples)
@@ -126,12 +128,18 @@ def _noise(quantizer: Quantizer, weight: Tensor, bits: int) -> float:
     return float(gap / weight.double().square().sum().clamp_min(1e-300))
 
 
-def _filed(name: str, quantizer: type[Quantizer]) -> None:
-    """Register the rewrite of a quantizer under the quantizer's name."""
-    facts = {"by": name, "__doc__": quantizer.__doc__, "__module__": __name__}
-    made: Any = dataclass(frozen=True)(type(name, (Rounded,), facts))
-    globals()[name] = register("rewrite")(made)  # where a process that is given one finds it
+def method(quantizer: type[Made]) -> type[Made]:
+    """Register the rewrite of a quantizer under the quantizer's name; return the quantizer.
+
+    Those registered when this module is loaded have theirs; one that comes later is decorated with it.
+    """
+    name = quantizer.__name__.rstrip("_")
+    if name not in {one.by for one in Rounded.__subclasses__()}:
+        facts = {"by": name, "__doc__": quantizer.__doc__, "__module__": __name__}
+        made: Any = dataclass(frozen=True)(type(name, (Rounded,), facts))
+        globals()[name] = register("rewrite")(made)  # where a process that is given one finds it
+    return quantizer
 
 
-for _name, _quantizer in entries("quantizer").items():
-    _filed(_name, _quantizer)
+for _quantizer in entries("quantizer").values():
+    method(_quantizer)
