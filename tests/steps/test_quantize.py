@@ -105,6 +105,8 @@ def test_a_plan_prices_bits(tmp_path):
         (lambda: quantize("twn", bits=3), r"2 bits, and 32 leaves a layer in floats; got 3"),
         (lambda: quantize("twn", bits=2, budget="size=0.1x"), "bits, or leave them to a budget"),
         (lambda: quantize("twn", images=0), "images"),
+        (lambda: quantize({"twn": 3}), r"options of twn are written \{option: value\}; got 3"),
+        (lambda: quantize({"twn": {}, "lsq": {}}), "method is one, with its options; got twn and lsq"),
     ],
     ids=str,
 )
@@ -160,6 +162,12 @@ def test_nothing_to_quantize(tmp_path):
         quantize("twn", include="x")(state_of(tiny()), Run(tmp_path))
     with pytest.raises(PlanError, match="stem is the first or last layer; ends: true"):
         quantize("twn", include="stem")(state_of(tiny()), Run(tmp_path))
+
+
+@pytest.mark.parametrize("bits", [{}, {"*": 32}, {"conv9": 2}], ids=str)
+def test_bits_that_leave_everything_in_floats(tmp_path, bits):
+    with pytest.raises(PlanError, match=r"leave every layer in floats \(conv1, conv2\)"):
+        quantize("twn", bits=bits)(state_of(tiny()), Run(tmp_path))
 
 
 def test_a_layer_run_twice_stays_in_floats(tmp_path):
