@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+import penjing
+from penjing.core.errors import PlanError
 from penjing.exporting import bundle
+from penjing.exporting.onnx import export_onnx
 from penjing.graph.trace import trace
 from penjing.kernels.xnor import XnorConv2d
 from penjing.steps.quantize import quantize
@@ -59,3 +62,25 @@ def test_weights_alone_in_few_bits_are_the_numbers_that_they_stand_for(tmp_path)
     again = bundle.load(tmp_path / "b", tiny)
     with torch.no_grad():
         assert torch.equal(again(X), made.eval()(X))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, folder: penjing.run(net, None, ["export"], example=X, folder=folder / "run"),
+        lambda net, folder: penjing.inspect(net, X),
+        lambda net, folder: export_onnx(net, (X,), None, folder / "x.onnx"),
+    ],
+    ids=["run", "inspect", "export"],
+)
+def test_a_network_that_runs_packed_is_for_running_alone(use, tmp_path):
+    model = tiny().eval()
+    change = quantize("xnor").change.on((X,))
+    graph = trace(model, (X,), proof=False)
+    change.apply(model, graph, quantize("xnor")._plan(graph, Run(tmp_path)).of_rewrite("xnor"))
+    bundle.write(tmp_path / "b", model, finished=True)
+    packed = bundle.load(tmp_path / "b", tiny)
+    with pytest.raises(PlanError, match=r"^conv1 runs from its packed weights, .* load it with packed=False"):
+        use(packed, tmp_path)
+    assert not packed(X).requires_grad  # or what lies before would seem to train
+    assert bundle.load(tmp_path / "b", tiny, packed=False)(X).requires_grad

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from penjing.core.errors import PlanError
 from penjing.graph.chains import put_in
 from penjing.graph.quantized import QuantConv2d, Quantized, beside, quantized
 from penjing.kernels.xnor import XnorConv2d, XnorLinear
@@ -39,12 +40,27 @@ def run_packed(model: nn.Module) -> nn.Module:
     """Let the layers of a loaded network that have a kernel run from their packed weights, in place; return it.
 
     These are layers whose weights and inputs are signs. The others compute with the numbers that their codes stand for.
+    Nothing of it is trained then: no gradient would come through, and what lies before would learn nothing.
     """
     for name, layer in quantized(model).items():
         made = _signs(layer)
         if made is not None:
             put_in(model, name, made.train(layer.training))
+            model.requires_grad_(False)
     return model
+
+
+def refuse_packed(model: nn.Module) -> None:
+    """Refuse a network that runs from packed weights where it must be traced or trained.
+
+    Raises: PlanError naming the first of the layers.
+    """
+    name = next((name for name, one in model.named_modules() if isinstance(one, XnorConv2d)), None)
+    if name is not None:
+        raise PlanError(
+            f"{name} runs from its packed weights, which can be run and nothing else; to train, export or look at this "
+            "network, load it with packed=False."
+        )
 
 
 def _signs(layer: Quantized) -> nn.Module | None:
