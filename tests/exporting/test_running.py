@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+import penjing
+from penjing.core.errors import PlanError
 from penjing.exporting import bundle
+from penjing.exporting.onnx import export_onnx
 from penjing.exporting.running import _pays
 from penjing.graph.trace import trace
 from penjing.kernels import build, codebook
@@ -126,3 +129,25 @@ def test_sparse_convolutions_run_by_what_is_not_zero(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(again(X), model(X))
         assert torch.equal(bundle.load(tmp_path / "b", Strided, packed=False)(X), model(X))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, folder: penjing.run(net, None, ["export"], example=X, folder=folder / "run"),
+        lambda net, folder: penjing.inspect(net, X),
+        lambda net, folder: export_onnx(net, (X,), None, folder / "x.onnx"),
+    ],
+    ids=["run", "inspect", "export"],
+)
+def test_a_network_that_runs_packed_is_for_running_alone(use, tmp_path):
+    model = tiny().eval()
+    change = quantize("xnor").change.on((X,))
+    graph = trace(model, (X,), proof=False)
+    change.apply(model, graph, quantize("xnor")._plan(graph, Run(tmp_path)).of_rewrite("xnor"))
+    bundle.write(tmp_path / "b", model, finished=True)
+    packed = bundle.load(tmp_path / "b", tiny)
+    with pytest.raises(PlanError, match=r"^conv1 runs from its packed weights, .* load it with packed=False"):
+        use(packed, tmp_path)
+    assert not packed(X).requires_grad  # or what lies before would seem to train
+    assert bundle.load(tmp_path / "b", tiny, packed=False)(X).requires_grad

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core.errors import PenjingError
+from penjing.core.errors import PenjingError, PlanError
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import put_in
 from penjing.graph.norms_behind import factors, norms_behind
@@ -63,6 +63,7 @@ def run_packed(model: nn.Module, inputs: Sequence[Sequence[int]] = ()) -> nn.Mod
     which at least ``SPARSE`` is zero. The others compute with the numbers that their codes stand for: tables of more
     numbers, and all without a C compiler. Where the shapes of one sample's ``inputs`` are known, a layer with a kernel
     takes in the batch norm behind it.
+    Nothing of it is trained then: no gradient would come through, and what lies before would learn nothing.
     """
     packed = {}
     for name, layer in list(model.named_modules()):
@@ -75,7 +76,22 @@ def run_packed(model: nn.Module, inputs: Sequence[Sequence[int]] = ()) -> nn.Mod
             layer.take_in(*factors(model.get_submodule(norms[name])))
             take_out(model, [norms[name]])
         put_in(model, name, layer)
+    if packed:
+        model.requires_grad_(False)
     return model
+
+
+def refuse_packed(model: nn.Module) -> None:
+    """Refuse a network that runs from packed weights where it must be traced or trained.
+
+    Raises: PlanError naming the first of the layers.
+    """
+    name = next((name for name, one in model.named_modules() if isinstance(one, PackedConv2d | SparseConv2d)), None)
+    if name is not None:
+        raise PlanError(
+            f"{name} runs from its packed weights, which can be run and nothing else; to train, export or look at this "
+            "network, load it with packed=False."
+        )
 
 
 def _made(layer: nn.Module) -> nn.Module | None:
