@@ -140,7 +140,7 @@ def test_a_weight_that_is_no_number_is_named(tmp_path, data, method, number):
     model = tiny()
     with torch.no_grad():
         model.conv1.weight[0, 0, 0, 0] = number
-    with pytest.raises(PlanError, match=r"^conv1\.weight holds NaN or infinity"):
+    with pytest.raises(PlanError, match=r"^conv1 cannot be quantized: its weights hold NaN or infinity"):
         quantize(method)(state_of(model, data), Run(tmp_path))
 
 
@@ -149,7 +149,7 @@ def test_a_layer_that_reads_no_numbers_is_named(tmp_path, data, method):
     model = tiny()
     with torch.no_grad():
         model.stem.weight.fill_(float("nan"))
-    with pytest.raises(PlanError, match=r"^conv1 reads NaN or infinity on calibration pictures"):
+    with pytest.raises(PlanError, match=r"^conv1 cannot be quantized: on the training pictures it reads NaN"):
         quantize(method)(state_of(model, data), Run(tmp_path))
 
 
