@@ -132,6 +132,7 @@ def planned(name: str, budget: str, seed: int, run: str, where: argparse.Namespa
         results, files = ran(folder, RESNET20.build(where), data, steps, budget, seed)
     except Infeasible as error:
         shutil.rmtree(folder, ignore_errors=True)
+        clocked(folder).unlink()
         return told | {"infeasible": str(error)}
     sites = {s["site"]: [s["before"], s["after"]] for s in results["sites"] if s["before"] != s["after"]}
     missed = not all(bound["met"] for bound in results["budget"])
@@ -146,7 +147,7 @@ def ran(
 
     Raises: Infeasible where nothing meets the budget.
     """
-    with Clock(folder.parent / f"{folder.name}.clock.json") as clock:
+    with Clock(clocked(folder)) as clock:
         if not (folder / RESULTS).exists():
             with suppress(Missed):  # what was reached lies in the folder
                 api.run(model, data, steps, budget, folder=folder, seed=seed, threads=1, batch=1)
@@ -155,6 +156,11 @@ def ran(
     shutil.rmtree(folder)
     clock.path.unlink()
     return results, files
+
+
+def clocked(folder: Path) -> Path:
+    """Return where the minutes of a run are counted."""
+    return folder.parent / f"{folder.name}.clock.json"
 
 
 def outcome(results: dict[str, Any], new: bool) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_the_pieces_of_the_page_inherit_the_contracts(workplace: Path) -> None:
         "pytest",
         "tests/contracts",
         "-k",
-        "swing or traffic or mute or climb",
+        "swing or traffic or mute or climb or powers",
         "-p",
         "no:cacheprovider",
     ]
@@ -143,7 +143,7 @@ def test_the_pieces_of_the_page_inherit_the_contracts(workplace: Path) -> None:
     [
         ("criteria", "criterion"), ("allocators", "allocator"), ("budgets", "cost"),
         ("recipes", "step"), ("recipes", "rewrite"), ("report", "reference"), ("recipes", "term"),
-        ("methods", "method"), ("lowrank", "factorization"),
+        ("methods", "method"), ("lowrank", "factorization"), ("quantization", "quantizer"),
     ],
 )  # fmt: skip
 def test_the_page_of_a_kind_names_all_of_it(page: str, kind: str) -> None:

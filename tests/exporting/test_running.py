@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+import penjing
+from penjing.core.errors import PlanError
 from penjing.exporting import bundle
+from penjing.exporting.onnx import export_onnx
 from penjing.exporting.running import _pays
 from penjing.graph.trace import trace
 from penjing.kernels import build, codebook
@@ -66,8 +69,8 @@ class Wide(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.small = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 128, 1)
-        self.large = nn.Conv2d(128, 128, 3, stride=2, padding=2, dilation=2)
+        self.stem, self.small = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 256, 1)
+        self.large = nn.Conv2d(256, 128, 3, stride=2, padding=2, dilation=2)
         self.middle, self.head = nn.Linear(128, 30), nn.Linear(30, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,8 +89,8 @@ def test_weights_alone_in_few_bits(method, bits, tmp_path):
     bundle.write(tmp_path / "b", made, finished=True)
     again, whole = bundle.load(tmp_path / "b", Wide), bundle.load(tmp_path / "b", Wide, packed=False)
     looked_up = {name: module for name, module in again.named_modules() if isinstance(module, CodebookConv2d)}
-    few = bits <= 4 and method != "hashed"
-    wide = few and _pays((128, 128, 3, 3), 1)
+    few = bits <= 4 and method != "hashed" and build.load("codebook", codebook.DECLARATIONS) is not None
+    wide = few and _pays((128, 256, 3, 3), 1)
     assert set(looked_up) == ({"middle"} if few else set()) | ({"large"} if wide else set())
     with torch.no_grad():
         assert torch.equal(whole(X), made.eval()(X))
@@ -100,11 +103,11 @@ def test_weights_alone_in_few_bits(method, bits, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "groups", "pays"),
     [
-        ((128, 128, 3, 3), 1, True),
-        ((128, 128, 3, 3), 2, False),
-        ((128, 120, 3, 3), 1, False),
-        ((96, 96, 3, 3), 1, False),
-        ((2048, 128, 1, 1), 1, False),
+        ((128, 256, 3, 3), 1, True),
+        ((256, 256, 3, 3), 2, False),
+        ((300, 250, 3, 3), 1, False),
+        ((128, 128, 3, 3), 1, False),
+        ((1024, 256, 1, 1), 1, False),
     ],
 )
 def test_convolutions_that_pay(shape, groups, pays):
@@ -126,3 +129,25 @@ def test_sparse_convolutions_run_by_what_is_not_zero(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(again(X), model(X))
         assert torch.equal(bundle.load(tmp_path / "b", Strided, packed=False)(X), model(X))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, folder: penjing.run(net, None, ["export"], example=X, folder=folder / "run"),
+        lambda net, folder: penjing.inspect(net, X),
+        lambda net, folder: export_onnx(net, (X,), None, folder / "x.onnx"),
+    ],
+    ids=["run", "inspect", "export"],
+)
+def test_a_network_that_runs_packed_is_for_running_alone(use, tmp_path):
+    model = tiny().eval()
+    change = quantize("xnor").change.on((X,))
+    graph = trace(model, (X,), proof=False)
+    change.apply(model, graph, quantize("xnor")._plan(graph, Run(tmp_path)).of_rewrite("xnor"))
+    bundle.write(tmp_path / "b", model, finished=True)
+    packed = bundle.load(tmp_path / "b", tiny)
+    with pytest.raises(PlanError, match=r"^conv1 runs from its packed weights, .* load it with packed=False"):
+        use(packed, tmp_path)
+    assert not packed(X).requires_grad  # or what lies before would seem to train
+    assert bundle.load(tmp_path / "b", tiny, packed=False)(X).requires_grad

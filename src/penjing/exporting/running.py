@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.core.errors import PenjingError
+from penjing.core.errors import PenjingError, PlanError
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import put_in
 from penjing.graph.norms_behind import factors, norms_behind
@@ -29,7 +29,7 @@ SPARSE = 0.8
 LEAST = 64
 """Weights of a filter below which there is nothing to gain."""
 
-LONG, MANY = 256, 2**17
+LONG, MANY = 512, 2**18
 """Numbers of a filter, and of all, from which a convolution by look-up pays."""
 
 
@@ -60,8 +60,10 @@ def run_packed(model: nn.Module, inputs: Sequence[Sequence[int]] = ()) -> nn.Mod
 
     These are layers whose weights and inputs are signs; linear layers whose inputs are not rounded, and whose weights
     are one of at most 16 numbers each; convolutions of that kind where it is no slower (``_pays``); and convolutions of
-    which at least ``SPARSE`` is zero. The others compute with the numbers that their codes stand for. Where the shapes
-    of one sample's ``inputs`` are known, such a layer takes in the batch norm behind it.
+    which at least ``SPARSE`` is zero. The others compute with the numbers that their codes stand for: tables of more
+    numbers, and all without a C compiler. Where the shapes of one sample's ``inputs`` are known, a layer with a kernel
+    takes in the batch norm behind it.
+    Nothing of it is trained then: no gradient would come through, and what lies before would learn nothing.
     """
     packed = {}
     for name, layer in list(model.named_modules()):
@@ -74,7 +76,22 @@ def run_packed(model: nn.Module, inputs: Sequence[Sequence[int]] = ()) -> nn.Mod
             layer.take_in(*factors(model.get_submodule(norms[name])))
             take_out(model, [norms[name]])
         put_in(model, name, layer)
+    if packed:
+        model.requires_grad_(False)
     return model
+
+
+def refuse_packed(model: nn.Module) -> None:
+    """Refuse a network that runs from packed weights where it must be traced or trained.
+
+    Raises: PlanError naming the first of the layers.
+    """
+    name = next((name for name, one in model.named_modules() if isinstance(one, PackedConv2d | SparseConv2d)), None)
+    if name is not None:
+        raise PlanError(
+            f"{name} runs from its packed weights, which can be run and nothing else; to train, export or look at this "
+            "network, load it with packed=False."
+        )
 
 
 def _made(layer: nn.Module) -> nn.Module | None:
@@ -112,6 +129,8 @@ def _few(layer: Quantized, levels: Levels) -> nn.Module | None:
     """Return the packed form of a layer of few numbers; None of any other."""
     if levels.width != 1 or len(levels.table) > codebook.LEVELS:
         return None
+    if build.load("codebook", codebook.DECLARATIONS) is None:  # to look up in PyTorch on each run would take longer
+        return None
     codes, table, scale = levels.codes.view(levels.shape), levels.table.flatten(), levels.scale.detach()
     scale = scale.reshape(-1) if scale.numel() == levels.shape[0] else scale.reshape(())
     bias = None if layer.bias is None else layer.bias.detach()
@@ -125,9 +144,10 @@ def _few(layer: Quantized, levels: Levels) -> nn.Module | None:
 def _pays(shape: tuple[int, ...], groups: int) -> bool:
     """Tell whether a convolution by look-up is no slower than torch's on one picture.
 
-    ``benchmarks/kernels.py`` has the measurement. By look-ups in one register of 16 numbers a layer takes as long as
-    torch's or less where its pixels fill that register and its filters are many enough and long enough to make up for
-    laying out what it reads; without such registers, torch's is the faster one by far.
+    ``benchmarks/kernels.py`` has the measurement, rows ``codebook-conv``. Where one register holds all 16 numbers, the
+    two take as long for an output. What counts is the rest: torch lays out all its weights anew on every run, which
+    costs most in large layers of few pixels; by look-up inputs are laid out, which costs most where filters are short
+    or channels fill no register. In batches that matters less. Without such registers torch is mostly the faster one.
     """
     library = build.load("codebook", codebook.DECLARATIONS)
     wide = library is not None and library.path() == build.PATHS.index("avx512")

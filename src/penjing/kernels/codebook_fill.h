@@ -262,7 +262,8 @@ FILLS(portable, , PORTABLE_4, PORTABLE_2, PORTABLE_1)
 
 #if X86
 /* Of 16 registers, sums take 8. */
-#define AVX2_4(bits, i) fill_avx2_of(j, t, bits, 2, PIXELS, 0, i), fill_avx2_of(j, t, bits, 2, PIXELS, 2, i)
+#define AVX2_4(bits, i) \
+    for (int64_t row = 0; row < ROWS; row += 2) fill_avx2_of(j, t, bits, 2, PIXELS, row, i)
 #define AVX2_2(bits, i) fill_avx2_of(j, t, bits, ROWS, 2, 0, i)
 #define AVX2_1(bits, i) fill_avx2_of(j, t, bits, ROWS, 1, 0, i)
 FILLS(avx2, NARROW, AVX2_4, AVX2_2, AVX2_1)
