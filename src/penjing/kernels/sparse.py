@@ -149,23 +149,42 @@ class SparseConv2d(nn.Module):
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same, up to rounding, by PyTorch's own convolution."""
+        self._out(x.shape)
         return F.conv2d(F.pad(x, self.padding), self.dense(), self.bias, self.stride, 0, self.dilation, self.groups)
 
     def dense(self) -> Tensor:
         """Return the weight with its zeros, [out, in / groups, kh, kw]."""
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         flat = self.values.new_zeros(torch.Size(shape).numel())
-        flat[self.places.long()] = self.values
+        flat[self._places().long()] = self.values
         return flat.view(shape)
+
+    def _places(self) -> Tensor:
+        """Return the places after looking whether they are in the weight: a state may have come from anywhere."""
+        weights = self.out_channels * (self.in_channels // self.groups) * self.taps
+        places = self.places
+        if len(places) and not 0 <= int(places.min()) <= int(places.max()) < weights:
+            raise PlanError(f"A place of a sparse convolution is outside of its {weights} weights.")
+        return places
+
+    def _out(self, shape: torch.Size) -> tuple[int, int]:
+        """Return height and width of what the layer makes of an input.
+
+        Raises: PlanError where that is nothing.
+        """
+        left, right, top, bottom = self.padding
+        (kh, kw), (sh, sw), (dh, dw) = self.kernel_size, self.stride, self.dilation
+        out_h = (shape[2] + top + bottom - dh * (kh - 1) - 1) // sh + 1
+        out_w = (shape[3] + left + right - dw * (kw - 1) - 1) // sw + 1
+        if not shape[0] or out_h < 1 or out_w < 1:
+            raise PlanError(f"An input {list(shape)} is too small for a kernel {self.kernel_size} with its padding.")
+        return out_h, out_w
 
     def _measured(self, shape: torch.Size) -> Geometry:
         images, channels, height, width = shape
         left, right, top, bottom = self.padding
         (kh, kw), (sh, sw), (dh, dw) = self.kernel_size, self.stride, self.dilation
-        padded = height + top + bottom, width + left + right
-        out_h, out_w = (padded[0] - dh * (kh - 1) - 1) // sh + 1, (padded[1] - dw * (kw - 1) - 1) // sw + 1
-        if not images or out_h < 1 or out_w < 1:
-            raise PlanError(f"An input {list(shape)} is too small for a kernel {self.kernel_size} with its padding.")
+        padded, (out_h, out_w) = (height + top + bottom, width + left + right), self._out(shape)
         rows, pitch = -(-padded[0] // sh), -(-padded[1] // sw)
         whole = -(-pitch // LINE) * LINE
         # Of a stride, columns of the kernel lie in phases of their own, and shifts are seldom what they differ by.
@@ -182,10 +201,7 @@ class SparseConv2d(nn.Module):
                 f"An input {list(shape)} takes more numbers than an offset tells apart: use smaller pictures."
             )
 
-        places: NDArray[Any] = self.places.numpy().astype(np.int64)
-        weights = self.out_channels * (channels // self.groups) * self.taps
-        if len(places) != len(self.values) or (len(places) and not 0 <= places.min() <= places.max() < weights):
-            raise PlanError(f"A place of a sparse convolution is outside of its {weights} weights.")
+        places: NDArray[Any] = self._places().numpy().astype(np.int64)
         column, row = places % kw, places // kw % kh
         inner, out = places // (kw * kh) % (channels // self.groups), places // (kw * kh * (channels // self.groups))
         channel = inner + out // (self.out_channels // self.groups) * (channels // self.groups)
