@@ -26,6 +26,7 @@ from penjing.core.registry import build
 from penjing.data.data import Data
 from penjing.dry_run import Preview, previewed
 from penjing.exporting import bundle, sizes
+from penjing.exporting.running import refuse_packed
 from penjing.given import begin, inputs_of, target_of
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace
@@ -357,6 +358,7 @@ def _through(steps: Sequence[Any], state: State, book: Run, tracker: Tracker) ->
 def inspect(model: nn.Module, example: Any) -> Graph:
     """Trace a model and return its graph: layers, sites, and what is pinned and why; the model is not touched.
 
-    Raises: TraceError when it cannot be traced.
+    Raises: TraceError when it cannot be traced, PlanError when it runs from packed weights.
     """
+    refuse_packed(model)
     return trace(plain(model).cpu(), inputs_of(example, None))

@@ -16,6 +16,7 @@ from penjing.core.registry import build
 from penjing.data.data import Data
 from penjing.data.load import as_data
 from penjing.exporting.measure import check_target
+from penjing.exporting.running import refuse_packed
 from penjing.exporting.runtimes.subject import check_precision
 from penjing.graph.trace import plain
 from penjing.references import refuse_impossible
@@ -60,6 +61,7 @@ def begin(
     """
     if not isinstance(model, nn.Module):
         raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
+    refuse_packed(model)
     wanted = {name: one.text for name, one in asked(budget, target).items()}
     todo = ordered(steps)
     data = None if data is None else as_data(data, seed=seed)

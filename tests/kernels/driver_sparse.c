@@ -29,13 +29,17 @@ static int one_shape(void) {
     struct sparse s = {.images = 1 + below(2), .channels = 1 + below(9), .height = 1 + below(9), .width = 1 + below(30),
                        .outs = 1 + below(9), .stride_h = 1 + below(3), .stride_w = shifted ? 1 : 1 + below(3),
                        .pad_top = below(3) + dh * (kh - 1), .pad_left = below(3) + dw * (kw - 1)};
+    s.phases_h = s.phases_w = 1;
+    for (int64_t k = 0; k < kh; k++) s.phases_h = most(s.phases_h, 1 + k * dh % s.stride_h);
+    for (int64_t k = 0; k < kw; k++) s.phases_w = most(s.phases_w, 1 + k * dw % s.stride_w);
     int64_t padded_h = s.height + s.pad_top + below(3), padded_w = s.width + s.pad_left + below(3);
     s.out_h = (padded_h - dh * (kh - 1) - 1) / s.stride_h + 1, s.out_w = (padded_w - dw * (kw - 1) - 1) / s.stride_w + 1;
     s.rows = whole(padded_h, s.stride_h) / s.stride_h, s.pitch = whole(padded_w, s.stride_w) / s.stride_w;
     if (shifted) s.pitch = whole(s.pitch, LINE);
     s.copies = shifted ? kw : 1, s.shift = dw, s.length = whole(s.out_h * s.pitch, LINE);
-    int64_t furthest = dh * (kh - 1) / s.stride_h * s.pitch + dw * (kw - 1) / s.stride_w + s.length + LINE;
-    s.plane = whole(most(s.rows * s.pitch, furthest), LINE), s.blocks = 1 + below(3);
+    int64_t furthest = dh * (kh - 1) / s.stride_h * s.pitch + dw * (kw - 1) / s.stride_w + s.length;
+    s.plane = whole(most(s.rows * s.pitch, furthest), LINE), s.blocks = 1 + below(3), s.strips = 1 + below(3);
+    if (s.strips > s.length / LINE) s.strips = s.length / LINE;
     int64_t weights = s.outs * s.channels * kh * kw, per_block = (s.channels + s.blocks - 1) / s.blocks, count = 0;
     float *values = room(weights, sizeof *values), *dense = room(weights, sizeof *dense), *bias = drawn(s.outs);
     int32_t *offsets = room(weights, sizeof *offsets);
@@ -49,7 +53,7 @@ static int one_shape(void) {
                     dense[(o * s.channels + c) * kh * kw + tap] = value;
                     if (value == 0) continue;
                     int64_t down = tap / kw * dh, across = tap % kw * dw;
-                    int64_t at = (c * s.stride_h + down % s.stride_h) * s.stride_w + across % s.stride_w;
+                    int64_t at = (c * s.phases_h + down % s.stride_h) * s.phases_w + across % s.stride_w;
                     at = shifted ? (at * s.copies + tap % kw) * s.plane : at * s.plane + across / s.stride_w;
                     offsets[count] = (int32_t)(at + down / s.stride_h * s.pitch);
                     values[count++] = value;

@@ -67,6 +67,26 @@ def test_it_holds_what_is_not_zero():
     assert torch.equal(layer.half().float()(x).isfinite().all(), torch.tensor(True))
 
 
+def test_it_runs_what_was_loaded_last_and_passes_gradients_on():
+    weight, x = drawn((16, 8, 3, 3), 0.2, 0), drawn((1, 8, 6, 6), 1.0, 1)
+    layer, other = SparseConv2d(weight, padding=1), SparseConv2d(2 * weight, padding=1)
+    assert not torch.equal(layer(x), other(x))
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x))
+    doubled = {name: held.double() if held.is_floating_point() else held for name, held in other.state_dict().items()}
+    layer.load_state_dict(doubled, assign=True)
+    assert torch.equal(layer(x), other(x))
+    x.requires_grad_()
+    layer(x).sum().backward()
+    slope = torch.autograd.grad(F.conv2d(x, 2 * weight, padding=1).sum(), x)[0]
+    torch.testing.assert_close(x.grad, slope, rtol=1e-5, atol=1e-4)
+    layer.places[0] = weight.numel()  # would be read behind the planes
+    with pytest.raises(PlanError, match=r"outside of its 1152 weights"):
+        layer(x.detach()[:, :, 1:])
+    with pytest.raises(PlanError, match=r"places of a sparse convolution is torch.int32; got torch.float32"):
+        layer.load_state_dict(other.state_dict() | {"places": other.places.float()}, assign=True)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -74,6 +94,7 @@ def test_it_holds_what_is_not_zero():
         (lambda: SparseConv2d(torch.full((4, 3, 3, 3), torch.nan)), "NaN"),
         (lambda: SparseConv2d(torch.ones(4, 3, 3, 3), torch.ones(3)), r"A bias is \[4\]"),
         (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 2, 8, 8)), r"reads float32 \[n, 3, h, w\]"),
+        (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 3, 8, 8).double()), r"got torch.float64 \["),
         (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 3, 2, 8)), "too small"),
     ],
 )

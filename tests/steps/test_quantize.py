@@ -18,7 +18,7 @@ from penjing.steps.export import export
 from penjing.steps.int8 import int8
 from penjing.steps.order import ordered
 from penjing.steps.prune import prune
-from penjing.steps.quantize import quantize
+from penjing.steps.quantize import methods, quantize
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.options import Options, make_optimizer
@@ -109,6 +109,8 @@ def test_a_plan_prices_bits(tmp_path):
         (lambda: quantize("twn", bits=2, budget="size=0.1x"), "bits, or leave them to a budget"),
         (lambda: quantize("twn", images=0), "images"),
         (lambda: quantize("int8", bits=8), "int8 takes no bits beside it"),
+        (lambda: quantize({"twn": 3}), r"options of twn are written \{option: value\}; got 3"),
+        (lambda: quantize({"twn": {}, "lsq": {}}), "method is one, with its options; got twn and lsq"),
     ],
     ids=str,
 )
@@ -126,11 +128,50 @@ def test_bits_come_last(tmp_path, data):
             step(made, Run(tmp_path))
 
 
+def test_a_cut_that_rounds_as_well_comes_last_too(tmp_path, data):
+    joint = prune(rewrite=["channels", "twn"], allocator="knapsack")
+    with pytest.raises(PlanError, match=r"reconstruct: bits come last"):
+        penjing.run(skilled(), data, [joint, "reconstruct"], "size=0.5x")
+
+
+@pytest.mark.parametrize("method", ["twn", "xnor", "binaryconnect", "lsq", "product", "codebook"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(tmp_path, data, method, number):
+    model = tiny()
+    with torch.no_grad():
+        model.conv1.weight[0, 0, 0, 0] = number
+    with pytest.raises(PlanError, match=r"^conv1 cannot be quantized: its weights hold NaN or infinity"):
+        quantize(method)(state_of(model, data), Run(tmp_path))
+
+
+@pytest.mark.parametrize("method", ["xnor", "lsq", "product"])
+def test_a_layer_that_reads_no_numbers_is_named(tmp_path, data, method):
+    model = tiny()
+    with torch.no_grad():
+        model.stem.weight.fill_(float("nan"))
+    with pytest.raises(PlanError, match=r"^conv1 cannot be quantized: on the training pictures it reads NaN"):
+        quantize(method)(state_of(model, data), Run(tmp_path))
+
+
+def test_a_layer_whose_inputs_have_no_squares_is_named(tmp_path, data):
+    model = tiny()
+    with torch.no_grad():
+        model.bn0.weight.fill_(1e30)
+    with pytest.raises(PlanError, match=r"^conv1 cannot be quantized: .* overflow; normalise the pictures"):
+        quantize("product")(state_of(model, data), Run(tmp_path))
+
+
 def test_nothing_to_quantize(tmp_path):
     with pytest.raises(PlanError, match=r"nothing may be quantized: no layer matches include \['x'\]"):
         quantize("twn", include="x")(state_of(tiny()), Run(tmp_path))
     with pytest.raises(PlanError, match="stem is the first or last layer; ends: true"):
         quantize("twn", include="stem")(state_of(tiny()), Run(tmp_path))
+
+
+@pytest.mark.parametrize("bits", [{}, {"*": 32}, {"conv9": 2}], ids=str)
+def test_bits_that_leave_everything_in_floats(tmp_path, bits):
+    with pytest.raises(PlanError, match=r"leave every layer in floats \(conv1, conv2\)"):
+        quantize("twn", bits=bits)(state_of(tiny()), Run(tmp_path))
 
 
 def test_a_layer_run_twice_stays_in_floats(tmp_path):
@@ -162,3 +203,12 @@ def test_latent_weights_of_signs_do_not_decay(tmp_path):
     made = quantize("binaryconnect")(state_of(tiny()), Run(tmp_path)).model
     decayed, free = (group["params"] for group in make_optimizer(Options(), made, []).param_groups)
     assert any(made.conv1.weight is one for one in free) and any(made.stem.weight is one for one in decayed)
+
+
+@pytest.mark.parametrize("method", methods())
+def test_a_finished_network_of_each_method_comes_back_as_it_was(tmp_path, data, method):
+    made = quantize(method)(state_of(skilled(), data), Run(tmp_path)).model.eval()
+    write(tmp_path / "kept", made, finished=True)
+    again = unbundled(tmp_path / "kept", tiny, packed=False)
+    assert torch.equal(again(X), made(X))
+    assert precisions(again) == precisions(made)

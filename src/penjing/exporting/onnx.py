@@ -17,6 +17,7 @@ from penjing.exporting import tidy, unpack
 from penjing.exporting.blame import export_error, run_error
 from penjing.exporting.inputs import Example, batch_of, bound, names_of, open_batch, with_batch
 from penjing.exporting.modes import evaluating
+from penjing.exporting.running import refuse_packed
 from penjing.exporting.silence import silence
 from penjing.graph.quantized import settled
 
@@ -44,8 +45,10 @@ def export_onnx(
     ``quick`` takes torch's older exporter: some twenty times faster, the same speed in the runtime, but it bakes in
     every decision the model takes in Python, so use it for measuring only.
 
-    Raises: TraceError naming the module and line that cannot be exported; PenjingError when the file cannot be written.
+    Raises: TraceError naming the module and line that cannot be exported; PlanError for a network that runs from packed
+    weights; PenjingError when the file cannot be written.
     """
+    refuse_packed(model)
     target, notes, own = Path(path), [] if notes is None else notes, model
     model = settled(model)
     example: Example = (tuple(example_args), dict(example_kwargs or {}))

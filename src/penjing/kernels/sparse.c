@@ -1,18 +1,21 @@
 /* Convolution by few weights that are not zero: each is added, times what it reads, to all positions of its output.
 
-   Pictures are copied to planes with a margin, one for each channel and phase of the stride, so that what a weight reads
-   of a plane lies at one offset from every position: a plane is one long vector, and the columns of the margin are
-   computed and thrown away. Up to 14 registers hold positions of an output while its weights of some channels, as many
-   as the nearest cache holds, pass by. Where a row is a whole number of registers, there is a copy of each plane for
-   every column of the kernel, shifted by it, so that no load crosses a line of the cache. */
+   Pictures are copied to planes with a margin, one for each channel and phase of the stride that weights read, so that
+   what a weight reads of a plane lies at one offset from every position: a plane is one long vector, and the columns of
+   the margin are computed and thrown away. Up to 14 registers hold positions of an output while its weights of some
+   channels pass by: as many channels as the nearest cache holds of what a strip of an output, about so many registers,
+   reads. Where a row is a whole number of registers, there is a copy of each plane for every column of the kernel,
+   shifted by it, so that no load crosses a line of the cache. */
 
 #include "kernels.h"
 
 struct sparse {
     int64_t images, channels, height, width, outs;
     int64_t stride_h, stride_w, pad_top, pad_left;
+    int64_t phases_h, phases_w;                /* of the stride, those that a weight reads: 0 to so many */
     int64_t rows, pitch, plane, copies, shift; /* of a plane; floats from one plane to the next; columns apart */
-    int64_t out_h, out_w, length, blocks;      /* length: floats of an output, out_h * pitch up to a register */
+    int64_t out_h, out_w, length;              /* length: floats of an output, out_h * pitch up to a register */
+    int64_t blocks, strips;                    /* of channels; of an output's lines */
 };
 
 struct job {
@@ -29,130 +32,132 @@ BEST_FOR(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx2") && __
 
 /* ---------------------------------------------------------------------------------------------------------- planes */
 
+INLINE void copy_every(float *to, const float *from, int64_t count, const int64_t stride) {
+    for (int64_t k = 0; k < count; k++) to[k] = from[k * stride];
+}
+
 static void lay_out(const void *given, ptrdiff_t from, ptrdiff_t to) {
     const struct job *j = given;
     const struct sparse *s = &j->s;
-    for (ptrdiff_t c = from; c < to; c++) {
+    for (int64_t unit = from * s->phases_h * s->phases_w; unit < to * s->phases_h * s->phases_w; unit++) {
+        int64_t across = unit % s->phases_w, down = unit / s->phases_w % s->phases_h;
+        int64_t c = unit / (s->phases_w * s->phases_h);
         const float *x = j->x + c * s->height * s->width;
-        for (int64_t phase = 0; phase < s->stride_h * s->stride_w; phase++) {
-            int64_t down = phase / s->stride_w, across = phase % s->stride_w;
-            float *plane = j->planes + (c * s->stride_h * s->stride_w + phase) * s->copies * s->plane;
-            for (int64_t i = 0; i < s->rows; i++) {
-                float *row = plane + i * s->pitch;
-                int64_t y = i * s->stride_h + down - s->pad_top;
-                if (y < 0 || y >= s->height) {
-                    memset(row, 0, (size_t)s->pitch * sizeof *row);
-                    continue;
-                }
-                const float *read = x + y * s->width;
-                /* the first and the one behind the last column inside the picture */
-                int64_t first = (s->pad_left - across + s->stride_w - 1) / s->stride_w;
-                int64_t last = (s->width + s->pad_left - across + s->stride_w - 1) / s->stride_w;
-                if (s->pad_left < across) first = 0;
-                if (s->width + s->pad_left < across) last = 0;
-                if (last > s->pitch) last = s->pitch;
-                if (first > last) first = last;
-                memset(row, 0, (size_t)first * sizeof *row);
-                if (s->stride_w == 1)
-                    memcpy(row + first, read + first - s->pad_left, (size_t)(last - first) * sizeof *row);
-                else
-                    for (int64_t k = first; k < last; k++) row[k] = read[k * s->stride_w + across - s->pad_left];
-                memset(row + last, 0, (size_t)(s->pitch - last) * sizeof *row);
-            }
-            memset(plane + s->rows * s->pitch, 0, (size_t)(s->plane - s->rows * s->pitch) * sizeof *plane);
-            for (int64_t k = 1; k < s->copies; k++) {
-                int64_t by = k * s->shift, left = s->plane - by;
-                memcpy(plane + k * s->plane, plane + by, (size_t)left * sizeof *plane);
-                memset(plane + k * s->plane + left, 0, (size_t)by * sizeof *plane);
-            }
+        float *plane = j->planes + unit * s->copies * s->plane;
+        /* the first and the one behind the last column inside the picture, and the column of the picture read first */
+        int64_t first = s->pad_left > across ? (s->pad_left - across + s->stride_w - 1) / s->stride_w : 0;
+        int64_t last = s->width + s->pad_left > across ? (s->width + s->pad_left - across - 1) / s->stride_w + 1 : 0;
+        if (last > s->pitch) last = s->pitch;
+        int64_t count = last - first, column = first * s->stride_w + across - s->pad_left;
+        memset(plane, 0, (size_t)s->plane * sizeof *plane);
+        for (int64_t i = 0; i < s->rows && count > 0; i++) {
+            int64_t y = i * s->stride_h + down - s->pad_top;
+            if (y < 0 || y >= s->height) continue;
+            float *row = plane + i * s->pitch + first;
+            const float *read = x + y * s->width + column;
+            if (s->stride_w == 1)
+                memcpy(row, read, (size_t)count * sizeof *row);
+            else if (s->stride_w == 2)
+                copy_every(row, read, count, 2);
+            else
+                copy_every(row, read, count, s->stride_w);
+        }
+        for (int64_t k = 1; k < s->copies; k++) {
+            int64_t by = k * s->shift, left = s->plane - by;
+            memcpy(plane + k * s->plane, plane + by, (size_t)left * sizeof *plane);
+            memset(plane + k * s->plane + left, 0, (size_t)by * sizeof *plane);
         }
     }
 }
 
 /* ------------------------------------------------------------------------------------------------------------ sums
 
-   `add_*` adds what `count` weights read to `length` floats of an output, a multiple of LINE. */
+   `add_*` adds what `count` weights read to `length` floats of an output, a multiple of LINE.
+
+   Lines go in pieces of about one size. Where a piece has few, weights that follow one another are summed in registers
+   of their own, `chains` of them, since a sum that waits for the one before leaves most of the time unused. */
 
 typedef void (*add)(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
                     int64_t length);
 
-static void add_portable(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                         int64_t length) {
-    for (int64_t at = 0; at < length; at += LINE) {
-        float some[LINE];
-        memcpy(some, sums + at, sizeof some);
-        for (int64_t k = 0; k < count; k++)
-            for (int i = 0; i < LINE; i++) some[i] += values[k] * x[offsets[k] + at + i];
-        memcpy(sums + at, some, sizeof some);
+/* Sums of `lines` lines in `chains` chains: lines * chains * LINE floats must fit into the registers. */
+#define ADD_LINES(path, target, vector, load, store, spread, add_product)                                             \
+    target INLINE void add_lines_##path(const float *x, const int32_t *offsets, const float *values, int64_t count,   \
+                                        float *sums, const int lines, const int chains) {                             \
+        enum { WIDTH = sizeof(vector) / sizeof(float) };                                                              \
+        const int each = lines * LINE / WIDTH;                                                                        \
+        vector some[MOST];                                                                                            \
+        _Pragma("GCC unroll 14") for (int i = 0; i < each * chains; i++)                                              \
+            some[i] = i < each ? load(sums + WIDTH * i) : spread(0.0f);                                               \
+        int64_t k = 0;                                                                                                \
+        for (; k + chains <= count; k += chains)                                                                      \
+            _Pragma("GCC unroll 14") for (int i = 0; i < each * chains; i++)                                          \
+                some[i] = add_product(spread(values[k + i / each]),                                                   \
+                                      load(x + offsets[k + i / each] + WIDTH * (i % each)), some[i]);                 \
+        for (; k < count; k++)                                                                                        \
+            _Pragma("GCC unroll 14") for (int i = 0; i < each; i++)                                                   \
+                some[i] = add_product(spread(values[k]), load(x + offsets[k] + WIDTH * i), some[i]);                  \
+        _Pragma("GCC unroll 14") for (int i = each; i < each * chains; i++) some[i % each] += some[i];                \
+        _Pragma("GCC unroll 14") for (int i = 0; i < each; i++) store(sums + WIDTH * i, some[i]);                     \
     }
+
+/* `add_*`: lines in pieces of `most` at most, each with the chains that CASES have for it. */
+#define ADD(path, target, most, CASES)                                                                                \
+    target static void add_##path(const float *x, const int32_t *offsets, const float *values, int64_t count,         \
+                                  float *sums, int64_t length) {                                                      \
+        int64_t lines = length / LINE, pieces = (lines + (most) - 1) / (most);                                        \
+        for (int64_t piece = 0; piece < pieces; piece++) {                                                            \
+            int64_t first = lines * piece / pieces, last = lines * (piece + 1) / pieces, at = first * LINE;           \
+            switch (last - first) { CASES(path) }                                                                     \
+        }                                                                                                             \
+    }
+
+#define LINES(path, lines, chains) \
+    case lines: add_lines_##path(x + at, offsets, values, count, sums + at, lines, chains); break;
+
+typedef float four __attribute__((vector_size(16)));
+
+INLINE four load_four(const float *x) {
+    four held;
+    memcpy(&held, x, sizeof held);
+    return held;
 }
+
+INLINE void store_four(float *x, four held) { memcpy(x, &held, sizeof held); }
+
+#define SPREAD_FOUR(value) ((four){value, value, value, value})
+#define ADD_FOUR(a, b, c) ((c) + (a) * (b))
+#define CASES_PORTABLE(path) LINES(path, 1, 2) LINES(path, 2, 1)
+ADD_LINES(portable, , four, load_four, store_four, SPREAD_FOUR, ADD_FOUR)
+ADD(portable, , 2, CASES_PORTABLE)
 
 #if X86
-#define NARROW TARGET("avx2,fma")
+#define CASES_AVX2(path) \
+    LINES(path, 1, 4) LINES(path, 2, 2) LINES(path, 3, 2) LINES(path, 4, 1) LINES(path, 5, 1) LINES(path, 6, 1)
+ADD_LINES(avx2, TARGET("avx2,fma"), __m256, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps)
+ADD(avx2, TARGET("avx2,fma"), 6, CASES_AVX2)
 
-NARROW INLINE void add_avx2_of(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                               const int lines) {
-    __m256 some[12];
-#pragma GCC unroll 12
-    for (int i = 0; i < 2 * lines; i++) some[i] = _mm256_loadu_ps(sums + 8 * i);
-    for (int64_t k = 0; k < count; k++) {
-        const float *at = x + offsets[k];
-        __m256 value = _mm256_broadcast_ss(values + k);
-#pragma GCC unroll 12
-        for (int i = 0; i < 2 * lines; i++) some[i] = _mm256_fmadd_ps(value, _mm256_loadu_ps(at + 8 * i), some[i]);
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < 2 * lines; i++) _mm256_storeu_ps(sums + 8 * i, some[i]);
-}
-
-NARROW static void add_avx2(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                            int64_t length) {
-    int64_t at = 0;
-    for (; at + 6 * LINE <= length; at += 6 * LINE) add_avx2_of(x + at, offsets, values, count, sums + at, 6);
-    for (; at + 3 * LINE <= length; at += 3 * LINE) add_avx2_of(x + at, offsets, values, count, sums + at, 3);
-    for (; at < length; at += LINE) add_avx2_of(x + at, offsets, values, count, sums + at, 1);
-}
-
-#define WIDE TARGET("avx512f")
-
-WIDE INLINE void add_avx512_of(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                               const int lines) {
-    __m512 some[MOST];
-#pragma GCC unroll 14
-    for (int i = 0; i < lines; i++) some[i] = _mm512_loadu_ps(sums + LINE * i);
-    for (int64_t k = 0; k < count; k++) {
-        const float *at = x + offsets[k];
-        __m512 value = _mm512_set1_ps(values[k]);
-#pragma GCC unroll 14
-        for (int i = 0; i < lines; i++) some[i] = _mm512_fmadd_ps(value, _mm512_loadu_ps(at + LINE * i), some[i]);
-    }
-#pragma GCC unroll 14
-    for (int i = 0; i < lines; i++) _mm512_storeu_ps(sums + LINE * i, some[i]);
-}
-
-WIDE static void add_avx512(const float *x, const int32_t *offsets, const float *values, int64_t count, float *sums,
-                            int64_t length) {
-    int64_t at = 0;
-    for (; at + MOST * LINE <= length; at += MOST * LINE)
-        add_avx512_of(x + at, offsets, values, count, sums + at, MOST);
-#define LINES(n) \
-    case n: add_avx512_of(x + at, offsets, values, count, sums + at, n); break;
-    switch ((length - at) / LINE) {
-        LINES(1) LINES(2) LINES(3) LINES(4) LINES(5) LINES(6) LINES(7) LINES(8) LINES(9) LINES(10) LINES(11) LINES(12)
-        LINES(13)
-    }
-}
+#define CASES_AVX512(path)                                                                                            \
+    LINES(path, 1, 8) LINES(path, 2, 4) LINES(path, 3, 4) LINES(path, 4, 2) LINES(path, 5, 2) LINES(path, 6, 2)       \
+    LINES(path, 7, 2) LINES(path, 8, 1) LINES(path, 9, 1) LINES(path, 10, 1) LINES(path, 11, 1) LINES(path, 12, 1)    \
+    LINES(path, 13, 1) LINES(path, 14, 1)
+ADD_LINES(avx512, TARGET("avx512f"), __m512, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps)
+ADD(avx512, TARGET("avx512f"), 14, CASES_AVX512)
 #endif
 
 INLINE void convolve(const struct job *j, ptrdiff_t from, ptrdiff_t to, add adds) {
     const struct sparse *s = &j->s;
     for (ptrdiff_t o = from; o < to; o++)
         for (int64_t i = 0; i < s->length; i++) j->sums[o * s->length + i] = j->bias[o];
-    for (int64_t b = 0; b < s->blocks; b++) {
-        const int64_t *starts = j->starts + b * s->outs;
-        for (ptrdiff_t o = from; o < to; o++) {
-            int64_t first = starts[o], count = starts[o + 1] - first;
-            if (count) adds(j->planes, j->offsets + first, j->values + first, count, j->sums + o * s->length, s->length);
+    for (int64_t strip = 0, lines = s->length / LINE; strip < s->strips; strip++) {
+        int64_t at = lines * strip / s->strips * LINE, length = lines * (strip + 1) / s->strips * LINE - at;
+        for (int64_t b = 0; b < s->blocks; b++) {
+            const int64_t *starts = j->starts + b * s->outs;
+            for (ptrdiff_t o = from; o < to; o++) {
+                int64_t k = starts[o], count = starts[o + 1] - k;
+                float *sums = j->sums + o * s->length + at;
+                if (count) adds(j->planes + at, j->offsets + k, j->values + k, count, sums, length);
+            }
         }
     }
     for (ptrdiff_t o = from; o < to; o++)
@@ -175,7 +180,7 @@ static void convolve_avx512(const void *job, ptrdiff_t from, ptrdiff_t to) { con
 EXPORTED int sparse_conv2d(const struct sparse *s, const float *x, const float *bias, const float *values,
                            const int32_t *offsets, const int64_t *starts, float *y, int path, int threads) {
     struct job j = {.s = *s, .bias = bias, .values = values, .offsets = offsets, .starts = starts};
-    size_t planes = (size_t)(s->channels * s->stride_h * s->stride_w * s->copies * s->plane) * sizeof(float);
+    size_t planes = (size_t)(s->channels * s->phases_h * s->phases_w * s->copies * s->plane) * sizeof(float);
     size_t sums = (size_t)(s->outs * s->length) * sizeof(float), line = LINE * sizeof(float);
     j.planes = aligned_alloc(line, (planes + line - 1) / line * line);
     j.sums = aligned_alloc(line, (sums + line - 1) / line * line);

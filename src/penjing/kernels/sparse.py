@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PenjingError, PlanError
 from penjing.kernels import build
-from penjing.kernels.shape import Pair, pair, sides
+from penjing.kernels.packed import Pair, pair, sides
 
 DECLARATIONS = """int sparse_conv2d(uintptr_t shape, uintptr_t x, uintptr_t bias, uintptr_t values, uintptr_t offsets,
                                   uintptr_t starts, uintptr_t y, int path, int threads);"""
@@ -23,6 +23,9 @@ LINE = 16
 
 NEAR = 40 * 1024
 """Bytes of planes that stay in the nearest cache while the weights that read them pass by."""
+
+STRIP = 14
+"""Registers of an output that are summed up at once, for which all channels pass by."""
 
 WASTE = 1.2
 """By how much rows may be widened to whole registers, so that no load crosses a line of the cache."""
@@ -96,6 +99,7 @@ class SparseConv2d(nn.Module):
             raise PlanError(f"A bias is [{self.out_channels}]; got {list(bias.shape)}.")
         self.register_buffer("bias", bias)
         self._seen: dict[torch.Size, Geometry] = {}
+        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]
 
     @property
     def density(self) -> float:
@@ -119,9 +123,11 @@ class SparseConv2d(nn.Module):
         Raises: PlanError for an input of another kind or too small; PenjingError where there is no memory.
         """
         if x.dtype != torch.float32 or x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise PlanError(f"A sparse convolution reads float32 [n, {self.in_channels}, h, w]; got {list(x.shape)}.")
+            wanted = f"float32 [n, {self.in_channels}, h, w]"
+            raise PlanError(f"A sparse convolution reads {wanted}; got {x.dtype} {list(x.shape)}.")
         library = build.load("sparse", DECLARATIONS)
-        if library is None or not x.is_cpu or not self.values.is_cpu:
+        slope = x.requires_grad and torch.is_grad_enabled()  # which the C does not know
+        if library is None or slope or not x.is_cpu or not self.values.is_cpu:
             return self.reference(x)
         geometry = self._seen.get(x.shape) or self._measured(x.shape)
         x, y = x.contiguous(), x.new_empty(geometry.out)
@@ -166,32 +172,38 @@ class SparseConv2d(nn.Module):
         shifted = self.density > DENSE and whole <= WASTE * pitch and sw == 1 and kw > 1
         copies, pitch = (kw, whole) if shifted else (1, pitch)
         length = -(-out_h * pitch // LINE) * LINE
-        furthest = (dh * (kh - 1)) // sh * pitch + (dw * (kw - 1)) // sw + length + LINE
-        plane = -(-max(rows * pitch, furthest) // LINE) * LINE
-        per_channel = sh * sw * copies * plane
+        reach = (dh * (kh - 1)) // sh * pitch + (dw * (kw - 1)) // sw
+        plane = -(-max(rows * pitch, reach + length) // LINE) * LINE
+        strips = -(-length // (STRIP * LINE))
+        ph, pw = 1 + max(dh * k % sh for k in range(kh)), 1 + max(dw * k % sw for k in range(kw))
+        per_channel = ph * pw * copies * plane
         if channels * per_channel >= 2**31:
             raise PlanError(
                 f"An input {list(shape)} takes more numbers than an offset tells apart: use smaller pictures."
             )
 
         places: NDArray[Any] = self.places.numpy().astype(np.int64)
+        weights = self.out_channels * (channels // self.groups) * self.taps
+        if len(places) != len(self.values) or (len(places) and not 0 <= places.min() <= places.max() < weights):
+            raise PlanError(f"A place of a sparse convolution is outside of its {weights} weights.")
         column, row = places % kw, places // kw % kh
         inner, out = places // (kw * kh) % (channels // self.groups), places // (kw * kh * (channels // self.groups))
         channel = inner + out // (self.out_channels // self.groups) * (channels // self.groups)
         down, across = row * dh, column * dw
-        phase = down % sh * sw + across % sw
-        at = (channel * sh * sw + phase) * copies
+        phase = down % sh * pw + across % sw
+        at = (channel * ph * pw + phase) * copies
         offsets = (at + column) * plane if shifted else at * plane + across // sw
         offsets = offsets + down // sh * pitch
-        each = max(1, NEAR // (4 * per_channel))
+        read = min(plane, reach + -(-length // (strips * LINE)) * LINE) * ph * pw * copies
+        each = max(1, NEAR // (4 * read))
         blocks = -(-channels // each)
         block = channel // each
         order = np.lexsort((offsets, out, block))
         counts = np.bincount(block * self.out_channels + out, minlength=blocks * self.out_channels)
         starts = np.concatenate([[0], np.cumsum(counts)])
         numbers = [
-            images, channels, height, width, self.out_channels, sh, sw, top, left, rows, pitch, plane, copies, dw,
-            out_h, out_w, length, blocks,
+            images, channels, height, width, self.out_channels, sh, sw, top, left, ph, pw, rows, pitch, plane, copies,
+            dw, out_h, out_w, length, blocks, strips,
         ]  # fmt: skip
         products = images * len(places) * length
         found = Geometry(
@@ -210,6 +222,15 @@ class SparseConv2d(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> SparseConv2d:
         """Stay in float32 where a network is made half or double: the C reads nothing else."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.values, self.bias = self.values.float(), self.bias.float()
-        self._seen = {}
+        _settle(self)
         return self
+
+
+def _settle(layer: SparseConv2d, *_: Any) -> None:
+    """Forget what was made of what the layer held before; see to it that the C can read what it holds now."""
+    layer._seen = {}
+    for name, kind in (("values", torch.float32), ("places", torch.int32), ("bias", torch.float32)):
+        held = getattr(layer, name)
+        if held.is_floating_point() != kind.is_floating_point:
+            raise PlanError(f"{name} of a sparse convolution is {kind}; got {held.dtype}.")
+        layer._buffers[name] = held.to(kind).contiguous()

@@ -87,8 +87,14 @@ class Vectors(Weights):
         self.moments: Tensor | None = None
 
     def see(self, samples: Tensor, layer: nn.Module) -> None:
-        """Add up the second moments of each block of inputs that one vector of a filter meets."""
-        self.moments = moments(samples, layer, self.width)
+        """Add up the second moments of each block of inputs that one vector of a filter meets.
+
+        Raises: PlanError where they are not finite.
+        """
+        found = moments(samples, layer, self.width)
+        if not bool(found.isfinite().all()):
+            raise PlanError("The squares of what it reads overflow; normalise the pictures as for training.")
+        self.moments = found
 
     def start(self, weight: Tensor) -> Tensor:
         """Find table and codes: of the least output error on what was seen, or else the least error of the weight."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from functools import cached_property
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from penjing.core.types import Kept, Layer, Site, Slot
 from penjing.graph.graph import Graph
 from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, start, with_bits
 from penjing.quantizers.base import Quantizer
+
+Made = TypeVar("Made", bound=Quantizer)
 
 SAMPLES = 128
 """Pictures that a layer's rounding of what it reads begins with."""
@@ -36,7 +39,7 @@ class Rounded:
     options: Mapping[str, Any] = field(default_factory=dict)
     pictures: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
-    @property
+    @cached_property  # a search prices thousands of plans, layer by layer
     def quantizer(self) -> Quantizer:
         """The method."""
         made: Quantizer = build("quantizer", {self.by: dict(self.options)})
@@ -80,7 +83,10 @@ class Rounded:
         self.put(model, wanted)
 
     def put(self, model: nn.Module, wanted: Mapping[str, Precision]) -> None:
-        """Quantize the layers of these paths, in place, and start what they hold."""
+        """Quantize the layers of these paths, in place, and start what they hold.
+
+        Raises: PlanError naming a layer that cannot be, by its weight or what it reads.
+        """
         reading = [name for name, one in wanted.items() if one.quantizer.wants_samples(one.bits)]
         device = next(model.parameters()).device
         seen = inputs_of(model, reading, (x.to(device) for x in self.pictures), SAMPLES) if reading else {}
@@ -109,12 +115,18 @@ def _noise(quantizer: Quantizer, weight: Tensor, bits: int) -> float:
     return float(gap / weight.double().square().sum().clamp_min(1e-300))
 
 
-def _filed(name: str, quantizer: type[Quantizer]) -> None:
-    """Register the rewrite of a quantizer under the quantizer's name."""
-    facts = {"by": name, "__doc__": quantizer.__doc__, "__module__": __name__}
-    made: Any = dataclass(frozen=True)(type(name, (Rounded,), facts))
-    globals()[name] = register("rewrite")(made)  # where a process that is given one finds it
+def method(quantizer: type[Made]) -> type[Made]:
+    """Register the rewrite of a quantizer under the quantizer's name; return the quantizer.
+
+    Those registered when this module is loaded have theirs; one that comes later is decorated with it.
+    """
+    name = quantizer.__name__.rstrip("_")
+    if name not in {one.by for one in Rounded.__subclasses__()}:
+        facts = {"by": name, "__doc__": quantizer.__doc__, "__module__": __name__}
+        made: Any = dataclass(frozen=True)(type(name, (Rounded,), facts))
+        globals()[name] = register("rewrite")(made)  # where a process that is given one finds it
+    return quantizer
 
 
-for _name, _quantizer in entries("quantizer").items():
-    _filed(_name, _quantizer)
+for _quantizer in entries("quantizer").values():
+    method(_quantizer)

@@ -8,6 +8,7 @@ from typing import Any
 
 from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.registry import build, checked, entries
+from penjing.rewrites.rounded import Rounded
 from penjing.steps.check import check
 from penjing.steps.export import export
 from penjing.steps.factorize import factorize
@@ -108,7 +109,7 @@ def _check_order(steps: Sequence[Any]) -> None:
                 f"{name}: bits come last, since {name} changes layers, and what it leaves of them would have to be "
                 f"rounded anew; put quantize after it. What may follow quantize: {', '.join(AFTER_BITS)}."
             )
-        rounded = rounded or isinstance(step, quantize)
+        rounded = rounded or isinstance(step, quantize) or (isinstance(step, prune) and _rounds(step))
         if isinstance(step, export):
             written.append(step.file)
         elif isinstance(step, check):
@@ -119,6 +120,11 @@ def _check_order(steps: Sequence[Any]) -> None:
                 )
         elif type(step).__name__ != "evaluate_":
             written.clear()
+
+
+def _rounds(step: prune) -> bool:
+    """Tell whether a cut rounds weights as well."""
+    return any(issubclass(entries("rewrite").get(name, object), Rounded) for name in step.rewrites)
 
 
 def _check_int8(steps: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Layer, Plan
 from penjing.graph.graph import Graph
-from penjing.graph.quantized import quantized, refuse_quantized
+from penjing.graph.quantized import FLOAT, quantized, refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 from penjing.rewrites.rounded import SAMPLES, Rounded
@@ -30,11 +30,11 @@ class quantize:  # noqa: N801  (registered under its own name)
     """Write layers in few bits by a ``method``: ``lsq``, ``twn``, ``xnor``, ``codebook`` and so on, with its options.
 
     ``bits`` are those of a weight: a number, or one by pattern such as ``{"layer3*": 2, "*": 4}``, of which the first
-    counts; by default those usual for the method. Where bits are left out and ``allocator`` is given, or a
-    ``budget``, the budget decides, as in ``prune``, whose other options are those of the same name. The first and the
-    last layer stay in floats unless ``ends`` is true. ``images`` training pictures, without labels, show what layers
-    read. What was quantized trains on by ``train``; channels, ranks and blocks go before it. The method ``int8`` is the
-    step of that name.
+    counts; by default those usual for the method. A layer that no pattern means stays in floats, and so do the first
+    and the last unless ``ends`` is true. Where bits are left out and ``allocator`` is given, or a ``budget``, the
+    budget decides, as in ``prune``, whose other options are those of the same name. ``images`` training pictures,
+    without labels, show what layers read. What was quantized trains on by ``train``; channels, ranks and blocks go
+    before it. The method ``int8`` is the step of that name.
     """
 
     method: Any = "lsq"
@@ -52,6 +52,11 @@ class quantize:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError naming the option.
         """
+        if isinstance(self.method, Mapping) and len(self.method) > 1:
+            raise PlanError(
+                f"quantize: method is one, with its options; got {' and '.join(map(str, self.method))}. All layers in "
+                "few bits have the same method."
+            )
         if self.name == "int8":
             self.as_int8()
             return
@@ -71,7 +76,7 @@ class quantize:  # noqa: N801  (registered under its own name)
                 raise PlanError(f"quantize: a budget decides bits of {self.name} as it is; give bits or no option.")
             return
         for bits in [one for _, one in self._given()]:
-            if isinstance(bits, bool) or bits not in (*widths, 32):
+            if isinstance(bits, bool) or bits not in (*widths, FLOAT):
                 raise PlanError(
                     f"quantize: {self.name} has weights of {_listed(widths)}, and 32 leaves a layer in floats; "
                     f"got {bits!r}."
@@ -84,9 +89,14 @@ class quantize:  # noqa: N801  (registered under its own name)
 
     @property
     def change(self) -> Rounded:
-        """The rewrite."""
-        options = self.method[self.name] if isinstance(self.method, Mapping) else None
-        made: Rounded = build("rewrite", {self.name: {"options": dict(options or {})}})
+        """The rewrite.
+
+        Raises: PlanError for options that are none; RecipeError as ``build``.
+        """
+        options = (self.method[self.name] if isinstance(self.method, Mapping) else None) or {}
+        if not isinstance(options, Mapping):
+            raise PlanError(f"quantize: options of {self.name} are written {{option: value}}; got {options!r}.")
+        made: Rounded = build("rewrite", {self.name: {"options": dict(options)}})
         return made
 
     @property
@@ -166,11 +176,17 @@ class quantize:  # noqa: N801  (registered under its own name)
             elif layer.name in ends:
                 why = why or f"{layer.name} is the first or last layer; ends: true takes them as well"
             else:
-                bits = next((bits for pattern, bits in self._given() if takes(layer, (pattern,), ())), 32)
+                bits = next((bits for pattern, bits in self._given() if takes(layer, (pattern,), ())), FLOAT)
                 kept[name] = np.arange(bits)
         if not kept:
             why = why or f"no layer matches include {list(self.include)} without exclude {list(self.exclude)}"
             raise PlanError(f"quantize: nothing may be quantized: {why}.")
+        if all(len(bits) == FLOAT for bits in kept.values()):
+            names = ", ".join(name.removesuffix("/bits") for name in list(kept)[:5])
+            raise PlanError(
+                f"quantize: bits {self.bits!r} leave every layer in floats ({names}); give a pattern that means one of "
+                "them, or '*' for all."
+            )
         return Plan.of(self.name, kept, list(sites.values()))
 
     def _seeing(self, change: Rounded, state: State, run: Run) -> Rounded:
@@ -179,7 +195,7 @@ class quantize:  # noqa: N801  (registered under its own name)
         Raises: PlanError where they do and there is no data.
         """
         quantizer = change.quantizer
-        if not any(quantizer.wants_samples(bits) for _, bits in self._given() if bits != 32):
+        if not any(quantizer.wants_samples(bits) for _, bits in self._given() if bits != FLOAT):
             return change
         return change.on(tuple(state.data_for("quantize").calibration(self.images, run.seed)))
 
