@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import penjing
 from penjing.cli import app
 from penjing.core.errors import BundleError
+from penjing.exporting import bundle
 from penjing.steps.prune import prune
 from tiny import tiny
 
@@ -82,3 +83,33 @@ def test_runs_and_files_are_measured_side_by_side(tmp_path):
     rows = json.loads(said.stdout)
     assert [row["file"] for row in rows] == [str(tmp_path / "model.onnx"), str(tmp_path)]
     assert rows[0]["bytes"] == rows[1]["bytes"]
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    from penjing.graph.quantized import Precision, attach, start
+    from penjing.quantizers.lsq import lsq
+
+    model = tiny().eval()
+    attach(model, {"conv1": Precision(lsq(), 4)})
+    start(model, ["conv1"], {"conv1": torch.randn(4, 16, 8, 8).relu()})
+    return bundle.write(tmp_path_factory.mktemp("few") / "b", model, builder="tiny:tiny", inputs=[[3, 8, 8]],
+                        finished=True)  # fmt: skip
+
+
+def test_a_bundle_in_few_bits_is_exported_measured_and_shown_by_its_layers(quantized, tmp_path):
+    file, few = tmp_path / "few.onnx", "conv1 (lsq, 4 bits)"
+    said = shell("export", quantized, "--trust", "--out", file)
+    assert said.exit_code == 0 and "values tip over in rounding" in said.stdout and few in said.stdout, said.stderr
+    said = shell("bench", quantized, file, "--trust", "--rounds", 5)
+    assert said.exit_code == 0 and f"{quantized}: in few bits are {few}" in said.stdout, said.stderr
+    said = shell("inspect", quantized, "--trust")
+    assert said.exit_code == 0 and "32 -> 4 bits, reads 4 (lsq)" in said.stdout, said.stderr
+
+
+def test_inspect_of_a_folder_takes_its_own_weights_and_shape(done):
+    said = shell("inspect", done.folder, "--trust", "--json")
+    assert said.exit_code == 0 and json.loads(said.stdout)["macs"] == done.results["rows"][1]["macs"], said.stderr
+    for words, message in (([], "names the builder tiny:tiny"), (["--trust", "--weights", "w.pt"], "holds its own")):
+        said = shell("inspect", done.folder, *words)
+        assert said.exit_code == 2 and message in said.stderr

@@ -152,14 +152,19 @@ def test_the_page_of_a_kind_names_all_of_it(page: str, kind: str) -> None:
     assert [name for name in ours if f"`{name}`" not in text] == []
 
 
-def test_the_picture_is_that_of_the_rows() -> None:
-    """`python benchmarks/draw.py` draws it again; letters and numbers must agree, whatever matplotlib's version."""
-    spec = importlib.util.spec_from_file_location("draw", ROOT / "benchmarks" / "draw.py")
+@pytest.mark.parametrize("name", ["frontier", "fewbits"])
+def test_the_picture_is_that_of_the_rows(name: str) -> None:
+    """`benchmarks/draw.py` and `fewbits.py --plot` draw them again; letters and numbers must agree.
+
+    Lines are those of matplotlib's version.
+    """
+    script = {"frontier": "draw", "fewbits": "fewbits_show"}[name]
+    spec = importlib.util.spec_from_file_location(script, ROOT / "benchmarks" / f"{script}.py")
     assert spec is not None and spec.loader is not None
-    draw = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(draw)
-    now = draw.drawn(draw.read(ROOT / "benchmarks" / "results" / "frontier"))
-    kept = (ROOT / "docs" / "figures" / "frontier.svg").read_text(encoding="utf-8")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    now = module.drawn(module.read(ROOT / "benchmarks" / "results" / name))
+    kept = (ROOT / "docs" / "figures" / f"{name}.svg").read_text(encoding="utf-8")
     assert re.findall(r">([^<]+)</text>", now) == re.findall(r">([^<]+)</text>", kept)
 
 

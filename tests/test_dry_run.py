@@ -137,3 +137,23 @@ def test_what_cannot_be_met_ends_as_the_run_itself_does(folder, tmp_path):
     assert ends[0].stderr == ends[1].stderr and "lowest reachable" in ends[0].stderr
     with pytest.raises(Infeasible):
         penjing.preview(tiny(), folder, budget="macs=0.0001x")
+
+
+def test_a_dry_run_of_quantize_says_what_it_would_store(folder, untrained):
+    shown = penjing.preview(tiny(), folder, [{"quantize": {"method": "lsq", "bits": 4}}, "export"])
+    assert [(one["layer"], one["bits"], one["bytes"]) for one in shown.facts["few bits"]] == [
+        ("conv1", 4, 2304.0), ("conv2", 4, 2304.0)
+    ]  # fmt: skip
+    size = next(row for row in shown.facts["costs"] if row["cost"] == "size")
+    assert size["original"] - size["predicted"] == 2 * 4608 * 28 / 8
+    assert "32 -> 4 bits" in str(shown) and "36.9 kB of weights became 4.61 kB" in str(shown)
+    assert "smaller and not faster" in str(shown)
+
+
+def test_a_dry_run_of_bits_by_budget_chooses_them(folder, untrained):
+    step = {"quantize": {"method": "lsq", "budget": "energy=0.85x"}}
+    shown = penjing.preview(tiny(), folder, [step], target="eyeriss_v1")
+    energy = next(row for row in shown.facts["costs"] if row["cost"] == "energy")
+    assert energy["predicted"] <= energy["limit"] and shown.plan.rewrites() == ["lsq"]
+    assert {one["method"] for one in shown.facts["few bits"]} == {"lsq"}
+    assert not any(one["size_only"] for one in shown.facts["few bits"])

@@ -25,7 +25,7 @@ from penjing.core.plain import told
 from penjing.core.registry import build
 from penjing.data.data import Data
 from penjing.dry_run import Preview, previewed
-from penjing.exporting import bundle
+from penjing.exporting import bundle, sizes
 from penjing.exporting.running import refuse_packed
 from penjing.given import begin, inputs_of, target_of
 from penjing.graph.graph import Graph
@@ -300,11 +300,14 @@ def _settings(original: nn.Module, data: Data | None, steps: Sequence[Any], book
 
 
 def _write(folder: Path, state: State, results: Mapping[str, Any], builder: str) -> None:
-    """Write what a finished run shows beside its files."""
+    """Write what a finished run shows beside its files, with the sizes that only these tell."""
     shapes = [list(x.shape[1:]) for x in state.example[0] if isinstance(x, Tensor)]
     facts: dict[str, Any] = {key: results.get(key) for key in ("rows", "budget", "validation")}
-    bundle.write(folder / bundle.BUNDLE, state.model, builder=builder, plans=state.plans, inputs=shapes, facts=facts,
-                 finished=True)  # fmt: skip
+    place = bundle.write(folder / bundle.BUNDLE, state.model, builder=builder, plans=state.plans, inputs=shapes,
+                         facts=facts, finished=True)  # fmt: skip
+    found = sizes.beside(place, state.original)
+    for row in results["rows"]:
+        row |= found.get(row["name"], {})
     write_whole(folder / RESULTS, json.dumps(results, indent=1, default=float).encode())
     write_report(results, folder / REPORT)
 

@@ -10,16 +10,34 @@ from torch import nn
 
 from penjing.core import console
 from penjing.core.registry import build
+from penjing.core.types import Layer
 from penjing.costs.units import show
 from penjing.criteria.zeros import Zeros, average, validation_pictures, zeros_after_relu
 from penjing.data.load import as_data
 from penjing.graph.blocks import lost
 from penjing.graph.graph import Graph
 from penjing.graph.program import plain
+from penjing.graph.quantized import FLOAT, precisions
 
 
-def facts(graph: Graph, zeros: Sequence[Zeros] = ()) -> dict[str, Any]:
-    """Return what a graph tells as plain data, with the zeros after each ReLU where they were counted."""
+def methods(model: nn.Module) -> dict[str, str]:
+    """Return how the layers of a network that are in few bits were quantized, by the names of their weights."""
+    return {f"{path}.weight": one.quantizer.name for path, one in precisions(model).items()}
+
+
+def _bits(layer: Layer, methods: Mapping[str, str]) -> str:
+    """Say in how many bits the weights of a layer are, and what it reads."""
+    if layer.weight not in methods:
+        return ""
+    reads = f", reads {layer.input_bits}" if layer.input_bits < FLOAT else ""
+    return f"{FLOAT} -> {layer.bits} bits{reads} ({methods[layer.weight]})"
+
+
+def facts(graph: Graph, zeros: Sequence[Zeros] = (), methods: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what a graph tells as plain data, with the zeros after each ReLU where they were counted.
+
+    ``methods`` are those by which layers are in few bits, by weight.
+    """
     counted = {"zeros": [{"ReLU after": z.layer, "values": z.values, "zero": z.share} for z in zeros]}
     if zeros:
         counted["zeros"].append({"ReLU after": "all", "values": sum(z.values for z in zeros), "zero": average(zeros)})
@@ -40,6 +58,7 @@ def facts(graph: Graph, zeros: Sequence[Zeros] = ()) -> dict[str, Any]:
                 "groups": layer.groups,
                 "output": "x".join(map(str, layer.out_size)),
                 "ranks": ranks.get(layer.name, ""),
+                **({"bits": _bits(layer, methods)} if methods else {}),
                 "macs": layer.macs,
             }
             for layer in graph.layers

@@ -12,11 +12,15 @@ from penjing.core.plain import told, written
 from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
 from penjing.graph.trace import trace
+from penjing.report.few_bits import SITE, changed, summary
+from penjing.report.table import plain
 from penjing.steps.factorize import factorize
+from penjing.steps.few_bits import FewBits, few_bits
 from penjing.steps.merge import merge
 from penjing.steps.original import counted, drafted, estimated
 from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
+from penjing.steps.quantize import quantize
 from penjing.steps.settle import Cut
 from penjing.steps.state import Run, State
 
@@ -42,6 +46,8 @@ class Preview:
         for proof in self.facts["certificates"]:
             difference = f"difference {proof['difference']:.1e} (at most {proof['tolerance']:.0e})"
             yield f"Proof {'holds' if proof['ok'] else 'fails'}: {proof['name']}, {difference}."
+        if few := self.facts["few bits"]:
+            yield plain(summary([FewBits(**one) for one in few]))
         if pinned := self.facts["pinned"]:
             count = sum(int(note["units"]) for note in pinned)
             yield f"Pinned: {count} units in {len(pinned)} places; penjing inspect says why."
@@ -54,12 +60,12 @@ class Preview:
 def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
     """Let the first cut among the steps choose, on the network as it is, whose chains are merged where steps say so.
 
-    Where no step cuts, what is merged is all there is to see.
+    Where no step cuts or quantizes, what is merged is all there is to see.
 
-    Raises: PlanError when no step prunes or merges; Infeasible when the budget cannot be met.
+    Raises: PlanError when no step prunes, quantizes or merges; Infeasible when the budget cannot be met.
     """
     steps = [step.as_prune() if isinstance(step, factorize) and step.ranks is None else step for step in steps]
-    cuts = [i for i, step in enumerate(steps) if isinstance(step, prune | factorize)]
+    cuts = [i for i, step in enumerate(steps) if isinstance(step, prune | factorize | quantize)]
     places = cuts or [i for i, step in enumerate(steps) if isinstance(step, merge)]
     if not places:
         raise PlanError("There is no plan to preview: no step cuts before anything is trained, as prune does.")
@@ -69,13 +75,16 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
         for step in before:
             if isinstance(step, merge):
                 state = step(state, run)
-        if isinstance(steps[at], factorize | merge):
-            made = steps[at](state, run)
+        step = steps[at]
+        if isinstance(step, quantize) and step.searched:
+            step = step.as_prune(trace(state.model, *state.example, proof=False))
+        if isinstance(step, factorize | merge | quantize):
+            made = step(state, run)
             pricer = Predicting(trace(made.model, *state.example, proof=False), state, run)
             cut = Cut(made.plans[-1] if made.plans else Plan(), made.model, None)
             rows = _costs(cut, pricer, state, Plan())
         else:
-            cut, pricer = steps[at].decide(state, run, Predicting)
+            cut, pricer = step.decide(state, run, Predicting)
             rows = _costs(cut, pricer, state, cut.plan)
     finally:
         run.close()
@@ -86,6 +95,7 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
         "step": told(steps[at]),
         "then": [told(step) for step in then],
         "costs": rows,
+        "few bits": few_bits(cut.model, drafted(cut.model, state.example).layers, run.target),
         "merged": [stage["detail"] for stage in run.noted("stages") if stage["name"] == "merge"],
     }
     noted = {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds", "searches")}
@@ -119,13 +129,19 @@ def _costs(cut: Cut, pricer: Pricer, state: State, plan: Plan) -> list[dict[str,
 
 def _tables(facts: Mapping[str, Any]) -> list[str]:
     sites = facts["sites"]
-    widths = [[s["site"], str(s["before"]), str(s["after"]), f"{s['after'] / s['before']:.0%}"] for s in sites]
+    widths = [_site_cells(site) for site in sites]
     cut = sum(site["after"] < site["before"] for site in sites)
     return [
         f"Preview of {facts['name']}: nothing is trained or exported, and the test set is not read.",
         table("", ["cost", "original", "asked", "predicted"], [_cost_cells(row) for row in facts["costs"]]),
         table(f"{cut} of {len(sites)} sites are cut.", ["site", "units", "kept", "share"], widths),
     ]
+
+
+def _site_cells(site: Mapping[str, Any]) -> list[str]:
+    before, after = site["before"], site["after"]
+    kept = plain(changed(before, after)) if site["site"].endswith(SITE) else str(after)
+    return [site["site"], str(before), kept, f"{after / before:.0%}"]
 
 
 def _cost_cells(row: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,8 @@ from penjing.exporting.onnx import export_onnx
 from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
 from penjing.graph.draft import Draft
+from penjing.graph.quantized import floated
+from penjing.steps.few_bits import few_bits
 from penjing.steps.int8 import write_int8
 from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.spending import spending
@@ -101,6 +103,7 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     }
     for name in FIELDS:
         facts[name] = run.noted(name)
+    facts["few_bits"] = few_bits(state.model, drafts["penjing"].layers, run.target)
     if found := run.noted("distance"):
         told = f"the outputs differ by {found[-1]:.1f} % (root mean square) from the original's on validation pictures"
         facts["distance"] = found[-1]
@@ -148,7 +151,7 @@ def row(
     shapes = Counter(map(Shape.of, draft.layers))
     facts["layers"] = {written(shape): times for shape, times in shapes.items()}
     facts["predicted_ms"] = predicted(shapes, run.target, timings[name])
-    facts["nonzero"] = sum(int((p != 0).sum()) for p in model.parameters())
+    facts["nonzero"] = sum(int((p != 0).sum()) for p in floated(model).parameters())
     facts |= run.journal.recall(f"test of {name}", lambda: tested(name, judged, state.data, run))
     timing = timings[name]
     facts["latency"] = {key: value for key, value in asdict(timing).items() if key != "samples"}

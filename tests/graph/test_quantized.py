@@ -38,6 +38,7 @@ def test_tables_train_and_latent_weights_rest(tmp_path, precision):
 
 
 def test_what_the_layer_reads_comes_to_its_weights():
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 16, 3))
     weight = model[0].weight.detach().clone()
     x = torch.randn(16, 4, 6, 6) * torch.tensor([10.0, 1, 1, 1]).view(1, 4, 1, 1)

@@ -28,7 +28,7 @@ static float *drawn(int64_t count) {
 static int sign(float x, float threshold) { return x >= threshold ? 1 : -1; }
 
 static int one_shape(void) {
-    struct xnor s = {
+    struct convolution s = {
         .images = 1 + below(3), .groups = 1 + below(2), .channels = 1 + below(140), .height = 1 + below(7),
         .width = 1 + below(19), .outs = 1 + below(70), .kernel_h = 1 + below(3), .kernel_w = 1 + below(3),
         .stride_h = 1 + below(2), .stride_w = 1 + below(2), .dilation_h = 1 + below(2), .dilation_w = 1 + below(2),

@@ -56,6 +56,10 @@ def test_page_fits_a_phone_and_prints(results: dict[str, Any], tmp_path: Path) -
     results["sensitivity"] = [
         {"step": "02-prune", "cost": "latency", "sites": sensed, "minimise": "error", "unit": "%", "whole": 2.5}
     ]
+    few = {"method": "binaryconnect", "bits": 1, "input_bits": 8, "float_bytes": 4e6, "bytes": 125e3, "size_only": True}
+    results["few_bits"] = [few | {"layer": f"features.denseblock3.denselayer{i}.conv1"} for i in range(3)]
+    for row in results["rows"]:
+        row |= {"bundle": 400_000, "packed": 1_600_000}
     # The probe needs a script where the page allows none.
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(results))
 

@@ -27,6 +27,11 @@ def test_a_small_site_is_one_step():
     assert site.step == 3
 
 
+def test_bits_beside_channels_keep_to_no_multiple():
+    (site,) = at_step([Site("a/bits", "bits", 32, (), np.arange(0), least=2, most=8)], 4)
+    assert [site.allowed(n) for n in (1, 3, 7, 31, 32)] == [2, 3, 7, 8, 32]
+
+
 class Grouped(nn.Module):
     def __init__(self) -> None:
         super().__init__()

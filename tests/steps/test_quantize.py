@@ -15,10 +15,13 @@ from penjing.graph.draft import Draft
 from penjing.graph.quantized import precisions, quantized
 from penjing.graph.trace import trace
 from penjing.steps.export import export
+from penjing.steps.int8 import int8
+from penjing.steps.order import ordered
 from penjing.steps.prune import prune
-from penjing.steps.quantize import quantize
+from penjing.steps.quantize import methods, quantize
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
+from penjing.training.options import Options, make_optimizer
 from tiny import pictures, skilled, tiny
 
 X = torch.randn(4, 3, 8, 8)
@@ -105,6 +108,7 @@ def test_a_plan_prices_bits(tmp_path):
         (lambda: quantize("twn", bits=3), r"2 bits, and 32 leaves a layer in floats; got 3"),
         (lambda: quantize("twn", bits=2, budget="size=0.1x"), "bits, or leave them to a budget"),
         (lambda: quantize("twn", images=0), "images"),
+        (lambda: quantize("int8", bits=8), "int8 takes no bits beside it"),
         (lambda: quantize({"twn": 3}), r"options of twn are written \{option: value\}; got 3"),
         (lambda: quantize({"twn": {}, "lsq": {}}), "method is one, with its options; got twn and lsq"),
     ],
@@ -136,7 +140,7 @@ def test_a_weight_that_is_no_number_is_named(tmp_path, data, method, number):
     model = tiny()
     with torch.no_grad():
         model.conv1.weight[0, 0, 0, 0] = number
-    with pytest.raises(PlanError, match=r"^conv1\.weight holds NaN or infinity"):
+    with pytest.raises(PlanError, match=r"^conv1 cannot be quantized: its weights hold NaN or infinity"):
         quantize(method)(state_of(model, data), Run(tmp_path))
 
 
@@ -145,7 +149,7 @@ def test_a_layer_that_reads_no_numbers_is_named(tmp_path, data, method):
     model = tiny()
     with torch.no_grad():
         model.stem.weight.fill_(float("nan"))
-    with pytest.raises(PlanError, match=r"^conv1 reads NaN or infinity on calibration pictures"):
+    with pytest.raises(PlanError, match=r"^conv1 cannot be quantized: on the training pictures it reads NaN"):
         quantize(method)(state_of(model, data), Run(tmp_path))
 
 
@@ -186,3 +190,25 @@ def test_a_layer_run_twice_stays_in_floats(tmp_path):
     made = quantize("twn", ends=True)(State(model, model, None, ((torch.randn(2, 8),), {})), run)
     assert set(quantized(made.model)) == {"first", "last"}
     assert export()(made, run).files  # whose weights are transposed in the file
+
+
+def test_int8_is_the_step_of_that_name():
+    made, *_ = ordered([{"quantize": {"method": {"int8": {"images": 64}}}}, "export", "check"])
+    assert made == int8(images=64)
+    with pytest.raises(PlanError, match="int8 rounds the exported file"):
+        ordered([quantize("int8"), "train", "export"])
+
+
+def test_latent_weights_of_signs_do_not_decay(tmp_path):
+    made = quantize("binaryconnect")(state_of(tiny()), Run(tmp_path)).model
+    decayed, free = (group["params"] for group in make_optimizer(Options(), made, []).param_groups)
+    assert any(made.conv1.weight is one for one in free) and any(made.stem.weight is one for one in decayed)
+
+
+@pytest.mark.parametrize("method", methods())
+def test_a_finished_network_of_each_method_comes_back_as_it_was(tmp_path, data, method):
+    made = quantize(method)(state_of(skilled(), data), Run(tmp_path)).model.eval()
+    write(tmp_path / "kept", made, finished=True)
+    again = unbundled(tmp_path / "kept", tiny, packed=False)
+    assert torch.equal(again(X), made(X))
+    assert precisions(again) == precisions(made)

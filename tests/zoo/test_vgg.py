@@ -54,6 +54,13 @@ def test_half_of_both_widths_leaves_the_head_its_share(macs):
     assert macs(model, x) == 78_741_504 + 256 * 2048 + 2048 * 2048 + 2048 * 10
 
 
+def test_half_the_width_with_one_linear_layer():
+    with torch.device("meta"):
+        model = zoo.vgg16_bn(width=0.5)
+    assert sum(p.numel() for p in model.parameters()) == 3_684_842
+    assert model.classifier.in_features == 256
+
+
 @pytest.mark.parametrize(("width", "head", "says"), [(0.001, 8, r"width .* at 0\.001"), (1.0, 0, r"head .* got 0")])
 def test_a_width_without_units_is_refused(width, head, says):
     with pytest.raises(RecipeError, match=says):

@@ -112,6 +112,7 @@ Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for frontier.j
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx, report.html and results.json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same as one JSON document.")]
 AsLines = Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON, the results last.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Import the bundle's builder; that runs its code.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
 DryRun = Annotated[
     bool,

@@ -210,14 +210,16 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's folder, or a bundle.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.onnx"),
     builder: Annotated[str, typer.Option(help="package.module:builder, in place of the bundle's own.")] = "",
-    trust: Annotated[bool, typer.Option("--trust", help="Import the bundle's builder; that runs its code.")] = False,
+    trust: options.Trust = False,
 ) -> None:
     """Write a run's network as ONNX again, from its bundle."""
     with manners():
         from penjing import compare
 
-        path, difference = compare.export_bundle(folder, out, builder, trust)
-        typer.echo(f"{path}: differs from the network by {difference:.1e} at most")
+        made = compare.export_bundle(folder, out, builder, trust)
+        typer.echo(f"{made.path}: {made.difference}")
+        if made.few_bits:
+            typer.echo(f"In few bits, for size and not for speed, are {made.few_bits}.")
 
 
 @app.command()
@@ -250,11 +252,24 @@ def explain(
 
 @app.command()
 def inspect(
-    model: options.Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A zoo name, package.module:builder, a run's folder or a bundle.",
+            autocompletion=completion.networks,
+        ),
+    ],
     weights: options.Weights = None,
     shape: Annotated[
-        str, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one picture.")
-    ] = "3,224,224",
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="C,H,W",
+            help="Channels, height and width of one picture; by default 3,224,224, or what a bundle says.",
+        ),
+    ] = None,
+    trust: options.Trust = False,
     data: Annotated[
         str | None,
         typer.Option(
@@ -274,23 +289,33 @@ def inspect(
     with manners():
         import torch
 
-        from penjing import api, describe, zoo
+        from penjing import api, compare, describe, zoo
         from penjing.core.errors import RecipeError, TraceError
         from penjing.core.plain import json_text
         from penjing.data import load
 
-        sizes = [int(part) if part.strip().isdecimal() else 0 for part in shape.split(",")]
-        if min(sizes) < 1:
-            raise RecipeError(f"--input {shape!r} must be positive whole numbers, such as 3,32,32.")
-        network = zoo.build(model, weights)
+        folder, example = Path(model), None
+        if folder.is_dir():
+            if weights is not None:
+                raise RecipeError(f"--weights fill a network that a builder makes; {model} holds its own.")
+            network, example = compare.loaded(folder, trust=trust)
+        else:
+            network = zoo.build(model, weights)
+        if shape is not None or example is None:
+            shape = "3,224,224" if shape is None else shape
+            sizes = [int(part) if part.strip().isdecimal() else 0 for part in shape.split(",")]
+            if min(sizes) < 1:
+                raise RecipeError(f"--input {shape!r} must be positive whole numbers, such as 3,32,32.")
+            example = (torch.randn(2, *sizes),)
         numbers = {name: options.read(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
         read = load(data, seed=seed, **numbers) if data else None
         try:
-            graph = api.inspect(network, read.example() if read else torch.randn(2, *sizes))
+            graph = api.inspect(network, read.example() if read else example)
         except TraceError as error:
             given = f"of {data}; is it the network's?" if read else f"{shape}; give another with --input."
             raise TraceError(f"{error} The input was {given}") from None
-        facts = describe.facts(graph, describe.count_zeros(network, graph, read, seed=seed) if read else ())
+        zeros = describe.count_zeros(network, graph, read, seed=seed) if read else ()
+        facts = describe.facts(graph, zeros, describe.methods(network))
         typer.echo(json_text(facts, indent=1) if as_json else describe.told(facts))
 
 
@@ -312,6 +337,7 @@ def bench(
     seed: options.Seed = 0,
     mean: options.Numbers = None,
     std: options.Numbers = None,
+    trust: options.Trust = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure files side by side: latency with its spread, size, and, with --data, accuracy.
@@ -326,7 +352,7 @@ def bench(
         numbers = {name: options.read(name, text) for name, text in (("mean", mean), ("std", std)) if text is not None}
         split = load(data, seed=seed, **numbers).val if data else None
         how: dict[str, Any] = {"threads": threads, "batch": batch, "runtime": runtime, "precision": precision}
-        facts = compare.bench(files, **how, rounds=rounds, split=split, layers=layers)
+        facts = compare.bench(files, **how, rounds=rounds, split=split, layers=layers, trust=trust)
         typer.echo(json_text(facts, indent=1) if as_json else compare.benched(facts))
 
 

@@ -40,6 +40,9 @@ HOMES = {
 }
 """Where the built-in entries of each kind live; a module, or a package whose modules are all imported on first use."""
 
+ALSO = {"rewrite": ("quantizer",)}
+"""Kinds of which every entry has one of its name, and with its words, of another kind too."""
+
 PLURALS = {kind: f"{kind}s" for kind in HOMES} | {"criterion": "criteria"}
 """What the entries of a kind are called together."""
 
@@ -208,6 +211,8 @@ def outline(kind: str) -> dict[str, str]:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and any(map(_files(kind), node.decorator_list)):
                 found[node.name.rstrip("_")] = (ast.get_docstring(node) or "").partition("\n")[0]
+    for other in ALSO.get(kind, ()):
+        found |= outline(other)
     return dict(sorted(found.items()))
 
 

@@ -286,7 +286,7 @@ def load(
         if manifest.packed:
             tensors = take_in(model, tensors, manifest.packed)
         model = form.refill(model, tensors, manifest.counts).eval()
-        return run_packed(model) if packed and manifest.packed else model
+        return run_packed(model, manifest.inputs) if packed and manifest.packed else model
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None
 

@@ -283,6 +283,27 @@ def settled(model: nn.Module) -> nn.Module:
     return copied.train(model.training)
 
 
+def start(model: nn.Module, names: Iterable[str], seen: Mapping[str, Tensor]) -> None:
+    """Let quantized layers begin with their weights, and with what was seen of what they read, in place.
+
+    Raises: PlanError naming the layer whose weights, or what it reads, cannot be rounded.
+    """
+    layers = quantized(model)
+    for name in names:
+        layer, samples = layers[name], seen.get(name)
+        if not bool(layer.weight.isfinite().all()):
+            raise PlanError(f"{name} cannot be quantized: its weights hold NaN or infinity; train or load it anew.")
+        if samples is not None and not bool(samples.isfinite().all()):
+            raise PlanError(
+                f"{name} cannot be quantized: on the training pictures it reads NaN or infinity; look at these, and at "
+                "the weights of the layers before it."
+            )
+        try:
+            layer.start(samples)
+        except PlanError as error:
+            raise PlanError(f"{name} cannot be quantized: {error}") from None
+
+
 def with_bits(layer: Layer, precision: Precision) -> Layer:
     """Return a layer as it is in few bits."""
     quantizer, bits = precision.quantizer, precision.bits

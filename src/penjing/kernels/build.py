@@ -150,7 +150,7 @@ def built(source: Path, where: Path) -> Path:
             return path
     with tempfile.TemporaryDirectory(prefix=f".{start}-", dir=where) as place:
         made = Path(place) / "made.so"
-        _run([*compiler, *FLAGS, f"-I{source.parent}", str(source), "-o", str(made)])
+        _run([*compiler, *FLAGS, f"-I{SOURCES}", str(source), "-o", str(made)])
         made.chmod(0o600)  # the linker minds the umask alone
         return made.replace(where / _called(start, made.read_bytes()))
 
@@ -161,7 +161,8 @@ def _called(start: str, content: bytes) -> str:
 
 def _key(source: Path, compiler: list[str]) -> str:
     """Return a hash of all that decides what a library does."""
-    parts = [source.name.encode(), *(p.read_bytes() for p in (source, *sorted(source.parent.glob("*.h"))))]
+    headers = sorted({*source.parent.glob("*.h"), *SOURCES.glob("*.h")})
+    parts = [source.name.encode(), *(path.read_bytes() for path in (source, *headers))]
     parts += [_run([*compiler, "--version"]), *(word.encode() for word in (*compiler, *FLAGS, platform.machine()))]
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 

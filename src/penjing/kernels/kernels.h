@@ -1,8 +1,8 @@
 /* What every kernel needs: which code a processor can run, and work shared out to threads.
 
    A source has one function for each path, marked with what it may use, and picks one when it is called; whoever calls
-   may ask for less than the processor has. Each source exports `best` (BEST_FOR). All paths of a function, on any
-   number of threads, give the same bits. */
+   may ask for less than the processor has. Each source exports `best` (BEST_FOR). A function gives the same bits on any
+   number of threads, and, unless its source says otherwise, on all paths. */
 
 #ifndef PENJING_KERNELS_H
 #define PENJING_KERNELS_H
@@ -37,6 +37,13 @@ enum { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 #define BEST_FOR(avx512, avx2) \
     EXPORTED int best(void) { return PORTABLE; }
 #endif
+
+/* A convolution, as layers hand it over: kernels/packed.py has the same order. */
+struct convolution {
+    int64_t images, groups, channels, height, width, outs; /* channels and outs: of one group */
+    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+    int64_t padded_h, padded_w, out_h, out_w;
+};
 
 enum { MOST_THREADS = 64 };
 

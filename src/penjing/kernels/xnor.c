@@ -7,14 +7,8 @@
 
 #include "kernels.h"
 
-struct xnor {
-    int64_t images, groups, channels, height, width, outs; /* channels and outs: of one group */
-    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
-    int64_t padded_h, padded_w, out_h, out_w;
-};
-
 struct job {
-    struct xnor s;
+    struct convolution s;
     int64_t words, deep;     /* words of a pixel; words of a filter */
     const int64_t *offsets;  /* [deep] from a pixel's first word to each that a filter reads */
     const float *x, *threshold, *scale, *bias;
@@ -100,7 +94,7 @@ static void signs_avx512(const float *x, int64_t area, const float *threshold, i
 #endif
 
 INLINE void pack(const struct job *j, ptrdiff_t from, ptrdiff_t to, signs_of signs) {
-    const struct xnor *s = &j->s;
+    const struct convolution *s = &j->s;
     int64_t area = s->height * s->width;
     for (ptrdiff_t unit = from; unit < to; unit++) {
         int64_t word = unit % j->words, of = unit / j->words, first = word * BITS, group = of % s->groups;
@@ -143,7 +137,7 @@ typedef void (*fill)(const struct job *j, const struct tile *t);
 
 /* Blocks are filled `most` at a time, then one at a time, so are pixels. */
 INLINE void convolve(const struct job *j, ptrdiff_t from, ptrdiff_t to, int64_t most, fill many, fill one) {
-    const struct xnor *s = &j->s;
+    const struct convolution *s = &j->s;
     int64_t area = s->out_h * s->out_w, tiles = (area + PIXELS - 1) / PIXELS;
     int64_t blocks = (s->outs + BLOCK - 1) / BLOCK, down = s->stride_h * s->padded_w * j->words;
     while (from < to) {
@@ -337,7 +331,7 @@ static void convolve_avx512(const void *job, ptrdiff_t from, ptrdiff_t to) {
 /* y = scale * conv(sign(x - threshold), signs) + bias; 0, or 1 where there is no memory.
    Shapes: x [images, groups * channels, height, width]; threshold [groups * channels]; flip [groups, words], bits of
    channels whose sign is turned; scale, bias [groups * outs]; y [images, groups * outs, out_h, out_w]. */
-EXPORTED int xnor_conv2d(const struct xnor *s, const float *x, const float *threshold, const uint64_t *flip,
+EXPORTED int xnor_conv2d(const struct convolution *s, const float *x, const float *threshold, const uint64_t *flip,
                          const uint64_t *weights, const float *scale, const float *bias, float *y, int path,
                          int threads) {
     struct job j = {.s = *s, .x = x, .threshold = threshold, .flip = flip, .weights = weights, .scale = scale,

@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from penjing.core.errors import PenjingError, PlanError
 from penjing.kernels import build
+from penjing.kernels.packed import PackedConv2d, Pair, Sides, numbers
 
 DECLARATIONS = """int xnor_conv2d(uintptr_t shape, uintptr_t x, uintptr_t threshold, uintptr_t flip, uintptr_t weights,
                                 uintptr_t scale, uintptr_t bias, uintptr_t y, int path, int threads);"""
 """Pointers as numbers, which ``data_ptr`` returns; the shape is a tensor too, in the order of the C struct."""
 
 WORD, BLOCK = 64, 8
-HELD = ("words", "scale", "bias", "threshold", "flip")
-"""Its buffers."""
-
 MOST = 2**24
 """A sum of fewer signs than that is exact in float32, in PyTorch and here."""
 
-GRAIN = 2**25
-"""Products that a thread must be spared to be worth its making, where the caller leaves the number of threads open."""
 
-KNOWN = 64
-"""Shapes of inputs whose geometry is kept."""
-
-Pair = int | tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A layer on pictures of one size: what the C reads, the shape it writes, and the threads that pay."""
-
-    numbers: Tensor
-    out: tuple[int, int, int, int]
-    threads: int
-
-
-class XnorConv2d(nn.Module):
+class XnorConv2d(PackedConv2d):
     """A convolution of signs by signs: y = scale * conv(sign(x - threshold), signs) + bias, with -1 around pictures.
 
     The sign of 0 is +1; that of NaN is -1. In channels named in ``below`` signs are turned: +1 below the threshold. So
@@ -61,6 +41,13 @@ class XnorConv2d(nn.Module):
     Paper: Rastegari, Ordonez, Redmon, Farhadi, XNOR-Net, ECCV 2016, eq. 11, with the scale of inputs left out.
     """
 
+    what = "signs"
+    held: ClassVar = {
+        "words": torch.int64, "scale": torch.float32, "bias": torch.float32, "threshold": torch.float32,
+        "flip": torch.int64,
+    }  # fmt: skip
+    grain = 2**27
+
     words: Tensor
     scale: Tensor
     bias: Tensor
@@ -73,7 +60,7 @@ class XnorConv2d(nn.Module):
         scale: Tensor | None = None,
         bias: Tensor | None = None,
         stride: Pair = 1,
-        padding: Pair | tuple[int, int, int, int] | str = 0,
+        padding: Sides = 0,
         dilation: Pair = 1,
         groups: int = 1,
         threshold: Tensor | None = None,
@@ -81,43 +68,33 @@ class XnorConv2d(nn.Module):
         threads: int | None = None,
         path: str | None = None,
     ) -> None:
-        super().__init__()
-        if signs.ndim != 4 or not signs.numel() or groups < 1 or len(signs) % groups:
-            raise PlanError(f"Signs {list(signs.shape)} are none of a convolution in {groups} groups.")
+        super().__init__(signs.shape, stride, padding, dilation, groups, threads, path)
         if signs[0].numel() >= MOST:
             raise PlanError(f"A filter of {signs[0].numel()} signs is too large: fewer than {MOST} can be added up.")
-        self.out_channels, self.kernel_size = len(signs), (signs.shape[2], signs.shape[3])
-        self.in_channels, self.groups, self.threads, self.path = signs.shape[1] * groups, groups, threads, path
-        self.stride, self.dilation = _pair("stride", stride), _pair("dilation", dilation)
-        self.padding = _sides(padding, self.kernel_size, self.dilation)
-        outs, ins = self.out_channels, self.in_channels
+        ins = self.in_channels
         flips = torch.zeros(ins, dtype=torch.bool) if below is None else below
-        scale = torch.ones(outs) if scale is None else scale
         self.register_buffer("words", _packed(signs if signs.dtype == torch.bool else signs > 0, groups))
-        self.register_buffer("scale", _numbers("scale", scale.expand(outs) if scale.ndim == 0 else scale, outs))
-        self.register_buffer("bias", _numbers("bias", torch.zeros(outs) if bias is None else bias, outs))
+        self.hold_scale_and_bias(scale, bias)
         threshold = torch.zeros(ins) if threshold is None else threshold
-        self.register_buffer("threshold", _numbers("threshold", threshold, ins))
+        self.register_buffer("threshold", numbers("threshold", threshold, ins))
         if flips.dtype != torch.bool or flips.shape != (ins,):
             raise PlanError(f"below is bool [{ins}]; got {flips.dtype} {list(flips.shape)}.")
         self.register_buffer("flip", _bits(flips.reshape(groups, -1)))
-        self._seen: dict[torch.Size, Geometry] = {}
         self._unpacked: Tensor | None = None
-        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the layer computes.
 
         Raises: PlanError for an input of another kind or too small; PenjingError where there is no memory.
         """
-        geometry = self._seen.get(x.shape) or self._measured(x.shape)
+        geometry = self.measured(x.shape)
         library = build.load("xnor", DECLARATIONS)
         held: Any = self._buffers  # five look-ups through nn.Module would take as long as packing
         if library is None or not x.is_cpu or not held["words"].is_cpu:
             return self.reference(x)
-        _float32(x)
+        self.check_float32(x)
         x, y = x.contiguous(), x.new_empty(geometry.out)
-        words, scale, bias, threshold, flip = (held[name].data_ptr() for name in HELD)
+        words, scale, bias, threshold, flip = (held[name].data_ptr() for name in self.held)
         failed = library.lib.xnor_conv2d(
             geometry.numbers.data_ptr(), x.data_ptr(), threshold, flip, words, scale, bias, y.data_ptr(),
             library.path(self.path), self.threads or min(geometry.threads, torch.get_num_threads()),
@@ -128,39 +105,13 @@ class XnorConv2d(nn.Module):
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same, to the bit, in PyTorch's own operators: whole numbers, in float32."""
-        self._measured(x.shape)
-        _float32(x)
+        self.measured(x.shape)
+        self.check_float32(x)
         above = (x >= self.threshold.view(-1, 1, 1)) ^ self._turned().view(-1, 1, 1)
         signs = F.pad(torch.where(above, 1.0, -1.0).to(x.dtype), self.padding, value=-1.0)
         with torch.autocast(x.device.type, enabled=False):
             sums = F.conv2d(signs, self._signs(x.device), None, self.stride, 0, self.dilation, self.groups).round()
         return sums * self.scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
-
-    def extra_repr(self) -> str:
-        """Return what sets it apart from others when it is printed."""
-        return f"{self.in_channels}, {self.out_channels}, {self.kernel_size}, groups={self.groups}"
-
-    def _measured(self, shape: torch.Size) -> Geometry:
-        if len(shape) != 4 or shape[1] != self.in_channels:
-            raise PlanError(f"A convolution of signs reads [n, {self.in_channels}, h, w]; got {list(shape)}.")
-        left, right, top, bottom = self.padding
-        images, _, height, width = shape
-        (kh, kw), (sh, sw), (dh, dw) = self.kernel_size, self.stride, self.dilation
-        padded = height + top + bottom, width + left + right
-        out_h, out_w = (padded[0] - dh * (kh - 1) - 1) // sh + 1, (padded[1] - dw * (kw - 1) - 1) // sw + 1
-        if not images or height < 1 or width < 1 or out_h < 1 or out_w < 1:
-            raise PlanError(f"An input {list(shape)} is too small for a kernel {self.kernel_size} with its padding.")
-        ins, outs = self.in_channels // self.groups, self.out_channels // self.groups
-        numbers = [
-            images, self.groups, ins, height, width, outs, kh, kw, sh, sw, top, left, dh, dw, *padded, out_h, out_w
-        ]  # fmt: skip
-        products = images * self.out_channels * out_h * out_w * ins * kh * kw
-        out = (images, self.out_channels, out_h, out_w)
-        if len(self._seen) >= KNOWN:
-            self._seen = {}
-        found = Geometry(torch.tensor(numbers, dtype=torch.int64), out, 1 + products // GRAIN)
-        self._seen[shape] = found
-        return found
 
     def _turned(self) -> Tensor:
         bits = _unpacked_bits(self.flip.cpu(), self.in_channels // self.groups)
@@ -172,24 +123,15 @@ class XnorConv2d(nn.Module):
             outs, ins, taps = self.out_channels // self.groups, self.in_channels // self.groups, self.kernel_size
             words = self.words.cpu().transpose(2, 3).reshape(self.groups, -1, *taps, -(-ins // WORD))[:, :outs]
             bits = _unpacked_bits(words, ins).flatten(0, 1).movedim(-1, 1)
-            self._unpacked = torch.where(bits, 1.0, -1.0).to(device, torch.float32)
+            # Anew: of a weight of one channel with strides [9, 1, 3, 1], torch 2.13 computes another convolution.
+            signs = torch.where(bits, 1.0, -1.0).to(device, torch.float32)
+            self._unpacked = signs.clone(memory_format=torch.contiguous_format)
         return self._unpacked
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Stay in float32 where a network is made half or double: the C reads nothing else."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        _settle(self)
-        return self
-
-
-def _settle(layer: XnorConv2d, *_: Any) -> None:
-    """Forget what was made of what the layer held before; see to it that the C can read what it holds now."""
-    layer._unpacked = None
-    for name in HELD:
-        held, kind = getattr(layer, name), torch.int64 if name in ("words", "flip") else torch.float32
-        if held.is_floating_point() != kind.is_floating_point:
-            raise PlanError(f"{name} of a packed layer is {kind}; got {held.dtype}.")
-        layer._buffers[name] = held.to(kind).contiguous()
+    def settle(self) -> None:
+        """Forget what was made of what the layer held before."""
+        self._unpacked = None
+        super().settle()
 
 
 class XnorLinear(XnorConv2d):
@@ -236,36 +178,6 @@ class XnorLinear(XnorConv2d):
         rows = x.reshape(-1, self.in_channels).t()
         y: Tensor = run(rows.reshape(1, self.in_channels, 1, -1))
         return y.reshape(self.out_channels, -1).t().reshape(*x.shape[:-1], self.out_channels)
-
-
-def _float32(x: Tensor) -> None:
-    if x.dtype != torch.float32:
-        raise PlanError(f"A layer of signs reads float32; got {x.dtype}.")
-
-
-def _pair(name: str, given: Pair) -> tuple[int, int]:
-    pair = (given, given) if isinstance(given, int) else tuple(given)
-    if len(pair) != 2 or min(pair) < 1:
-        raise PlanError(f"{name} is one or two numbers from 1 on; got {given}.")
-    return pair[0], pair[1]
-
-
-def _sides(padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return left, right, top, bottom; ``same`` puts what is odd on the right and below, as torch does."""
-    if padding == "same":
-        down, across = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-        return across // 2, across - across // 2, down // 2, down - down // 2
-    sides = (0, 0) if padding == "valid" else (padding, padding) if isinstance(padding, int) else tuple(padding)
-    sides = (sides[1], sides[1], sides[0], sides[0]) if len(sides) == 2 else sides
-    if len(sides) != 4 or (isinstance(padding, str) and padding != "valid") or min(sides) < 0:
-        raise PlanError(f"padding is 'same', 'valid' or one, two or four numbers from 0 on; got {padding!r}.")
-    return sides
-
-
-def _numbers(name: str, given: Tensor, count: int) -> Tensor:
-    if given.shape != (count,) or not given.is_floating_point():
-        raise PlanError(f"{name} is float32 [{count}]; got {given.dtype} {list(given.shape)}.")
-    return given.detach().to("cpu", torch.float32).contiguous().clone()
 
 
 def _packed(signs: Tensor, groups: int) -> Tensor:

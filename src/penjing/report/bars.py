@@ -8,7 +8,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from penjing.report import svg, units
+from penjing.report import few_bits, svg, units
 from penjing.report.plots import NARROW, WIDE, Picture, canvas, drawn, shorten
 from penjing.report.results import Results, Width
 from penjing.report.spent import Spending
@@ -39,6 +39,9 @@ def widths(results: Results) -> list[Picture]:
     for kind, group in groupby(sorted(results.sites, key=lambda site: site.kind), key=lambda site: site.kind):
         sites = list(group)
         kind = f"ranks of {kind}" if any(site.error is not None for site in sites) else kind
+        if all(site.site.endswith(few_bits.SITE) for site in sites):
+            pictures.append(_bits(f"widths-{len(pictures)}", kind, sites))
+            continue
         bars = [Bar(s.site, s.before, s.after, f"{s.before:,} → {s.after:,}{_off(s)}") for s in sites]
         listed = "; ".join(f"{site.site}: {site.before:,} to {site.after:,}{_off(site)}" for site in sites)
         before, after = sum(site.before for site in sites), sum(site.after for site in sites)
@@ -53,6 +56,21 @@ def widths(results: Results) -> list[Picture]:
             )
         )
     return pictures
+
+
+def _bits(key: str, method: str, sites: Sequence[Width]) -> Picture:
+    """Draw the bits of a weight of each layer before and after."""
+    bars = [Bar(s.site.removesuffix(few_bits.SITE), s.before, s.after, few_bits.changed(s.before, s.after))
+            for s in sites]  # fmt: skip
+    listed = "; ".join(f"{bar.name}: {bar.told.replace('→', 'to')}" for bar in bars)
+    where = f"{len(sites):,} {'layer' if len(sites) == 1 else 'layers'}"
+    return _picture(
+        key,
+        bars,
+        f"Horizontal bars of the bits of a weight before and after in {where}, by {method}. {listed}.",
+        f"Bits of a weight in {where}, by {method}. Pale bar: before. Solid bar: after; grey where a layer stays in "
+        "floats.",
+    )
 
 
 def _off(site: Width) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from penjing.core.errors import RecipeError
 from penjing.report.sensed import Foretold, Sensitivity
 from penjing.report.spent import Spending
+from penjing.steps.few_bits import FewBits
 
 ORIGINAL = "original"
 RESULT = "penjing"
@@ -45,8 +46,9 @@ class Ratio:
 class Row:
     """One network: the original, the result or a reference. ``accuracy`` is in percent, ``size`` in bytes.
 
-    ``predicted_ms`` is what the file of a measured target says of ``latency.best_ms``. A run without data tests
-    nothing: then ``of`` is 0 and there is no accuracy.
+    ``predicted_ms`` is what the file of a measured target says of ``latency.best_ms``; ``bundle`` are the bytes of the
+    bundle on disk, and ``packed`` those of the weights in memory when it runs, where any is packed. A run without data
+    tests nothing: then ``of`` is 0 and there is no accuracy.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Row:
     latency: Latency | None = None
     ratio: Ratio | None = None
     predicted_ms: float | None = None
+    bundle: float | None = None
+    packed: float | None = None
     note: str = ""
 
     @property
@@ -274,6 +278,7 @@ class Results:
     searches: list[Search] = field(default_factory=list)
     spending: Spending | None = None
     sensitivity: list[Sensitivity] = field(default_factory=list)
+    few_bits: list[FewBits] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""
@@ -359,7 +364,7 @@ def _check(row: Row) -> None:
 
 
 def _check_counts(row: Row, where: str) -> None:
-    for name in ("params", "macs", "size", "memory", "nonzero"):
+    for name in ("params", "macs", "size", "memory", "nonzero", "bundle", "packed"):
         value = getattr(row, name)
         if value is not None and not 0 <= value < math.inf:
             raise RecipeError(f"{where} has {name} = {value:g}; it must be a count.")

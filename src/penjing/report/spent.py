@@ -20,6 +20,8 @@ class Half:
     energy_mj: float | None = None
     bound: str = ""
     utilisation: float | None = None
+    bits: int = 32
+    input_bits: int = 32
 
     @property
     def ms(self) -> float:

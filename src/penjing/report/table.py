@@ -10,7 +10,7 @@ from penjing.core.console import table
 from penjing.report import units, words
 from penjing.report.results import Row, read
 
-_TERMINAL = str.maketrans({units.GAP: " ", "×": "x", "–": "-", "−": "-"})
+_TERMINAL = str.maketrans({units.GAP: " ", "×": "x", "–": "-", "−": "-", "→": "->", "“": '"', "”": '"'})
 _LINE = str.maketrans("\n\t", "  ")
 
 
@@ -51,6 +51,15 @@ def _ratio(row: Row) -> Cell | None:
     return Cell(f"{units.significant(row.ratio.median)}×", units.span(row.ratio.low, row.ratio.high))
 
 
+def _bundle(row: Row) -> Cell | None:
+    if row.bundle is None:
+        return None
+    return Cell(units.size(row.bundle), "" if row.packed is None else f"{units.size(row.packed)} in memory")
+
+
+TOLD = ("speed-up", "bundle")
+"""Columns whose small type the terminal shows as well."""
+
 COLUMNS = (
     Column("accuracy", _accuracy),
     Column("wrong", lambda row: Cell(f"{row.wrong:,} of {row.of:,}") if row.tested else None),
@@ -58,6 +67,7 @@ COLUMNS = (
     Column("parameters", lambda row: Cell(units.scaled(row.params))),
     Column("not zero", lambda row: None if row.nonzero is None else Cell(units.scaled(row.nonzero))),
     Column("file size", lambda row: Cell(units.size(row.size))),
+    Column("bundle", _bundle),
     Column("memory", lambda row: None if row.memory is None else Cell(units.size(row.memory))),
     Column("latency", _latency),
     Column("speed-up", _ratio),
@@ -72,7 +82,7 @@ def columns(rows: list[Row]) -> list[Column]:
 def summary_table(results: Mapping[str, Any]) -> str:
     """Return the networks of a finished run as a plain text table.
 
-    Intervals are left to the page, except that of the speed-up.
+    What stands in small type is left to the page, except that of the speed-up and the bundle.
 
     Raises: RecipeError naming the key that is missing or wrong.
     """
@@ -83,7 +93,7 @@ def summary_table(results: Mapping[str, Any]) -> str:
         cell = column.fill(row)
         if cell is None:
             return "-"
-        return f"{cell.text} ({cell.spread})" if column.heading == "speed-up" else cell.text
+        return f"{cell.text} ({cell.spread})" if cell.spread and column.heading in TOLD else cell.text
 
     grid = [[row.name, *(text(column, row) for column in shown)] for row in checked.rows]
     cells = [[_one_line(cell) for cell in line] for line in grid]

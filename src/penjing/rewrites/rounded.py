@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penjing.core.errors import PlanError
 from penjing.core.registry import build, entries, register
 from penjing.core.types import Kept, Layer, Site, Slot
 from penjing.graph.graph import Graph
-from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, quantized, with_bits
+from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, start, with_bits
 from penjing.quantizers.base import Quantizer
 
 Made = TypeVar("Made", bound=Quantizer)
@@ -39,7 +39,7 @@ class Rounded:
     options: Mapping[str, Any] = field(default_factory=dict)
     pictures: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
-    @property
+    @cached_property  # a search prices thousands of plans, layer by layer
     def quantizer(self) -> Quantizer:
         """The method."""
         made: Quantizer = build("quantizer", {self.by: dict(self.options)})
@@ -91,20 +91,7 @@ class Rounded:
         device = next(model.parameters()).device
         seen = inputs_of(model, reading, (x.to(device) for x in self.pictures), SAMPLES) if reading else {}
         attach(model, wanted)
-        layers = quantized(model)
-        for name in wanted:
-            layer, samples = layers[name], seen.get(name)
-            if not bool(layer.weight.isfinite().all()):
-                raise PlanError(f"{name}.weight holds NaN or infinity, which no few bits can stand for; load it again.")
-            if samples is not None and not bool(samples.isfinite().all()):
-                raise PlanError(
-                    f"{name} reads NaN or infinity on calibration pictures, by which its rounding cannot begin; look "
-                    "at these pictures, and at the weights of the layers before it."
-                )
-            try:
-                layer.start(samples)
-            except PlanError as error:
-                raise PlanError(f"{name} cannot be quantized: {error}") from None
+        start(model, wanted, seen)
 
 
 def _bits(kept: Mapping[str, Kept]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.registry import build, register
 from penjing.exporting.int8 import Int8, quantize
 from penjing.exporting.verify import Parity, check_likeness
-from penjing.graph.quantized import FORMS, Precision, attach, inputs_of, latent, quantized, refuse_quantized
+from penjing.graph.quantized import FORMS, Precision, attach, inputs_of, latent, refuse_quantized, start
 from penjing.quantizers.fake_int8 import fake_int8
 from penjing.steps.pictures import need_some, told_count
 from penjing.steps.state import Run, State
@@ -98,8 +98,7 @@ class int8(Int8):  # noqa: N801  (registered under its own name)
         seen = inputs_of(model, layers, pictures, BEGUN)
         fake = Precision(fake_int8(highest=64 if self.narrow else 127), 8)
         attach(model, dict.fromkeys(seen, fake))
-        for name, layer in quantized(model).items():
-            layer.start(seen[name])
+        start(model, seen, seen)
         return latent(self._training.trained(replace(state, model=model), run, said))
 
 

@@ -37,6 +37,7 @@ def ordered(steps: Any) -> list[Any]:
     if not steps:
         raise RecipeError("There are no steps; write for example [prune, train, export, check].")
     todo = [_built(i, step) for i, step in enumerate(spelled_out(steps), 1)]
+    todo = [step.as_int8() if isinstance(step, quantize) and step.name == "int8" else step for step in todo]
     for step in todo:
         if isinstance(step, factorize) and step.ranks is None:
             step = step.as_prune()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 from penjing.rewrites.rounded import SAMPLES, Rounded
 from penjing.steps.filed import file_widths
+from penjing.steps.int8 import int8
 from penjing.steps.patterns import takes
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
@@ -33,7 +34,7 @@ class quantize:  # noqa: N801  (registered under its own name)
     and the last unless ``ends`` is true. Where bits are left out and ``allocator`` is given, or a ``budget``, the
     budget decides, as in ``prune``, whose other options are those of the same name. ``images`` training pictures,
     without labels, show what layers read. What was quantized trains on by ``train``; channels, ranks and blocks go
-    before it.
+    before it. The method ``int8`` is the step of that name.
     """
 
     method: Any = "lsq"
@@ -56,8 +57,12 @@ class quantize:  # noqa: N801  (registered under its own name)
                 f"quantize: method is one, with its options; got {' and '.join(map(str, self.method))}. All layers in "
                 "few bits have the same method."
             )
+        if self.name == "int8":
+            self.as_int8()
+            return
         if self.name not in (known := methods()):
-            raise PlanError(f"quantize: there is no method {self.name!r}.{did_you_mean(self.name, known)}")
+            hint = did_you_mean(self.name, [*known, "int8"])
+            raise PlanError(f"quantize: there is no method {self.name!r}.{hint}")
         for name in ("include", "exclude"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
@@ -106,6 +111,20 @@ class quantize:  # noqa: N801  (registered under its own name)
         usual = quantizer.usual if quantizer.usual in quantizer.widths else min(quantizer.widths)
         return [("*", usual if self.bits is None else self.bits)]
 
+    def as_int8(self) -> int8:
+        """Return the step that lets the exported file compute in 8-bit whole numbers, which is another thing.
+
+        Raises: PlanError for an option beside the method, RecipeError for one of the method that it has not.
+        """
+        given = [f.name for f in fields(self) if f.name != "method" and getattr(self, f.name) != f.default]
+        if given:
+            raise PlanError(
+                f"quantize: int8 takes no {given[0]} beside it; its options are its own, such as "
+                "method: {int8: {images: 512}}."
+            )
+        made: int8 = build("step", self.method)
+        return made
+
     def as_prune(self, graph: Graph) -> prune:
         """Return the step that lets the budget decide about the layers of this network."""
         own = {} if self.measure is None else {"measure": self.measure}
@@ -120,6 +139,8 @@ class quantize:  # noqa: N801  (registered under its own name)
 
         Raises: PlanError when no layer may be quantized, or one is already; Infeasible as ``prune``.
         """
+        if self.name == "int8":
+            return self.as_int8()(state, run)
         refuse_quantized("quantize", state.model)
         graph = trace(state.model, *state.example, proof=False)
         if self.searched:

@@ -136,13 +136,18 @@ def widened(layer: Layer, ins: int | None = None, outs: int | None = None) -> La
     if layer.groups > 1 and layer.groups == layer.in_channels:
         count = outs if outs is not None and outs != layer.out_channels else ins
         count = layer.out_channels if count is None else count
-        return replace(layer, in_channels=count, out_channels=count, groups=count) if (
-            layer.in_channels == layer.out_channels
-        ) else None  # fmt: skip
+        if layer.in_channels != layer.out_channels:
+            return None
+        return _with_its_bits(layer, replace(layer, in_channels=count, out_channels=count, groups=count))
     ins, outs = layer.in_channels if ins is None else ins, layer.out_channels if outs is None else outs
     if ins % layer.groups or outs % layer.groups:
         return None
-    return replace(layer, in_channels=ins, out_channels=outs)
+    return _with_its_bits(layer, replace(layer, in_channels=ins, out_channels=outs))
+
+
+def _with_its_bits(layer: Layer, other: Layer) -> Layer:
+    """Return a layer of other channels whose weights take as many bits each."""
+    return replace(other, stored_bits=layer.stored_bits * other.weights // layer.weights) if layer.weights else other
 
 
 def tiny(layer: Layer) -> Layer:

@@ -23,7 +23,7 @@ from penjing.costs.probe import IMAGE_CHANNELS, Shape
 from penjing.exporting.measure import Timing, profile
 from penjing.exporting.runtimes.subject import LayerTime, Subject
 from penjing.graph.draft import Draft
-from penjing.steps import between
+from penjing.steps import between, few_bits
 from penjing.steps.causes import UNKNOWN, find
 from penjing.steps.price import timed
 from penjing.steps.sides import ALIGNED, SMALL, Finding, Pair, Setting, Side, slow
@@ -70,7 +70,9 @@ def _measured(
     try:
         profiles = [profile(subject, **how) for subject in subjects]
     except PenjingError as error:
-        return _whole(drafts, runtime, [timing.median_ms for timing in timings], str(error))
+        said = few_bits.find(drafts[1].layers, runtime)
+        totals = [timing.median_ms for timing in timings]
+        return _whole(drafts, runtime, totals, str(error)) | {"findings": [asdict(one) for one in said]}
     scales = [
         timing.median_ms / (sum(row.ms for row in rows) or math.inf)
         for timing, rows in zip(timings, profiles, strict=True)
@@ -100,6 +102,7 @@ def _measured(
             if row.name not in names:
                 others.setdefault(row.operator, [0.0, 0.0])[i] += scale * row.ms
     said = [*findings, *between.find(profiles[1], scales[1], runtime, _odd(pairs))]
+    said += few_bits.find(drafts[1].layers, runtime)
     facts = _facts(drafts, runtime, pairs, others, totals, setting, said)
     return facts | {"how": "measured", "note": _left(len(found), len(findings))}
 
@@ -204,6 +207,11 @@ def _uncut(pair: Pair) -> bool:
     return pair.before is not None and pair.after is not None and pair.before.work == pair.after.work
 
 
+def _narrower(pair: Pair) -> bool:
+    """Tell whether a layer is in fewer bits, which a model of hardware prices."""
+    return pair.before is not None and pair.after is not None and pair.after.layer.bits < pair.before.layer.bits
+
+
 # ------------------------------------------------------------------------------------------------------ by a model
 
 
@@ -244,7 +252,9 @@ def _modelled(run: Run, drafts: tuple[Draft, Draft]) -> dict[str, Any]:
     )
     pairs = _pairs(drafts, *sides)
     found = slow(_beside_wholes(pairs), setting)
-    facts = _facts(drafts, target.name, pairs, others, totals, setting, [find(one, setting) for one in found[:MOST]])
+    said = [find(one, setting) for one in found[:MOST]]
+    said += few_bits.find_modelled(drafts[1].layers, [side.bound for side in sides[1]], target.name)
+    facts = _facts(drafts, target.name, pairs, others, totals, setting, said)
     return facts | {"how": "modelled", "note": _left(len(found), len(found[:MOST]))}
 
 
@@ -303,7 +313,7 @@ def _facts(
 ) -> dict[str, Any]:
     return _head(drafts, name, totals) | {
         "noise": setting.noise,
-        "uncut": [pair.name for pair in pairs if _uncut(pair)],
+        "uncut": [pair.name for pair in pairs if _uncut(pair) and not (setting.modelled and _narrower(pair))],
         "layers": [_row(pair, setting) for pair in pairs],
         "others": [
             {"operator": operator, "kind": between.kind(operator), "before_ms": before, "after_ms": after}
@@ -347,6 +357,8 @@ def _told(side: Side, setting: Setting) -> dict[str, Any]:
         "positions": layer.positions,
         "macs": layer.macs,
         "density": layer.density,
+        "bits": layer.bits,
+        "input_bits": layer.input_bits,
         "measured_ms": None if setting.modelled else side.ms,
         "predicted_ms": side.alone,
         "energy_mj": side.energy_mj,

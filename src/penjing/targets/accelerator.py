@@ -16,10 +16,8 @@ from penjing.targets.estimate import UNITS, Estimate, Row
 from penjing.targets.numbers import Number
 from penjing.targets.shape import Shape
 from penjing.targets.systolic import Registers, Words
-from penjing.targets.tiling import tiling
-
-VALUE_BYTES = {"int8": 1, "int16": 2, "fp16": 2, "fp32": 4}
-"""Bytes of a weight or an activation, by precision."""
+from penjing.targets.tiling import Crossing, tiling
+from penjing.targets.widths import BYTE, VALUE_BYTES, Widths
 
 ZEROS = ("multiplied", "gated", "skipped")
 """What happens to weights of zero: they cost like others, no energy, or no time either."""
@@ -39,11 +37,12 @@ class Accelerator:
     """Hardware whose cost for a network is arithmetic.
 
     ``mac_pj`` lists the precisions it has; ``speed`` how fast one is, where it is not one multiplication a cycle and
-    multiplier. Without ``dram_bandwidth`` activations live in SRAM and weights in flash, and ``sram_bytes`` and
-    ``flash_bytes`` are hard ``limits``; with it SRAM is a buffer that tiles go through. On a ``resident`` target,
-    activations that fit stay there from layer to layer, and so do all weights from picture to picture where they fit
-    beside. ``vector`` is how many operations a cycle pooling and additions have. ``numbers`` says where each number is
-    from.
+    multiplier. Floats are computed in ``precision``, and layers that round both weights and what they read in the
+    narrowest precision that holds these; few bits cross to DRAM and lie in flash packed, and are unpacked on the chip.
+    Without ``dram_bandwidth`` activations live in SRAM and weights in flash, and ``sram_bytes`` and ``flash_bytes`` are
+    hard ``limits``; with it SRAM is a buffer that tiles go through. On a ``resident`` target, activations that fit stay
+    there from layer to layer, and so do all weights from picture to picture where they fit beside. ``vector`` is how
+    many operations a cycle pooling and additions have. ``numbers`` says where each number is from.
 
     Units: Hz, bytes, bytes/s, ms, mW, frames/s as named; ``mac_pj`` in pJ, ``sram_pj`` and ``dram_pj`` in pJ a byte.
     """
@@ -128,7 +127,7 @@ class Accelerator:
         """Return what a draft costs for one inference of the batch, layer by layer.
 
         Nothing but ``power_mw`` without a frame rate and ``peak_power_mw``, which divide by a time, rises when a
-        channel goes.
+        channel or a bit goes.
 
         Raises: PlanError naming a layer of which no tile fits the memory.
         """
@@ -145,9 +144,7 @@ class Accelerator:
             peak_power_mw=max((r.power_mw for r in rows), default=0.0),
             sram_bytes=float(need),
             dram_bytes=math.fsum(r.dram_bytes for r in rows),
-            flash_bytes=VALUE_BYTES[self.precision] * draft.parameters
-            + self.layer_bytes * sum(r.macs > 0 for r in rows)
-            + self.code_bytes,
+            flash_bytes=self._stored(draft) + self.layer_bytes * sum(r.macs > 0 for r in rows) + self.code_bytes,
         )
 
     def _power(self, dynamic: float, energy: float, latency: float) -> float:
@@ -160,38 +157,55 @@ class Accelerator:
     def _known(self) -> dict[Any, Row]:
         return {}
 
+    def _stored(self, draft: Draft) -> float:
+        """Return the bytes of all parameters as they lie in flash."""
+        own, narrow = VALUE_BYTES[self.precision], self._few_bits(draft)
+        return own * draft.parameters - sum(own * shape.stored - w.weight_bits / BYTE for shape, w in narrow)
+
     def _held(self, draft: Draft) -> bool:
         """Tell whether all weights stay on the chip, beside the most that activations take at one time."""
         if not self.resident or self.dram_bandwidth is None:
             return False
-        values = draft.parameters + self.batch * draft.peak_elements
-        return VALUE_BYTES[self.precision] * values <= self.sram_bytes
+        own = VALUE_BYTES[self.precision]
+        narrower = sum((own - w.on_chip) * shape.stored for shape, w in self._few_bits(draft))
+        return own * (draft.parameters + self.batch * draft.peak_elements) - narrower <= self.sram_bytes
+
+    def _widths(self, layer: Layer, shape: Shape) -> Widths:
+        return Widths.of(layer, shape, self.precision, self.mac_pj, self.speed)
+
+    def _few_bits(self, draft: Draft) -> list[tuple[Shape, Widths]]:
+        """Return the layers in few bits, one for each weight."""
+        left = [layer for layer in draft.layers if layer.stored_bits and layer.in_channels and layer.out_channels]
+        layers = {layer.weight: layer for layer in left}
+        shapes = [Shape.of(layer, self.batch) for layer in layers.values()]
+        return [(shape, self._widths(layer, shape)) for layer, shape in zip(layers.values(), shapes, strict=True)]
 
     def _layer(self, layer: Layer, held: bool) -> Row:
         if not layer.in_channels or not layer.out_channels:
             return _nothing(layer.name, layer.kind)
-        key = (layer.name, layer.kind, layer.macs, Shape.of(layer, self.batch), held)
+        shape = Shape.of(layer, self.batch)
+        key = (layer.name, layer.kind, layer.macs, shape, self._widths(layer, shape), held)
         if key not in self._known:
             if len(self._known) >= CACHED:
                 self._known.clear()
             self._known[key] = self._price_layer(*key)
         return self._known[key]
 
-    def _price_layer(self, name: str, kind: str, macs: int, shape: Shape, held: bool) -> Row:
+    def _price_layer(self, name: str, kind: str, macs: int, shape: Shape, widths: Widths, held: bool) -> Row:
         macs *= shape.batch
-        per_value = VALUE_BYTES[self.precision]
         vector = self.depthwise == "vector" and shape.groups > 1 and shape.in_channels == 1
         if vector:
             cycles = macs / self.vector
             moved = Words(shape.inputs, shape.weights, 0, shape.outputs)
         else:
-            peak = self.efficiency * self.speed.get(self.precision, 1.0)
-            cycles, moved = self._cycles(shape) * shape.groups / peak, self._words(shape, per_value)
-        sram = shape.groups * moved.bytes(per_value)
-        dram, need = self._crossing(name, shape, per_value, held)
+            peak = self.efficiency * self.speed.get(widths.precision, 1.0)
+            cycles, moved = self._cycles(shape) * shape.groups / peak, self._words(shape, widths.on_chip)
+        sram = shape.groups * moved.bytes(widths.on_chip, widths.written)
+        dram, need = self._crossing(name, shape, widths, held)
         counted = macs if self.zeros == "multiplied" else shape.m * shape.nonzero
         busy = 0.0 if vector or not cycles else macs / (cycles * self.rows * self.columns)
-        return self._priced(name, kind, macs, cycles, busy, sram, dram, need, counted)
+        arithmetic = counted * self.mac_pj[widths.precision]
+        return self._priced(name, kind, macs, cycles, busy, sram, dram, need, arithmetic)
 
     def _cycles(self, shape: Shape) -> int:
         """Return the cycles of one group."""
@@ -215,20 +229,21 @@ class Accelerator:
         channels = (shape.in_channels, shape.out_channels)
         return systolic.row_stationary_words(conv, channels, held, self.rows, self.columns, registers, per_value)
 
-    def _crossing(self, name: str, shape: Shape, per_value: int, held: bool) -> tuple[float, float]:
+    def _crossing(self, name: str, shape: Shape, widths: Widths, held: bool) -> tuple[float, float]:
         """Return what crosses to DRAM, and the on-chip memory that a layer takes."""
+        activations = shape.groups * (widths.on_chip * shape.inputs + widths.written * shape.outputs)
         if self.dram_bandwidth is None:
-            return 0.0, per_value * shape.groups * (shape.inputs + shape.outputs)
-        found = tiling(shape, per_value, self.sram_bytes)
+            return 0.0, activations
+        crossing = Crossing(widths.read_bits, widths.weight_bits, BYTE * widths.written)
+        found = tiling(shape, widths.on_chip, self.sram_bytes, crossing)
         if found.dram_bytes is None:
             raise PlanError(
                 f"{name} does not fit {self.name}: its smallest tile takes {found.least_bytes:,} bytes of on-chip "
                 f"memory, and there are {self.sram_bytes:,.0f}; give the target more sram."
             )
         need = min(found.need_bytes, self.sram_bytes)
-        activations = per_value * shape.groups * (shape.inputs + shape.outputs)
         if self.resident and activations + found.least_bytes <= self.sram_bytes:
-            return (0.0 if held else float(per_value * shape.groups * shape.weights)), need
+            return (0.0 if held else widths.weight_bits / BYTE), need
         return found.dram_bytes, need
 
     def _pass(self, one: Traffic) -> Row:
@@ -238,7 +253,7 @@ class Accelerator:
         on_chip = self.dram_bandwidth is None or (self.resident and moved <= self.sram_bytes)
         cycles = self.batch * one.operations / self.vector
         return self._priced(
-            one.name, one.kind, 0, cycles, 0.0, moved, 0 if on_chip else moved, moved if on_chip else 0, 0
+            one.name, one.kind, 0, cycles, 0.0, moved, 0 if on_chip else moved, moved if on_chip else 0, 0.0
         )
 
     def _priced(
@@ -251,9 +266,9 @@ class Accelerator:
         sram: float,
         dram: float,
         need: float,
-        counted: int,
+        arithmetic: float,
     ) -> Row:
-        """Return a row from its cycles and traffic; ``counted`` are the multiplications that take energy."""
+        """Return a row from its cycles, its traffic and the pJ of its multiplications."""
         times = {
             "compute": cycles / self.clock_hz * 1e3,
             "dram": dram / self.dram_bandwidth * 1e3 if self.dram_bandwidth else 0.0,
@@ -262,7 +277,7 @@ class Accelerator:
         bound = max(times, key=times.__getitem__)
         latency = times[bound] + self.launch_ms
         bound = bound if times[bound] >= self.launch_ms else "launch"
-        dynamic = (counted * self.mac_pj[self.precision] + sram * self.sram_pj + dram * self.dram_pj) * 1e-9
+        dynamic = (arithmetic + sram * self.sram_pj + dram * self.dram_pj) * 1e-9
         energy = dynamic + self.static_mw * latency * 1e-3
         power = energy / latency * 1e3 if latency else 0.0
         return Row(

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from penjing.core import yaml
 from penjing.core.errors import RecipeError, did_you_mean
 from penjing.targets import energy, units
-from penjing.targets.accelerator import DEPTHWISE, VALUE_BYTES, ZEROS, Accelerator
+from penjing.targets.accelerator import DEPTHWISE, ZEROS, Accelerator
 from penjing.targets.numbers import Number
 from penjing.targets.runtime import PRECISIONS, Runtime
 from penjing.targets.systolic import DATAFLOWS, SUM_BYTES, Registers
+from penjing.targets.widths import VALUE_BYTES
 
 
 class Key(NamedTuple):

@@ -83,6 +83,11 @@ class Shape(NamedTuple):
         return self.in_channels * self.out_channels * self.area
 
     @property
+    def stored(self) -> int:
+        """Weights of all groups."""
+        return self.groups * self.weights
+
+    @property
     def outputs(self) -> int:
         """Values that one group writes."""
         return self.batch * self.out_channels * math.prod(self.out_size)

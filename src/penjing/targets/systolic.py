@@ -99,9 +99,10 @@ class Words(NamedTuple):
     sums: int
     outputs: int
 
-    def bytes(self, value_bytes: int) -> int:
-        """Return how many bytes that is."""
-        return value_bytes * (self.inputs + self.weights + self.outputs) + SUM_BYTES * self.sums
+    def bytes(self, value_bytes: int, written: int | None = None) -> int:
+        """Return how many bytes that is; outputs have ``written`` bytes where they are of another width."""
+        outputs = self.outputs * (value_bytes if written is None else written)
+        return value_bytes * (self.inputs + self.weights) + outputs + SUM_BYTES * self.sums
 
 
 def words(dataflow: str, m: int, k: int, n: int, rows: int, columns: int) -> Words:

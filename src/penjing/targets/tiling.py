@@ -19,9 +19,17 @@ class Tiling(NamedTuple):
     tile; both of one group.
     """
 
-    dram_bytes: int | None
+    dram_bytes: float | None
     need_bytes: int
     least_bytes: int
+
+
+class Crossing(NamedTuple):
+    """Bits that cross to DRAM: of a value that is read, of all weights of all groups, of a value that is written."""
+
+    read: int
+    weights: int
+    written: int
 
 
 class _Cuts(NamedTuple):
@@ -37,8 +45,10 @@ class _Cuts(NamedTuple):
     read: Ints
 
 
-def tiling(shape: Shape, value_bytes: int, memory_bytes: float) -> Tiling:
+def tiling(shape: Shape, value_bytes: int, memory_bytes: float, crossing: Crossing | None = None) -> Tiling:
     """Return what the best tiles and order of loops of a layer cost.
+
+    A value takes ``value_bytes`` on the chip, and in DRAM as well where ``crossing`` does not tell another width.
 
     A tile is m output positions by k input channels by n output channels; it takes
     2 * value_bytes * (pixels * k + kernel area * k * n) + 4 * m * n, since what comes next is loaded meanwhile. One of
@@ -55,16 +65,18 @@ def tiling(shape: Shape, value_bytes: int, memory_bytes: float) -> Tiling:
     m, pixels, tm, read = (one[:, None, None] for one in cuts)
     tk, tn = _up(shape.in_channels, k), _up(shape.out_channels, n)
     size = 2 * value_bytes * (pixels * k + shape.area * k * n) + SUM_BYTES * m * n * _written(shape)
-    inputs, once = read * shape.in_channels, int(cuts.read.min()) * shape.in_channels
-    spilled = 2 * SUM_BYTES * shape.outputs * (tk - 1)
-    sums_stay = value_bytes * (inputs * tn + shape.weights * tm)
-    weights_stay = value_bytes * (inputs * tn + shape.weights) + spilled
-    inputs_stay = value_bytes * (inputs + shape.weights * tm) + spilled
+    bits = Crossing(8 * value_bytes, 8 * value_bytes * shape.stored, 8 * value_bytes)
+    bits = bits if crossing is None else crossing
+    inputs, once = (pixels * shape.in_channels * shape.groups * bits.read for pixels in (read, int(cuts.read.min())))
+    spilled = 2 * 8 * SUM_BYTES * shape.outputs * shape.groups * (tk - 1)
+    sums_stay = inputs * tn + bits.weights * tm
+    weights_stay = inputs * tn + bits.weights + spilled
+    inputs_stay = inputs + bits.weights * tm + spilled
     moved = np.minimum(np.minimum(sums_stay, weights_stay), inputs_stay)
     fits = size <= memory_bytes
-    dram = int(moved[fits].min()) + value_bytes * shape.outputs if fits.any() else None
-    need = size[moved == value_bytes * (once + shape.weights)].min()
-    return Tiling(None if dram is None else dram * shape.groups, int(need), int(size.min()))
+    dram = (int(moved[fits].min()) + bits.written * shape.outputs * shape.groups) / 8 if fits.any() else None
+    need = size[moved == once + bits.weights].min()
+    return Tiling(dram, int(need), int(size.min()))
 
 
 def _written(shape: Shape) -> int:

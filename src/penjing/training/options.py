@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import TrainError
+from penjing.graph.quantized import quantized
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,20 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimiser of everything that requires a gradient; the terms' own parameters never decay.
 
-    What is ``driven`` by an optimiser of its own is left to that.
+    Nor do latent weights of which the signs alone count: their size says how sure a sign is. What is ``driven`` by an
+    optimiser of its own is left to that.
 
     Raises: TrainError when there is nothing to train.
     """
     foreign = {id(parameter) for parameter in (*extras, *driven)}
     decayed: list[nn.Parameter] = []
+    signs = {id(layer.weight) for layer in quantized(model).values() if layer.precision.bits == 1}
     elsewhere = {id(parameter) for parameter in driven}
     free = [parameter for parameter in extras if parameter.requires_grad and id(parameter) not in elsewhere]
     for parameter in model.parameters():
         if parameter.requires_grad and id(parameter) not in foreign:
-            (decayed if parameter.ndim >= 2 or recipe.decay_norm else free).append(parameter)
+            decays = (parameter.ndim >= 2 or recipe.decay_norm) and id(parameter) not in signs
+            (decayed if decays else free).append(parameter)
     if not decayed and not free:
         raise TrainError("There is nothing to train: no parameter of the model has requires_grad set.")
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
