@@ -112,7 +112,6 @@ def test_a_plan_prices_bits(tmp_path):
         (lambda: quantize({"twn": 3}), r"options of twn are written \{option: value\}; got 3"),
         (lambda: quantize({"twn": {}, "lsq": {}}), "method is one, with its options; got twn and lsq"),
     ],
-    ids=str,
 )
 def test_options_that_cannot_be(make, words):
     with pytest.raises(PlanError, match=words):

@@ -11,6 +11,7 @@ from penjing.steps import spending as module
 from penjing.steps.factorize import factorize
 from penjing.steps.original import drafted
 from penjing.steps.prune import prune
+from penjing.steps.quantize import quantize
 from penjing.steps.sides import Pair, Side
 from penjing.steps.state import Run, State
 from tiny import TinyNet
@@ -146,3 +147,19 @@ def test_stages_of_a_chain_are_held_against_their_share_of_the_layer(tmp_path):
     first, last = held["conv1.first"], held["conv1.last"]
     assert first.work_gain == pytest.approx(last.work_gain) and first.work_gain > 4
     assert first.before.ms + last.before.ms == pytest.approx(1.0) and held["conv2"] is pairs[list(held).index("conv2")]
+
+
+def test_a_layer_in_few_bits_has_its_time_and_is_told_to_be_smaller_alone(tmp_path, unhurried, monkeypatch):
+    """Also where rounding makes zeros: they are no cut that lags behind."""
+    monkeypatch.setattr(module, "SECONDS", 0.1)
+    with unhurried():
+        result = penjing.run(TinyNet(64), None, [quantize("twn"), "export"], example=EXAMPLE, folder=tmp_path / "run")
+    found = result.results["spending"]
+    by_name = {one["name"]: one["after"] for one in found["layers"]}
+    assert set(by_name) == {"stem", "conv1", "conv2", "linear"}
+    assert all(by_name[name]["measured_ms"] > 0 and by_name[name]["bits"] == 2 for name in ("conv1", "conv2"))
+    causes = {name: [one["cause"] for one in found["findings"] if one["where"] == name] for name in by_name}
+    assert causes["conv1"] == causes["conv2"] == ["size only"] and "size only" not in causes["stem"]
+    assert [one["size_only"] for one in result.results["few_bits"]] == [True, True]
+    assert result.results["rows"][1]["bundle"] < 0.3 * result.results["rows"][0]["bundle"]
+    assert "size only" in (tmp_path / "run" / "report.html").read_text()

@@ -25,6 +25,15 @@ LEAST_OPSET = 18
 CLOSE = 1e-5
 """How near a file's weight is to codes times scales, as a share of its size: batch norm has been folded into it."""
 
+SCALE = "scale"
+"""What every packed weight has beside it in the file, under its name and a slash."""
+
+
+def unpacked(graph: Any) -> list[str]:
+    """Return the names of the weights that a file unpacks."""
+    end = f"/{SCALE}"
+    return [tensor.name.removesuffix(end) for tensor in graph.initializer if tensor.name.endswith(end)]
+
 
 def pack(proto: Any, model: nn.Module) -> list[str]:
     """Store the weights of a model's quantized layers as codes, in a model's exported graph, in place.
@@ -140,7 +149,7 @@ def _unpacking(
     else:
         values = _gathered(node, levels, given)
     weight = node("Reshape", values, constant(*levels.shape))
-    by = given("scale", scale.reshape(-1, *[1] * (len(levels.shape) - 1)))
+    by = given(SCALE, scale.reshape(-1, *[1] * (len(levels.shape) - 1)))
     if turned:
         node("Transpose", node("Mul", weight, by), last=True, perm=[1, 0])
     else:

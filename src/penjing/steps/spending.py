@@ -101,8 +101,8 @@ def _measured(
         for row in rows:
             if row.name not in names:
                 others.setdefault(row.operator, [0.0, 0.0])[i] += scale * row.ms
-    said = [*findings, *between.find(profiles[1], scales[1], runtime, _odd(pairs))]
-    said += few_bits.find(drafts[1].layers, runtime)
+    said = _with_few_bits(findings, few_bits.find(drafts[1].layers, runtime))
+    said += between.find(profiles[1], scales[1], runtime, _odd(pairs))
     facts = _facts(drafts, runtime, pairs, others, totals, setting, said)
     return facts | {"how": "measured", "note": _left(len(found), len(findings))}
 
@@ -118,6 +118,12 @@ def _looked_into(pairs: Sequence[Pair], setting: Setting, predict: Timed) -> lis
             break
         findings.append(finding)
     return findings
+
+
+def _with_few_bits(findings: Sequence[Finding], few: Sequence[Finding]) -> list[Finding]:
+    """Add what is found of layers in few bits, in place of no cause."""
+    explained = {one.where for one in few}
+    return [*(one for one in findings if one.cause != UNKNOWN or one.where not in explained), *few]
 
 
 def _left(slow: int, looked_into: int) -> str:
@@ -252,8 +258,8 @@ def _modelled(run: Run, drafts: tuple[Draft, Draft]) -> dict[str, Any]:
     )
     pairs = _pairs(drafts, *sides)
     found = slow(_beside_wholes(pairs), setting)
-    said = [find(one, setting) for one in found[:MOST]]
-    said += few_bits.find_modelled(drafts[1].layers, [side.bound for side in sides[1]], target.name)
+    few = few_bits.find_modelled(drafts[1].layers, [side.bound for side in sides[1]], target.name)
+    said = _with_few_bits([find(one, setting) for one in found[:MOST]], few)
     facts = _facts(drafts, target.name, pairs, others, totals, setting, said)
     return facts | {"how": "modelled", "note": _left(len(found), len(found[:MOST]))}
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from penjing.exporting.runtimes.subject import LayerTime
 from penjing.exporting.session import Source
+from penjing.exporting.unpack import unpacked
 
 ADDED = re.compile(r"(_nchwc|_token_\d+|/WithoutBiases)+$")
 """What runtimes append to the name of an operator or tensor that they rewrite."""
@@ -47,6 +48,7 @@ def layers_in(source: Source) -> dict[str, str]:
     else:
         graph = onnx.load(os.fspath(source), load_external_data=False).graph
     origin = {tensor.name: tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    origin |= {name: name for name in unpacked(graph)}
     found: dict[str, str] = {}
     made: dict[str, int] = {}
     for at, node in enumerate(graph.node):
