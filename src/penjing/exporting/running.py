@@ -23,7 +23,7 @@ from penjing.kernels.xnor import XnorConv2d, XnorLinear
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Reads
 
-SPARSE = 0.8
+SPARSE = 0.7
 """The share of zeros from which on a sparse convolution is the faster one (``benchmarks/kernels.py``)."""
 
 LEAST = 64
