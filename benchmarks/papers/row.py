@@ -144,7 +144,7 @@ def twin(asked: Asked, scale: Scale, where: argparse.Namespace) -> dict[str, Any
     if not (folder / RESULTS).exists():
         raise PlanError(f"{asked.name} has to be made before its twin.")
     data = asked.subject.data(where, asked.seed, scale.val)
-    model = renewed(bundle.load(folder, asked.subject.build), asked.seed)
+    model = renewed(bundle.load(folder, asked.subject.build, packed=False), asked.seed)
     epochs = round(sum(course(asked.method, scale)))
     terms = [build("term", "hold_zeros")] if asked.method in SPARSE else []
     facts = learned(model, data, epochs, asked.subject.lr, asked.seed, folder.parent / f"{asked.name}_twin", terms)
