@@ -16,6 +16,7 @@ from torch import nn
 
 from penjing.exporting.unhash import unhashed
 from penjing.graph.quantized import quantized
+from penjing.packing import bits
 from penjing.packing.hashed import Hashed
 from penjing.packing.levels import Levels
 
@@ -164,7 +165,7 @@ def _gathered(node: _Nodes, levels: Levels, given: Callable[[str, NDArray[Any]],
     joined, place = "", 0
     for width in _widths(levels.bits):
         part = (levels.codes.numpy() >> place & (2**width - 1)).astype(np.uint8)
-        codes = given(f"packed/{width}", packed(part, width))
+        codes = given(f"packed/{width}", bits.pack(part, width))
         if width < 8:
             codes = node.apart(codes, width, levels.codes.numel())
         if place:
@@ -182,17 +183,3 @@ def _widths(bits: int) -> list[int]:
     [[1], [1, 2], [2, 4], [1, 2, 4], [8]]
     """
     return [width for width in (1, 2, 4, 8) if bits & width]
-
-
-def packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Return codes of 1, 2, 4 or 8 bits side by side in bytes, the first in the lowest bits.
-
-    >>> packed(np.array([1, 2, 3], np.uint8), 4).tolist()
-    [33, 3]
-    """
-    a_byte = 8 // bits
-    padded = np.zeros(-(-codes.size // a_byte) * a_byte, np.uint8)
-    padded[: codes.size] = codes.ravel()
-    lanes = padded.reshape(-1, a_byte) << np.arange(0, 8, bits, dtype=np.uint8)
-    both: NDArray[np.uint8] = np.bitwise_or.reduce(lanes, axis=1).astype(np.uint8)
-    return both

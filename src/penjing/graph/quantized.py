@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,12 @@ class Precision:
 
     quantizer: Quantizer
     bits: int
+
+    @cached_property
+    def input_bits(self) -> int:
+        """Bits of what the layer reads."""
+        reads = self.quantizer.reads(1, self.bits)
+        return FLOAT if reads is None else reads.bits
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -306,11 +313,9 @@ def start(model: nn.Module, names: Iterable[str], seen: Mapping[str, Tensor]) ->
 
 def with_bits(layer: Layer, precision: Precision) -> Layer:
     """Return a layer as it is in few bits."""
-    quantizer, bits = precision.quantizer, precision.bits
-    reads = quantizer.reads(1, bits)
     shape = (layer.out_channels, layer.in_channels // max(layer.groups, 1), *layer.kernel)
-    input_bits = FLOAT if reads is None else reads.bits
-    return replace(layer, bits=bits, input_bits=input_bits, stored_bits=quantizer.stored(shape, bits))
+    stored = precision.quantizer.stored(shape, precision.bits)
+    return replace(layer, bits=precision.bits, input_bits=precision.input_bits, stored_bits=stored)
 
 
 def inputs_of(model: nn.Module, names: Iterable[str], batches: Iterable[Tensor], most: int) -> dict[str, Tensor]:

@@ -67,9 +67,19 @@ class Rounded:
         falling = torch.tensor(noise, dtype=torch.float64).cummin(0).values
         return falling[:-1] - falling[1:]
 
+    @cached_property
+    def _precisions(self) -> dict[int, Precision]:
+        """What was asked for so far: a search prices thousands of plans."""
+        return {}
+
+    def _precision(self, bits: int) -> Precision:
+        if bits not in self._precisions:
+            self._precisions[bits] = Precision(self.quantizer, bits)
+        return self._precisions[bits]
+
     def rounded(self, layer: Layer, kept: Kept) -> Layer:
         """Return a layer of whose bits these are kept."""
-        return with_bits(layer, Precision(self.quantizer, len(kept))) if len(kept) < FLOAT else layer
+        return with_bits(layer, self._precision(len(kept))) if len(kept) < FLOAT else layer
 
     def apply(self, model: nn.Module, graph: Graph, kept: Mapping[str, Kept]) -> None:
         """Quantize the layers, in place; of one that is a chain by now, every stage."""
