@@ -26,8 +26,8 @@ class dkd:  # noqa: N801 - the name a recipe writes
     the target and of all others together, ``p`` those of the others among themselves. In ``soft_targets`` the second
     counts by what the teacher leaves to the others, next to nothing where it is sure; here it counts in full. The task
     loss keeps its weight. The target is the label, and where a sample has none the teacher's own first choice; of
-    pictures that were blended (mixup) it is the label of the first. ``beta`` wants to be small for an unsure teacher, and
-    up to 10 for a sure one. The term grows linearly to its full weight over the share ``warmup`` of the training.
+    pictures that were blended (mixup) it is the label of the first. ``beta`` wants to be small for an unsure teacher,
+    and up to 10 for a sure one. The term grows linearly to its full weight over the share ``warmup`` of the training.
 
     Raises: TrainError without a teacher, or when the teacher has other classes.
     Paper: Zhao, Cui, Song, Qiu, Liang, Decoupled Knowledge Distillation, CVPR 2022, eq. 6 and 7.
