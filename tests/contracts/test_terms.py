@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penjing.core.protocols import Taught, Term
+from penjing.core.protocols import Shown, Taught, Term, Timed
 from penjing.core.registry import build, entries
 from penjing.graph.graph import Graph
 
@@ -34,6 +34,10 @@ class Lesson:
     def attach(self) -> None:
         if isinstance(self.term, Taught):
             self.term.teach(self.teacher)
+        if isinstance(self.term, Shown):
+            self.term.show(self.x[:2])
+        if isinstance(self.term, Timed):
+            self.term.time(10)
         self.extras = self.term.attach(self.model)
 
     def loss(self, y: Tensor | None) -> Tensor:
@@ -56,7 +60,7 @@ def test_it_goes_into_the_loss_with_finite_gradients(lesson: Lesson) -> None:
     assert 0 <= share <= 1
     outputs = lesson.model(lesson.x)
     (share * F.cross_entropy(outputs, lesson.y) + lesson.term(lesson.x, outputs, lesson.y)).backward()
-    for parameter in (*lesson.model.parameters(), *lesson.extras):
+    for parameter in (p for p in (*lesson.model.parameters(), *lesson.extras) if p.requires_grad):
         assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all())
     assert all(parameter.grad is None for parameter in lesson.teacher.parameters())
 

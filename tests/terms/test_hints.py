@@ -52,7 +52,7 @@ def test_compares_the_ends_of_stages_relative_to_their_size():
         ((a - b).square().sum() / (a.square().sum() + b.square().sum())).item() for a, b in zip(s, t, strict=True)
     )
     assert loss.item() == pytest.approx(2 * by_hand, rel=1e-5)
-    assert term._chosen == [("one", "two")]
+    assert term._between.pairs == (("one", "one"), ("two", "two"))
 
 
 def test_an_equal_model_has_nothing_to_learn_and_others_get_a_gradient():
@@ -84,14 +84,14 @@ def test_layers_can_be_named():
     model, teacher = Net(), Net()
     term = hints(layers=("stem", "two.0"))
     lesson(term, model, teacher)
-    assert term._chosen == [("stem", "two.0")]
+    assert term._between.pairs == (("stem", "stem"), ("two.0", "two.0"))
 
 
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
         (("stemm",), "the model has no layer 'stemm'. Did you mean 'stem'"),
-        (("stem",), r"stem returns \[2, 6, 8, 8\] in the teacher and \[2, 3, 8, 8\] in the model; name layers"),
+        (("stem",), r"stem returns \[2, 6, 8, 8\] in the teacher and stem \[2, 3, 8, 8\] in the model; name layers"),
     ],
 )
 def test_a_layer_that_does_not_fit_is_named(layers, words):
@@ -125,7 +125,7 @@ def test_nothing_is_left_behind():
     lesson(term, model, teacher)
     assert not teacher.training
     term.detach()
-    assert teacher.training and not term._ears
+    assert teacher.training and term._between.pairs is None
     assert not any(m._forward_hooks or m._forward_pre_hooks for net in (model, teacher) for m in net.modules())
 
 

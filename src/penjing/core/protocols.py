@@ -256,7 +256,8 @@ class Term(Protocol):
 
     The loop attaches every term once the model is on its device, adds up what the terms return, and detaches them at
     the end. A term may also have a number ``task_weight``, read at each step: the product over all terms scales the
-    task loss. One that wants a teacher is ``Taught`` as well.
+    task loss. One that wants a teacher is ``Taught`` as well, one that wants to see pictures first ``Shown``, one that
+    changes on the way ``Timed``.
     """
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
@@ -282,6 +283,22 @@ class Taught(Protocol):
 
     def teach(self, teacher: nn.Module) -> None:
         """Take this teacher for the coming ``attach``, unless the term's options name one."""
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """A term whose parameters have shapes that only running the networks tells."""
+
+    def show(self, x: Tensor) -> None:
+        """Take two training samples, on the model's device, for the coming ``attach``."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A term that depends on how far the training is."""
+
+    def time(self, steps: int) -> None:
+        """Take how many optimiser steps the coming training has, until ``detach``."""
 
 
 @runtime_checkable

@@ -81,8 +81,11 @@ class metapruning:  # noqa: N801  (registered under its own name)
             raise PlanError(f"metapruning: lr must be a number above 0; got {self.lr}.")
         if self.start not in STARTS:
             raise PlanError(f"metapruning: start is one of {', '.join(STARTS)}; got {self.start!r}.")
-        if "hints" in self.terms:
-            raise PlanError("metapruning: hints compares layers, whose weights are written here; take soft_targets.")
+        for name in ("hints", "fitnets"):
+            if any(name == term or (isinstance(term, Mapping) and name in term) for term in self.terms):
+                raise PlanError(
+                    f"metapruning: {name} compares layers, whose weights are written here; take soft_targets."
+                )
         check_values(self._recipe)
 
     @property

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import TrainError
-from penjing.core.outputs import first_tensor
 from penjing.core.registry import register
+from penjing.terms.logits import both
 from penjing.terms.teacher import Teacher
 
 
@@ -56,14 +56,7 @@ class soft_targets:  # noqa: N801 - the name a recipe writes
 
         Shapes: logits [n, classes] or [n, classes, h, w] → scalar.
         """
-        # Doubles, because T² multiplies the rounding error: at T = 100 floats keep three digits.
-        given = first_tensor(self._teacher(x)).double()
-        own = first_tensor(outputs).double()
-        if own.shape != given.shape:
-            raise TrainError(
-                f"soft_targets: the teacher returns {list(given.shape)} and the model {list(own.shape)}; "
-                "both need the same classes."
-            )
+        own, given = both("soft_targets", outputs, self._teacher(x))
         q = F.log_softmax(own / self.temperature, 1)
         p = F.log_softmax(given / self.temperature, 1)
         divergence = F.kl_div(q, p, reduction="batchmean", log_target=True) / q.shape[2:].numel()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from penjing.core.modes import modes_kept
-from penjing.core.protocols import Progress, Taught, Term
+from penjing.core.protocols import Progress, Shown, Taught, Term, Timed
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.options import Options, check, make_optimizer
 from penjing.training.processes import accelerator_here, open_fabric, resolve_precision, spread
@@ -82,6 +82,10 @@ def fit(
             for term in terms:
                 if teacher is not None and isinstance(term, Taught):
                     term.teach(teacher)
+                if isinstance(term, Timed):
+                    term.time(recipe.steps(len(train)) * recipe.epochs)
+                if isinstance(term, Shown):
+                    term.show(next(iter(train.batches(2)))[0].to(device_of(model)))
                 attached.callback(term.detach)
                 extras += term.attach(model)
         make_optimizer(recipe, model, extras)  # refuses a frozen model here, before any process starts
