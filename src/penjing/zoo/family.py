@@ -60,7 +60,7 @@ class Family:
         if "num_classes" not in takes:
             raise RecipeError(f"{spec.name} takes no num_classes, so it cannot be made for {classes} classes.")
         if spec.arguments.get("num_classes", classes) != classes:
-            raise RecipeError(f"{arch} says itself how many classes there are, and not {classes}; leave one of them out.")
+            raise RecipeError(f"{arch} says its number of classes itself, and not {classes}; leave one out.")
         return cls(replace(spec, arguments={**spec.arguments, "num_classes": classes}))
 
     @property
