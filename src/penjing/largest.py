@@ -37,7 +37,7 @@ RULE = "the most MACs, then the most parameters"
 ABOVE = 2
 """Members above the widest one found that are priced as well: on hardware a wider layer may cost less."""
 
-ROUNDS = 8
+ROUNDS = 12
 """Members of one picture size that are exported and measured at most."""
 
 Picture = tuple[int, int, int]
@@ -140,8 +140,8 @@ def largest(
     Relative bounds are shares of what the member of width 1 costs on ``picture``. Costs are predicted, and the widest
     member that is predicted to keep all bounds is found by bisection, for costs rise with the width. Where only the
     exported file decides, of latency on a runtime and of size, members are exported and measured, the next one by the
-    predictions as corrected by the last, until one keeps the bounds and no wider one does, at most ``ROUNDS`` a side; a
-    latency above 98 % of its bound does not keep it, since the same file may take more the next time.
+    predictions as corrected by the last, until one keeps the bounds and the next wider one does not, at most ``ROUNDS``
+    a side; a latency above 98 % of its bound does not keep it, since the same file may take more the next time.
 
     Raises: Infeasible naming what the smallest member costs; BudgetError for a bound on the error, which an untrained
     network does not tell; PenjingError for everything a user can mend.
@@ -272,10 +272,12 @@ class Search:
         low, high = -1, len(self.places)
         for _ in range(ROUNDS if self.decided else 1):
             at = self._guess(low, high)
-            if at is None and low < 0 < high and self._keeps(self._costs(0), but=self.decided):
-                at = 0  # only its file tells that even this one is too much
-            if at is None or not self.decided:
-                return None if at is None and low < 0 else self.member(low if at is None else at)
+            if not self.decided:
+                return None if at is None else self.member(at)
+            if at is None and low + 1 < high and self._keeps(self._costs(low + 1), but=self.decided):
+                at = low + 1  # only its file tells that even this one is too much
+            if at is None:
+                break
             if self._measure(at):
                 low = at
             else:
