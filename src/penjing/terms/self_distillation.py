@@ -74,7 +74,7 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Make new exits and listen where they stand; return their parameters, and the statistics of their norms."""
-        self._refuse()
+        self.refuse()
         if not self._shown:
             raise TrainError("self_distillation reads the shapes of layers from samples: call show(x) before attach.")
         self.detach()
@@ -139,7 +139,11 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
         # A copy, since what follows may write over the map, as a ReLU in place does.
         self._own.heard[name] = output.clone()
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """Refuse options that cannot be.
+
+        Raises: TrainError naming the first.
+        """
         told: Mapping[str, tuple[float, bool, str]] = {
             "alpha": (self.alpha, 0 <= self.alpha <= 1, "a share from 0 to 1"),
             "features": (self.features, math.isfinite(self.features) and self.features >= 0, "0 or more"),
