@@ -189,14 +189,14 @@ class exits(train):  # noqa: N801  (registered under its own name)
             "pictures": told.right.shape[1],
             "drop": self.drop,
             "macs": spent,
-            "expected ms": choice.cost,
+            "expected_ms": choice.cost,
             **self._raced(whole.network, model, data, state, run),
         }
 
     def _raced(self, network: nn.Module, model: nn.Module, data: Data, state: State, run: Run) -> dict[str, Any]:
         """Return the latency of stopping early on real pictures, beside that of the network without exits."""
         if not isinstance(model, Exiting):
-            return {"latency": {}, "ratio": None, "measured on": 0}
+            return {"latency": {}, "ratio": None, "measured_on": 0}
         shown = typical(model, data.val, self.images)
         subjects = {
             "whole": self._file("whole", network, state, run, shown),
@@ -207,7 +207,7 @@ class exits(train):  # noqa: N801  (registered under its own name)
         return {
             "latency": told,
             "ratio": asdict(ratio(timings["whole"], timings["early"])),
-            "measured on": len(shown),
+            "measured_on": len(shown),
         }
 
 
@@ -276,6 +276,6 @@ def outcome_of(facts: Mapping[str, Any]) -> str:
     faster = facts["ratio"]
     return (
         f"Exits: of the validation pictures {leave} leave early, with {facts['early']:.2f} % right, {end:.2f} % where "
-        f"none does. Measured on {facts['measured on']} of them, one after the other: {faster['median']:.2f}x as fast "
+        f"none does. Measured on {facts['measured_on']} of them, one after the other: {faster['median']:.2f}x as fast "
         f"({faster['low']:.2f} to {faster['high']:.2f}). Latency and MACs of such a network are averages over pictures."
     )

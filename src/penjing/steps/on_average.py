@@ -26,7 +26,7 @@ def pictures(state: State, run: Run) -> tuple[Tensor, ...]:
     assert isinstance(model, Exiting)
     key = f"pictures of {id(model)}"
     if key not in run.made:
-        run.made[key] = tuple(typical(model, state.data.val, found[-1]["measured on"]))
+        run.made[key] = tuple(typical(model, state.data.val, found[-1]["measured_on"]))
     taken: tuple[Tensor, ...] = run.made[key]
     return taken
 
