@@ -76,4 +76,5 @@ def uncorrelated(own: Tensor, theirs: Tensor) -> Tensor:
 
     Shapes: [n, m] both.
     """
-    return 1 - F.cosine_similarity(*(t - t.mean(1, keepdim=True) for t in (own, theirs)), dim=1, eps=1e-8).mean()
+    s, t = (values - values.mean(1, keepdim=True) for values in (own, theirs))
+    return 1 - F.cosine_similarity(s, t, dim=1, eps=1e-8).mean()

@@ -14,7 +14,7 @@ from penjing.core.errors import TrainError, did_you_mean
 from penjing.terms.teacher import Teacher
 
 Layers: TypeAlias = tuple[str, ...] | Mapping[str, str]
-"""Layers by name: one name for both networks, ``model=teacher`` for two, or a mapping of the model's to the teacher's."""
+"""Layers by name: one for both networks, ``model=teacher`` for two, or a mapping of the model's to the teacher's."""
 
 
 class Pair(NamedTuple):

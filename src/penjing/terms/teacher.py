@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,22 @@ from penjing.core.errors import TrainError
 class _Loan:
     """What was promised to give back of one network, to whom, and what it said last; all who borrow it share this.
 
-    It holds modules by name alone, or nothing would ever let go of the network.
+    It holds the network and its borrowers by name or weakly, or nothing would ever let go of them.
     """
 
     modes: dict[str, bool]
     home: torch.device | None = None
-    borrowers: list[Teacher] = field(default_factory=list)
+    borrowers: WeakSet[Teacher] = field(default_factory=WeakSet)
     input: Tensor | None = None
     state: tuple[Any, ...] = ()
     said: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weak references cannot be sent to another process, where nobody gives anything back.
+        return {**self.__dict__, "borrowers": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, borrowers=WeakSet())
 
     def forget(self) -> None:
         self.input, self.state, self.said = None, (), None
@@ -68,7 +75,7 @@ class Teacher:
             loan = _loans.get(network)
             if loan is None:
                 loan = _loans[network] = _Loan({name: module.training for name, module in network.named_modules()})
-            loan.borrowers.append(self)
+            loan.borrowers.add(self)
             self._loan, self._network = loan, network
         assert self._loan is not None
         self._loan.forget()  # who hires now may listen on the way, and has heard nothing of what was said before
@@ -106,7 +113,7 @@ class Teacher:
         self._network = self._loan = None
         if network is None or loan is None:
             return
-        loan.borrowers.remove(self)
+        loan.borrowers.discard(self)
         if loan.borrowers:
             return
         _loans.pop(network, None)
