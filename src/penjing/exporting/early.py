@@ -7,14 +7,18 @@ anew for its kernels only what a branch holds itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from penjing.core.files import write_whole
 from penjing.data.splits import Split
+from penjing.exporting import tidy
 from penjing.exporting.modes import evaluating
 from penjing.graph.exits import Exiting, confidence
 
@@ -87,6 +91,19 @@ def _level(
         ),
     ]
     return helper.make_graph([*nodes, *closing], f"part_{i}", [], [output], [*weights, limit]), output
+
+
+def with_thresholds(source: Path, target: Path, thresholds: Sequence[float]) -> Path:
+    """Write a file that stops early with other thresholds, and return it."""
+    import onnx
+
+    proto = onnx.load(os.fspath(source))
+    limits = {f"threshold_{i}": np.array(one, dtype=np.float32) for i, one in enumerate(thresholds)}
+    for graph in tidy.graphs(proto.graph):
+        for tensor in graph.initializer:
+            if tensor.name in limits:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(limits[tensor.name], tensor.name))
+    return write_whole(target, proto.SerializeToString())
 
 
 def _ancestors(nodes: Sequence[Any], name: str) -> set[int]:

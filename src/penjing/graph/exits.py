@@ -199,7 +199,7 @@ def joined(network: nn.Module, tensors: Mapping[str, Tensor], told: Sequence[Map
 
     Raises: PlanError for exits that do not fit the network or their tensors.
     """
-    if not told:
+    if not told and not tensors:
         return network
     modules = dict(network.named_modules())
     exits = []

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.core.types import Floats
 from penjing.data.data import Data
-from penjing.exporting.early import typical
+from penjing.exporting.early import typical, with_thresholds
 from penjing.exporting.measure import ratio
 from penjing.exporting.modes import evaluating
 from penjing.exporting.onnx import export_onnx
@@ -139,14 +140,16 @@ class exits(train):  # noqa: N801  (registered under its own name)
     def _measured(self, whole: Exiting, state: State, run: Run) -> Costs:
         """Return what leaving at each exit takes on the runtime; the picture does not matter, since none may decide."""
         count = len(whole.exits)
-        wanted: dict[str, nn.Module] = {"plain": whole.network}
+        subjects = {"plain": self._file("plain", whole.network, state, run)}
+        every = self._file("every", whole, state, run)
+        assert isinstance(every.source, Path)
         for k in range(count + 1):
-            wanted[f"leave {k}"] = _copied(whole, range(count), [CLOSED] * k + [ALWAYS] * (count - k))
-        if count > 1:
-            for k in range(count):
-                others = [i for i in range(count) if i != k]
-                wanted[f"without {k}"] = _copied(whole, others, [CLOSED] * (count - 1))
-        subjects = {name: self._file(name, model, state, run) for name, model in wanted.items()}
+            thresholds = [CLOSED] * k + [ALWAYS] * (count - k)
+            file = with_thresholds(every.source, every.source.with_name(f"exits leave {k}.onnx"), thresholds)
+            subjects[f"leave {k}"] = Subject(file, whole, state.example)
+        for k in range(count) if count > 1 else ():
+            others = _copied(whole, [i for i in range(count) if i != k], [CLOSED] * (count - 1))
+            subjects[f"without {k}"] = self._file(f"without {k}", others, state, run)
         times = {name: one.median_ms for name, one in run.measure(f"leaving at the exits of {run.at}", subjects).items()}
         last = times[f"leave {count}"]
         heads = [max(last - times[f"without {k}" if count > 1 else "plain"], 0.0) for k in range(count)]
@@ -199,7 +202,7 @@ class exits(train):  # noqa: N801  (registered under its own name)
             return {"latency": {}, "ratio": None, "measured_on": 0}
         shown = typical(model, data.val, self.images)
         subjects = {
-            "whole": self._file("whole", network, state, run, shown),
+            "whole": Subject(run.scratch / "exits plain.onnx", network, state.example, tuple(shown)),
             "early": self._file("early", model, state, run, shown),
         }
         timings = run.measure(f"stopping early in {run.at}", subjects)

@@ -12,7 +12,7 @@ from penjing.graph.exits import Exiting
 from penjing.steps.state import Run, State
 
 
-def leaves_early(model: nn.Module) -> bool:
+def leaves_early(model: nn.Module | None) -> bool:
     """Tell whether what a network computes depends on the picture."""
     return isinstance(model, Exiting) and model.early
 
@@ -36,7 +36,7 @@ def shown(subject: Subject, state: State, run: Run) -> Subject:
     return Subject(subject.source, subject.model, subject.example, pictures(state, run))
 
 
-def averaged(costs: Mapping[str, float], model: nn.Module, run: Run) -> dict[str, float]:
+def averaged(costs: Mapping[str, float], model: nn.Module | None, run: Run) -> dict[str, float]:
     """Return costs with the MACs that a picture takes on average, as the step exits found them."""
     found = run.noted("exits")
     return {**costs, "macs": float(found[-1]["macs"])} if leaves_early(model) and found else dict(costs)
