@@ -148,7 +148,12 @@ def row(
     note: str,
 ) -> dict[str, Any]:
     """Return one network's line of the table; the test split is read here, once, by what is judged for the model."""
-    facts: dict[str, Any] = {"name": name, "note": note, **averaged(counted(draft), model, run), "target": estimated(draft, run.target)}
+    facts: dict[str, Any] = {
+        "name": name,
+        "note": note,
+        **averaged(counted(draft), model, run),
+        "target": estimated(draft, run.target),
+    }
     shapes = Counter(map(Shape.of, draft.layers))
     facts["layers"] = {written(shape): times for shape, times in shapes.items()}
     facts["predicted_ms"] = predicted(shapes, run.target, timings[name])

@@ -116,7 +116,15 @@ def test_what_does_not_fit_is_refused(change, says) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"threshold": 1.5}, {"threshold": True}, {"widths": [6]}, {"strides": [0, 2]}, {"classes": 10**9}, {"at": 3}, {"x": 1}],
+    [
+        {"threshold": 1.5},
+        {"threshold": True},
+        {"widths": [6]},
+        {"strides": [0, 2]},
+        {"classes": 10**9},
+        {"at": 3},
+        {"x": 1},
+    ],
     ids=str,
 )
 def test_what_no_exit_could_be_is_told(change) -> None:

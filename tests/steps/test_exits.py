@@ -91,7 +91,9 @@ def test_a_network_goes_on_without_exits_that_save_nothing(data: Data, tmp_path:
     if isinstance(state.model, Exiting):  # where it does save something, it is told so
         assert facts["ratio"]["median"] > 0
     else:
-        assert "goes on without them" in outcome_of(facts) and averaged({"macs": 1.0}, state.model, run) == {"macs": 1.0}
+        assert "goes on without them" in outcome_of(facts) and averaged({"macs": 1.0}, state.model, run) == {
+            "macs": 1.0
+        }
 
 
 def test_a_run_with_exits_is_exported_checked_reported_and_loaded(data: Data, tmp_path: Path, priced: None) -> None:
@@ -146,6 +148,11 @@ def test_what_cannot_have_exits_is_refused_before_any_training(data: Data, tmp_p
         STEP(*begun(None, tmp_path))
     with pytest.raises(PlanError, match=r"has exits already.*model\.network"):
         penjing.run(leaving(), data, ["evaluate"])
+
+
+def test_references_are_refused(data: Data) -> None:
+    with pytest.raises(PlanError, match=r"reference 'random'.*before the step exits"):
+        penjing.run(staged(), data, ["exits"], references=["random"])
 
 
 @pytest.mark.parametrize(

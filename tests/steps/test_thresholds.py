@@ -37,6 +37,11 @@ def test_exits_that_save_nothing_are_never_asked():
     assert found.thresholds == (NEVER,) and found.cost == 2.5
 
 
+def test_exits_that_nothing_leaves_at_are_never_asked():
+    sure, right = np.array([[0.9, 0.8], [0.7, 0.7]]), np.ones((3, 2), dtype=bool)
+    assert choose(sure, right, Costs((1.0, 3.0, 9.0), (0.1, 0.1), 8.0), 2).thresholds == (0.0, NEVER)
+
+
 def test_thresholds_lie_between_what_was_seen_and_are_what_a_file_holds():
     sure, right = np.array([[0.9, 0.8, 0.6, 0.4]]), np.array([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
     found = choose(sure, right, Costs((1.0, 3.0), (0.5,), 2.5), 4)

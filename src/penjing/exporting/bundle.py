@@ -33,10 +33,9 @@ from penjing.core.types import Plan
 from penjing.exporting.packed import packed as stored
 from penjing.exporting.packed import take_in
 from penjing.exporting.running import run_packed
-from penjing.graph import form
+from penjing.graph import exits, form
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
-from penjing.graph import exits
 from penjing.graph.collaborative import KINDS, Partner, attach, partners
 from penjing.graph.program import plain
 from penjing.graph.quantized import Precision, precisions

@@ -1,4 +1,4 @@
-"""Files that stop early: the exits of a network as conditions between its parts, of which a runtime runs those it needs.
+"""Files that stop early: exits as conditions between the parts of a graph, of which a runtime runs those it needs.
 
 Behind each exit the rest of the graph moves into one branch of an ``If``, the exit's answer into the other. A branch
 reads what was computed before it, so that nothing is computed twice; its weights lie in it, since ONNX Runtime lays out

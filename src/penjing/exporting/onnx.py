@@ -41,8 +41,8 @@ def export_onnx(
     The batch, dimension 0 of every tensor input that shares the first one's, stays open; where the model does not
     allow that, the file gets the example's batch. Batch norm is folded into the layer before it. What the reader of
     a report should know is appended to ``notes``. The model's modes are restored; the file appears complete or not
-    at all. Quantized layers have their weights as packed codes, which the file unpacks. A network with exits that answers
-    early takes one picture at a time, and its file stops where it is sure (``penjing.exporting.early``).
+    at all. Quantized layers have their weights as packed codes, which the file unpacks. The file of a network that
+    answers early takes one picture at a time, and stops where it is sure (``penjing.exporting.early``).
 
     ``quick`` takes torch's older exporter: some twenty times faster, the same speed in the runtime, but it bakes in
     every decision the model takes in Python, so use it for measuring only.

@@ -53,8 +53,8 @@ def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any
 
     A batch is the input tensor, a sequence of inputs (what the file does not read, such as labels, is left out), or
     a mapping by name. Each is compared as it comes and, where the file's batch is open, the first sample of the first
-    also alone. The model's modes are restored. Of a network that answers early, pictures are left out for which rounding
-    may decide where (``penjing.exporting.early.decided``).
+    also alone. The model's modes are restored. Of a network that answers early, pictures are left out for which
+    rounding may decide where (``penjing.exporting.early.decided``).
 
     Raises: ParityError when the outputs differ in number or shape, or there is nothing to compare.
     """

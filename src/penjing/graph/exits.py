@@ -78,9 +78,9 @@ class _Leave(BaseException):
 class Exiting(nn.Module):
     """A network with exits. In evaluation mode it answers at the first exit that is sure enough.
 
-    It is sure where its largest class probability is no less than its threshold. A picture alone ends the forward there,
-    so that what lies behind is not computed; in a batch all is computed, and each picture gets the answer it would get
-    alone. With ``early`` false, and in training mode, it answers as ``network`` does. ``every`` tells what all exits
+    It is sure where its largest class probability is no less than its threshold. A picture alone ends the forward
+    there, so that what lies behind is not computed; in a batch all is computed, and each picture gets the answer it
+    would get alone. With ``early`` false, and in training mode, it answers as ``network`` does. ``every`` tells what all exits
     say.
 
     Shapes: x [n, channels, h, w] → [n, classes].
@@ -97,7 +97,12 @@ class Exiting(nn.Module):
     @property
     def places(self) -> tuple[str, ...]:
         """The layers that the exits stand behind."""
-        return tuple(one.branch.at for one in self.exits)  # type: ignore[union-attr]
+        return tuple(one.branch.at for one in self.heads)
+
+    @property
+    def heads(self) -> list[Exit]:
+        """The exits, in the order of execution."""
+        return [one for one in self.exits if isinstance(one, Exit)]
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the logits."""
@@ -129,7 +134,9 @@ class Exiting(nn.Module):
             if visit(i, logits):
                 raise _Leave(ask, logits)
 
-        hooks = [self.network.get_submodule(at).register_forward_hook(partial(ask, i)) for i, at in enumerate(self.places)]
+        hooks = [
+            self.network.get_submodule(at).register_forward_hook(partial(ask, i)) for i, at in enumerate(self.places)
+        ]
         try:
             return first_tensor(self.network(*args, **kwargs))
         except _Leave as leave:
@@ -174,7 +181,7 @@ def confidence(logits: Tensor) -> Tensor:
 def _is_one_picture(args: Sequence[Any]) -> bool:
     """Tell whether an input is one picture whose numbers are there, so that what is computed may depend on them."""
     first = next((value for value in args if isinstance(value, Tensor)), None)
-    if first is None or isinstance(first, FakeTensor) or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if first is None or isinstance(first, FakeTensor) or torch.compiler.is_compiling():
         return False
     return len(first) == 1
 
@@ -188,8 +195,8 @@ def parted(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor], list[dict[st
         return model, {}, []
     tensors = {f"{PREFIX}{name}": tensor for name, tensor in model.exits.state_dict().items()}
     told = [
-        asdict(one.branch) | {"threshold": threshold}  # type: ignore[arg-type]
-        for one, threshold in zip(model.exits, model.thresholds, strict=True)
+        asdict(one.branch) | {"threshold": threshold}
+        for one, threshold in zip(model.heads, model.thresholds, strict=True)
     ]
     return model.network, tensors, told
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -77,9 +78,11 @@ def look(network: nn.Module, x: Tensor) -> Seen:
 
 @dataclass(frozen=True)
 class Branch:
-    """An exit behind the layer ``at``: its map has ``widths[0]`` channels, block ``i`` makes ``widths[i + 1]`` of them
-    and divides the size by ``strides[i]``; a linear layer tells ``classes`` apart.
-    """  # fmt: skip
+    """An exit behind the layer ``at``, whose map has ``widths[0]`` channels.
+
+    Block ``i`` makes ``widths[i + 1]`` of them and divides the size by ``strides[i]``; a linear layer tells ``classes``
+    apart.
+    """
 
     at: str
     widths: tuple[int, ...]
@@ -108,8 +111,8 @@ def branches(seen: Seen, layers: Iterable[str] = ()) -> tuple[list[Branch], Map]
 def _usual(seen: Seen, ends: Sequence[Map]) -> Sequence[Map]:
     if len(ends) < 2:
         raise PlanError(
-            "The maps of the network have one size alone, so that there is no stage to put an exit behind; name layers, "
-            f"such as layers: [{ends[-1].name if ends else 'block3'}]."
+            "The maps of the network have one size alone, so that there is no stage to put an exit behind; name "
+            f"layers, such as layers: [{ends[-1].name if ends else 'block3'}]."
         )
     stem = len(ends) > 2 and seen.convolutions[ends[0].size] == 1
     return ends[1 if stem else 0 : -1]
@@ -125,15 +128,18 @@ def _named(seen: Seen, layers: Sequence[str], ends: Sequence[Map]) -> list[Map]:
             raise PlanError(f"The network has no layer {name!r} for an exit.{did_you_mean(name, maps)}")
         if len(one.size) != 2 or math.prod(one.size) < 2:
             raise PlanError(
-                f"{name} returns no map [channels, height, width], which an exit reads; name a layer before the pooling "
-                f"at the end, such as {ends[0].name}."
+                f"{name} returns no map [channels, height, width], which an exit reads; name a layer before the "
+                f"pooling at the end, such as {ends[0].name}."
             )
         if one.runs > 1:
-            raise PlanError(f"{name} runs {one.runs} times in one forward; an exit stands behind a layer that runs once.")
+            raise PlanError(
+                f"{name} runs {one.runs} times in one forward; an exit stands behind a layer that runs once."
+            )
     at = {one.name: i for i, one in enumerate(seen.maps)}
     if late := [name for name in layers if at[name] >= at[ends[-1].name]]:
         raise PlanError(
-            f"{late[0]} is the end of the network already, where an exit saves nothing; name a layer before {ends[-1].name}."
+            f"{late[0]} is the end of the network already, where an exit saves nothing; name a layer before "
+            f"{ends[-1].name}."
         )
     return [one for one in seen.maps if one.name in layers]
 
@@ -144,5 +150,5 @@ def _branch(one: Map, ends: Sequence[Map], classes: int) -> Branch:
     path = [one, *after]
     if len(one.size) != 2:
         raise PlanError(f"{one.name} returns a map of {len(one.size)} dimensions; exits read pictures, of two.")
-    strides = tuple(max(1, round(max(a.size) / max(b.size))) for a, b in zip(path, path[1:], strict=False))
+    strides = tuple(max(1, round(max(a.size) / max(b.size))) for a, b in pairwise(path))
     return Branch(one.name, tuple(stage.channels for stage in path), strides, classes)

@@ -13,8 +13,8 @@ from penjing.report import units
 class Exit:
     """An exit, or the end of the network: accuracy of all pictures there in percent, and the share that leaves there.
 
-    ``threshold`` is None at the end, and where an exit was taken away again; ``ms`` is the measured latency and ``macs``
-    the work of a picture that leaves there with all exits in place, at the end that of the network without any.
+    ``threshold`` is None at the end, and where an exit was taken away again; ``ms`` is the measured latency and
+    ``macs`` the work of a picture that leaves there with all exits in place, at the end that of the network alone.
     """
 
     accuracy: float
@@ -82,8 +82,8 @@ def summary(found: Leaving) -> list[str]:
     """Say what answering early keeps and saves."""
     end = units.percent(found.end.accuracy)
     told = [
-        f"Of {found.pictures:,} validation pictures, {units.percent(found.early)} are answered rightly with exits, {end} "
-        f"without; the mean of all exits' scores would answer {units.percent(found.together)}."
+        f"Of {found.pictures:,} validation pictures, {units.percent(found.early)} are answered rightly with exits, "
+        f"{end} without; the mean of all exits' scores would answer {units.percent(found.together)}."
     ]
     if found.ratio is None:
         return [*told, "No exit saves time at the accuracy that was asked for, so that the network has none."]
@@ -93,8 +93,8 @@ def summary(found: Leaving) -> list[str]:
     return [
         *told,
         f"Measured on {found.measured_on} of them, one after the other: {first} a picture without exits, {second} on "
-        f"average with them, {units.times(found.ratio.median)} as fast ({span}); {units.quantity(found.macs, 'MAC')} on "
-        f"average instead of {units.quantity(found.end.macs, 'MAC')}.",
+        f"average with them, {units.times(found.ratio.median)} as fast ({span}); {units.quantity(found.macs, 'MAC')} "
+        f"on average instead of {units.quantity(found.end.macs, 'MAC')}.",
         "Latency and MACs of this network everywhere on this page are such averages; other pictures may take longer.",
     ]
 

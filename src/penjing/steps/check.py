@@ -42,7 +42,12 @@ class check:  # noqa: N801  (registered under its own name)
             timings = run.measure(f"the file of {run.at}", subjects, self._limit(wanted, original, run))
             faster = ratio(timings["original"], timings["model"])
             here = {"latency": original.timing.median_ms / faster.median}
-            costs = averaged(counted(draft), state.model, run) | {"size": float(file_bytes(file))} | here | estimated(draft, run.target)
+            costs = (
+                averaged(counted(draft), state.model, run)
+                | {"size": float(file_bytes(file))}
+                | here
+                | estimated(draft, run.target)
+            )
             if "error" in wanted:
                 costs["error"] = evaluate(state.judged, state.labelled_for("The budget error").val).error
             misses = []

@@ -60,13 +60,12 @@ class exits(train):  # noqa: N801  (registered under its own name)
     """Train small classifiers behind inner layers, and answer there where they are sure enough.
 
     The network is trained with the term ``self_distillation``, whose options ``alpha``, ``features``, ``temperature``,
-    ``layers`` and ``skip`` are; all other options are those of ``train``, its teaching by the original among them. Then
-    each exit's threshold is chosen on validation: of all thresholds whose accuracy is at most ``drop`` points below that
-    of the network's own end, those of the lowest average latency, by the latency of leaving at each exit, measured on
-    ONNX Runtime. An exit that is not worth asking is taken away again; where none is, the network goes on without. What
-    is exported afterwards is one file that computes what the picture at hand needs and takes one at a time.
-
-    What came of it is measured on ``images`` validation pictures, one after the other, beside the network without exits.
+    ``layers`` and ``skip`` are; all other options are those of ``train``, its teaching by the original among them.
+    Then each exit's threshold is chosen on validation: of all thresholds whose accuracy is at most ``drop`` points
+    below that of the network's own end, those of the lowest average latency, by the latency of leaving at each exit,
+    measured on ONNX Runtime. An exit that is not worth asking is taken away again; where none is, the network goes on
+    without. What is exported afterwards is one file that computes what the picture at hand needs; it takes one at a
+    time. What came of it is measured on ``images`` validation pictures, one after the other, beside the network alone.
 
     Raises: PlanError naming an option that cannot be, or a layer that no exit can stand behind.
     Paper: Zhang, Song, Gao, Chen, Bao, Ma, Be Your Own Teacher, ICCV 2019, sections 3 and 4.5.
@@ -126,14 +125,18 @@ class exits(train):  # noqa: N801  (registered under its own name)
         runtime, _ = run.runtime
         if not run.target.runtime or runtime != "onnxruntime":
             raise PlanError(
-                f"exits: a file that stops early is measured on ONNX Runtime alone, and the target is {run.target.name}; "
-                "leave the target out, or use the term self_distillation, whose exits go after training."
+                f"exits: a file that stops early is measured on ONNX Runtime alone, and the target is {run.target.name}"
+                "; leave the target out, or use the term self_distillation, whose exits go after training."
             )
         if run.batch != 1:
-            raise PlanError(f"exits: a file that stops early takes one picture at a time; set batch to 1, not {run.batch}.")
+            raise PlanError(
+                f"exits: a file that stops early takes one picture at a time; set batch to 1, not {run.batch}."
+            )
         args, kwargs = state.example
         if len(args) != 1 or kwargs or not isinstance(args[0], Tensor):
-            raise PlanError("exits: the network takes more than one tensor of pictures; exits need one that takes these.")
+            raise PlanError(
+                "exits: the network takes more than one tensor of pictures; exits need one that takes these."
+            )
         branches(look(state.model, args[0]), self.layers)
         return data
 
@@ -150,7 +153,9 @@ class exits(train):  # noqa: N801  (registered under its own name)
         for k in range(count) if count > 1 else ():
             others = _copied(whole, [i for i in range(count) if i != k], [CLOSED] * (count - 1))
             subjects[f"without {k}"] = self._file(f"without {k}", others, state, run)
-        times = {name: one.median_ms for name, one in run.measure(f"leaving at the exits of {run.at}", subjects).items()}
+        times = {
+            name: one.median_ms for name, one in run.measure(f"leaving at the exits of {run.at}", subjects).items()
+        }
         last = times[f"leave {count}"]
         heads = [max(last - times[f"without {k}" if count > 1 else "plain"], 0.0) for k in range(count)]
         return Costs(tuple(times[f"leave {k}"] for k in range(count + 1)), tuple(heads), times["plain"])
@@ -160,7 +165,15 @@ class exits(train):  # noqa: N801  (registered under its own name)
         return Subject(export_onnx(model, *state.example, path, quick=True), model, state.example, tuple(pictures))
 
     def _told(
-        self, whole: Exiting, model: nn.Module, told: Told, costs: Costs, choice: Choice, data: Data, state: State, run: Run
+        self,
+        whole: Exiting,
+        model: nn.Module,
+        told: Told,
+        costs: Costs,
+        choice: Choice,
+        data: Data,
+        state: State,
+        run: Run,
     ) -> dict[str, Any]:
         """Return what came of it, as plain data."""
         count = len(whole.exits)
@@ -206,7 +219,10 @@ class exits(train):  # noqa: N801  (registered under its own name)
             "early": self._file("early", model, state, run, shown),
         }
         timings = run.measure(f"stopping early in {run.at}", subjects)
-        told = {name: {key: value for key, value in asdict(one).items() if key != "samples"} for name, one in timings.items()}
+        told = {
+            name: {key: value for key, value in asdict(one).items() if key != "samples"}
+            for name, one in timings.items()
+        }
         return {
             "latency": told,
             "ratio": asdict(ratio(timings["whole"], timings["early"])),
@@ -235,7 +251,7 @@ def macs_at(model: Exiting, x: Tensor) -> list[float]:
     for at in (*range(len(model.exits)), None):
         ran: set[str] = set()
         hooks = [
-            module.register_forward_hook(lambda *_, name=name: ran.add(name))  # type: ignore[misc]
+            module.register_forward_hook(lambda *_, name=name, ran=ran: ran.add(name))  # type: ignore[misc]
             for name, module in model.named_modules()
         ]
         try:
@@ -256,7 +272,7 @@ def _kept(trained: Exit) -> Exit:
 
 
 def _copied(whole: Exiting, which: Sequence[int], thresholds: Sequence[float]) -> Exiting:
-    return Exiting(whole.network, [whole.exits[k] for k in which], thresholds).eval()  # type: ignore[misc]
+    return Exiting(whole.network, [whole.heads[k] for k in which], thresholds).eval()
 
 
 def _with(whole: Exiting, choice: Choice) -> nn.Module:
@@ -273,8 +289,8 @@ def outcome_of(facts: Mapping[str, Any]) -> str:
     leave = ", ".join(f"{one['share']:.0%} at {one['layer']}" for one in facts["exits"] if one["threshold"] is not None)
     if not leave:
         return (
-            f"Exits: none saves time at {end:.2f} % on validation less {facts['drop']:g} points, so the network goes on "
-            "without them, trained with them."
+            f"Exits: none saves time at {end:.2f} % on validation less {facts['drop']:g} points, so the network goes "
+            "on without them, trained with them."
         )
     faster = facts["ratio"]
     return (

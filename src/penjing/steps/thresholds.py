@@ -21,9 +21,11 @@ NEVER = math.inf
 
 @dataclass(frozen=True)
 class Costs:
-    """What a picture costs: ``leave[k]`` where it leaves at exit k with all exits there, the end of the network last;
-    ``heads[k]`` what asking at exit k adds for a picture that goes on; ``plain`` the network without any exit.
-    """  # fmt: skip
+    """What a picture costs.
+
+    ``leave[k]`` is that of one that leaves at exit k with all exits there, the end of the network last; ``heads[k]``
+    what asking at exit k adds for a picture that goes on; ``plain`` that of the network without any exit.
+    """
 
     leave: tuple[float, ...]
     heads: tuple[float, ...]
@@ -53,7 +55,7 @@ def choose(sure: Floats, right: NDArray[np.bool_], costs: Costs, least: int) -> 
     """Return the choice of least mean cost among those with ``least`` right answers or more.
 
     A coarse grid of all thresholds together comes first, then each is set to its best among all that differ on these
-    pictures, the others being held, until nothing becomes cheaper. Of a network without exits everything leaves last.
+    pictures, the others being held, until nothing becomes cheaper. An exit that no picture leaves at is not asked.
 
     Shapes: sure [exits, pictures], the largest class probability; right [exits + 1, pictures].
     """
@@ -66,10 +68,13 @@ def choose(sure: Floats, right: NDArray[np.bool_], costs: Costs, least: int) -> 
     for _ in range(ROUNDS):
         before = best
         for k in range(exits):
-            best = _better(best, outcome(sure, right, costs, _refined(best.thresholds, k, sure, right, costs, least)), least)
+            refined = _refined(best.thresholds, k, sure, right, costs, least)
+            best = _better(best, outcome(sure, right, costs, refined), least)
         if best.cost >= before.cost:
             break
-    return best
+    left = set(best.at.tolist())
+    used = tuple(one if k in left else NEVER for k, one in enumerate(best.thresholds))
+    return outcome(sure, right, costs, used)
 
 
 def outcome(sure: Floats, right: NDArray[np.bool_], costs: Costs, thresholds: Sequence[float]) -> Choice:
