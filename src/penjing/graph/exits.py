@@ -80,8 +80,8 @@ class Exiting(nn.Module):
 
     It is sure where its largest class probability is no less than its threshold. A picture alone ends the forward
     there, so that what lies behind is not computed; in a batch all is computed, and each picture gets the answer it
-    would get alone. With ``early`` false, and in training mode, it answers as ``network`` does. ``every`` tells what all exits
-    say.
+    would get alone. With ``early`` false, and in training mode, it answers as ``network`` does. ``every`` tells what
+    all exits say.
 
     Shapes: x [n, channels, h, w] → [n, classes].
     """

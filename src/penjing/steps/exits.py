@@ -251,12 +251,12 @@ def macs_at(model: Exiting, x: Tensor) -> list[float]:
     for at in (*range(len(model.exits)), None):
         ran: set[str] = set()
         hooks = [
-            module.register_forward_hook(lambda *_, name=name, ran=ran: ran.add(name))  # type: ignore[misc]
+            module.register_forward_hook(lambda *_, name=name, ran=ran: ran.add(name))
             for name, module in model.named_modules()
         ]
         try:
             with evaluating(model):
-                model.walk(lambda i, _, at=at: i == at, x)  # type: ignore[misc]
+                model.walk(lambda i, _, at=at: i == at, x)
         finally:
             for hook in hooks:
                 hook.remove()
