@@ -26,7 +26,7 @@ from penjing.training.evaluate import evaluate
 from staged import leaving, staged
 from tiny import pictures, tiny
 
-STEP = exits(epochs=8, lr=0.05, batch=16, images=8, terms=())
+STEP = exits(epochs=4, lr=0.05, batch=16, images=8, terms=())
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,10 @@ def priced(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = Run.measure
 
     def measure(self: Run, what: str, subjects: Any, limit: float | None = None) -> dict[str, Timing]:
-        if not what.startswith("leaving"):
+        if not what.startswith(("leaving", "stopping")):
             return measured(self, what, subjects, limit)
         ms = {"plain": 9.0, "leave 0": 3.0, "leave 1": 6.0, "leave 2": 10.0, "without 0": 9.5, "without 1": 9.5}
+        ms |= {"whole": 9.0, "early": 5.0}
         rest = (1, 1, "cpu", "onnxruntime", "none")
         return {name: Timing(*[ms[name]] * 4, (ms[name],) * 5, *rest) for name in subjects}
 

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,20 @@ from penjing.exporting.measure import ratio
 from penjing.exporting.modes import evaluating
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.runtimes.subject import Subject
-from penjing.graph.exits import Exit, Exiting, confidence
+from penjing.graph.exits import Exit, Exiting, Leaving, confidence
 from penjing.graph.stages import branches, look
 from penjing.graph.trace import trace
 from penjing.steps.pictures import need_some
 from penjing.steps.state import Run, State
-from penjing.steps.thresholds import NEVER, Choice, Costs, choose
+from penjing.steps.thresholds import NEVER, Choice, Costs, choose, outcome
 from penjing.steps.train import train
 from penjing.terms.self_distillation import self_distillation
 
 ALWAYS, CLOSED = 0.0, 2.0
 """Thresholds at which every picture leaves, and none."""
+
+NOTHING: dict[str, Any] = {"latency": {}, "ratio": None, "measured_on": 0}
+"""What is measured of a network without exits."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,10 @@ class exits(train):  # noqa: N801  (registered under its own name)
     ``layers`` and ``skip`` are; all other options are those of ``train``, its teaching by the original among them.
     Then each exit's threshold is chosen on validation: of all thresholds whose accuracy is at most ``drop`` points
     below that of the network's own end, those of the lowest average latency, by the latency of leaving at each exit,
-    measured on ONNX Runtime. An exit that is not worth asking is taken away again; where none is, the network goes on
-    without. What is exported afterwards is one file that computes what the picture at hand needs; it takes one at a
-    time. What came of it is measured on ``images`` validation pictures, one after the other, beside the network alone.
+    measured on ONNX Runtime. An exit that is not worth asking is taken away again; where none is, or the whole turns
+    out no faster on pictures, the network goes on without. What is exported afterwards is one file that computes what
+    the picture at hand needs; it takes one at a time. What came of it is measured on ``images`` validation pictures,
+    one after the other, beside the network alone.
 
     Raises: PlanError naming an option that cannot be, or a layer that no exit can stand behind.
     Paper: Zhang, Song, Gao, Chen, Bao, Ma, Be Your Own Teacher, ICCV 2019, sections 3 and 4.5.
@@ -105,7 +110,10 @@ class exits(train):  # noqa: N801  (registered under its own name)
             least = math.ceil(int(told.right[-1].sum()) - self.drop / 100 * told.right.shape[1] - 1e-9)
             choice = choose(told.sure, told.right, costs, least)
             model = _with(whole, choice)
-            facts = self._told(whole, model, told, costs, choice, data, state, run)
+            raced = self._raced(network, model, data, state, run)
+            if raced["ratio"] is None or raced["ratio"]["median"] <= 1:
+                choice, model, raced = outcome(told.sure, told.right, costs, [NEVER] * len(told.sure)), network, NOTHING
+            facts = self._told(whole, model, told, costs, choice, state) | raced
             run.note("exits", facts)
             text = outcome_of(facts)
             run.note("remarks", text)
@@ -165,15 +173,7 @@ class exits(train):  # noqa: N801  (registered under its own name)
         return Subject(export_onnx(model, *state.example, path, quick=True), model, state.example, tuple(pictures))
 
     def _told(
-        self,
-        whole: Exiting,
-        model: nn.Module,
-        told: Told,
-        costs: Costs,
-        choice: Choice,
-        data: Data,
-        state: State,
-        run: Run,
+        self, whole: Exiting, model: nn.Module, told: Told, costs: Costs, choice: Choice, state: State
     ) -> dict[str, Any]:
         """Return what came of it, as plain data."""
         count = len(whole.exits)
@@ -206,13 +206,12 @@ class exits(train):  # noqa: N801  (registered under its own name)
             "drop": self.drop,
             "macs": spent,
             "expected_ms": choice.cost,
-            **self._raced(whole.network, model, data, state, run),
         }
 
     def _raced(self, network: nn.Module, model: nn.Module, data: Data, state: State, run: Run) -> dict[str, Any]:
         """Return the latency of stopping early on real pictures, beside that of the network without exits."""
         if not isinstance(model, Exiting):
-            return {"latency": {}, "ratio": None, "measured_on": 0}
+            return NOTHING
         shown = typical(model, data.val, self.images)
         subjects = {
             "whole": Subject(run.scratch / "exits plain.onnx", network, state.example, tuple(shown)),
@@ -250,18 +249,19 @@ def macs_at(model: Exiting, x: Tensor) -> list[float]:
     found = []
     for at in (*range(len(model.exits)), None):
         ran: set[str] = set()
-        hooks = [
-            module.register_forward_hook(lambda *_, name=name, ran=ran: ran.add(name))
-            for name, module in model.named_modules()
-        ]
+        hooks = [module.register_forward_hook(partial(_note, ran, name)) for name, module in model.named_modules()]
         try:
             with evaluating(model):
-                model.walk(lambda i, _, at=at: i == at, x)
+                Leaving(model, at)(x)
         finally:
             for hook in hooks:
                 hook.remove()
         found.append(float(sum(layer.macs for layer in layers if layer.name in ran)))
     return found
+
+
+def _note(ran: set[str], name: str, *_: Any) -> None:
+    ran.add(name)
 
 
 def _kept(trained: Exit) -> Exit:
