@@ -30,9 +30,9 @@ class fitnets:  # noqa: N801 - the name a recipe writes
 
     Raises: TrainError without a teacher, for a layer that either network lacks, or one that returns no map.
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
-    Differs: beside the task from the start, in one stage; relative to the size of what is computed, which differs a
-    hundredfold between networks, where others take 100 times the mean square; a 1x1 regressor, the larger map being
-    averaged over the places of the smaller where the sizes differ.
+    Differs: beside the task from the start, in one stage; relative to the size of what is computed, which differs
+    widely between networks, where others take 100 times the mean square; a 1x1 regressor, the larger map being averaged
+    over the places of the smaller where the sizes differ.
     """
 
     weight: float = 2.0
