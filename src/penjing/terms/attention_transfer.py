@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from penjing.core.errors import TrainError
 from penjing.core.registry import register
 from penjing.terms.clock import Clock
-from penjing.terms.pairs import Between, Layers, ends, need_maps, one_size
+from penjing.terms.pairs import Between, ends, need_maps, one_size
 from penjing.terms.teacher import Teacher
 
 
@@ -37,7 +38,7 @@ class attention_transfer:  # noqa: N801 - the name a recipe writes
     """
 
     weight: float = 100.0
-    layers: Layers = ()
+    layers: str | tuple[str, ...] | Mapping[str, str] = ()
     decay: bool = False
     teacher: Any = field(default=None, repr=False, compare=False)
     _teacher: Teacher = field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from penjing.core.errors import TrainError
 from penjing.core.modes import modes_kept
 from penjing.core.registry import register
-from penjing.terms.pairs import Between, Layers, gap, middle, need_maps, one_size
+from penjing.terms.pairs import Between, gap, middle, need_maps, one_size
 from penjing.terms.teacher import Teacher
 
 
@@ -36,7 +37,7 @@ class fitnets:  # noqa: N801 - the name a recipe writes
     """
 
     weight: float = 2.0
-    layers: Layers = ()
+    layers: str | tuple[str, ...] | Mapping[str, str] = ()
     teacher: Any = field(default=None, repr=False, compare=False)
     _teacher: Teacher = field(init=False, repr=False, compare=False, default_factory=lambda: Teacher("fitnets"))
     _between: Between = field(init=False, repr=False, compare=False, default_factory=lambda: Between("fitnets", middle))
