@@ -26,8 +26,8 @@ class fitnets:  # noqa: N801 - the name a recipe writes
     its own regressor ``r``, from the model's channels to the teacher's. It trains along, with the loop's optimiser and
     without weight decay, is no part of the model, and is forgotten when the term is detached; where the numbers of
     channels agree it begins as the identity, since a network made from its teacher agrees with it channel by channel.
-    ``layers`` names the pairs, ``model=teacher`` where the names differ; by default it is the middle one of the last
-    layers at every spatial size above one (``penjing.terms.pairs.middle``). Labels are not used.
+    ``layers`` names the pairs, ``model=teacher`` where the names differ; by default it is the middle one of the
+    ends of stages that both networks have (``penjing.terms.pairs.middle``). Labels are not used.
 
     Raises: TrainError without a teacher, for a layer that either network lacks, or one that returns no map.
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
