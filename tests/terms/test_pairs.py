@@ -65,8 +65,8 @@ def test_layers_are_written_in_any_of_three_ways(layers):
     assert pairs_of(layers) == (Pair("one", "one"), Pair("two", "features.5"))
 
 
-def test_a_recipe_may_write_both_forms():
-    for layers in (["one=features.1"], {"one": "features.1"}):
+def test_a_recipe_may_write_each_form():
+    for layers in (["one=features.1"], {"one": "features.1"}, "one=features.1"):
         term = build("term", {"attention_transfer": {"layers": layers}})
         assert pairs_of(term.layers) == (Pair("one", "features.1"),)
 

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from penjing.core.errors import TrainError, did_you_mean
 from penjing.terms.teacher import Teacher
 
-Layers: TypeAlias = tuple[str, ...] | Mapping[str, str]
+Layers: TypeAlias = str | tuple[str, ...] | Mapping[str, str]
 """Layers by name: one for both networks, ``model=teacher`` for two, or a mapping of the model's to the teacher's."""
 
 
@@ -44,8 +44,9 @@ def pairs_of(layers: Layers) -> tuple[Pair, ...]:
     """
     if isinstance(layers, Mapping):
         return tuple(Pair(own, theirs) for own, theirs in layers.items())
-    halves = [(name.partition("=")[0].strip(), name.rpartition("=")[2].strip()) for name in layers]
-    return tuple(Pair(*half) for half in halves)
+    names = (layers,) if isinstance(layers, str) else layers
+    halves = [[half.strip() for half in name.split("=", 1)] for name in names]
+    return tuple(Pair(half[0], half[-1]) for half in halves)
 
 
 class Ears:
