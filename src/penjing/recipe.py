@@ -56,7 +56,13 @@ class Recipe:
     Relative paths in a file are taken from its folder where they lie there.
     """
 
-    model: Annotated[str, Key("package.module:builder, or a network of the zoo such as resnet56.")]
+    model: Annotated[
+        str,
+        Key(
+            "package.module:builder, or a network of the zoo such as resnet56; arguments in brackets, such as "
+            "'resnet56(num_classes=100)'."
+        ),
+    ]
     data: Annotated[
         str,
         Key(

@@ -9,19 +9,32 @@ from penjing.core.errors import RecipeError
 from penjing.graph.trace import trace
 from penjing.zoo.vgg import Vgg
 
+PUBLISHED = [
+    ("vgg11", 132_863_336, 7_609_090_048),
+    ("vgg13", 133_047_848, 11_308_466_176),
+    ("vgg16", 138_357_544, 15_346_630_656 + 25088 * 4096 + 4096 * 4096 + 4096 * 1000),
+    ("vgg19", 143_667_240, 19_632_062_464),
+    ("vgg11_bn", 9_228_362, 152_769_536),
+    ("vgg13_bn", 9_413_066, 228_267_008),
+    ("vgg16_bn", 14_724_042, 313_201_664),
+    ("vgg19_bn", 20_035_018, 398_136_320),
+]
 
-def test_parameters_and_macs_are_the_published_ones(macs):
+
+@pytest.mark.parametrize(("name", "params", "count"), PUBLISHED)
+def test_parameters_and_macs_are_the_published_ones(name, params, count, macs):
     with torch.device("meta"):
-        model, x = zoo.vgg16_bn(), torch.empty(1, 3, 32, 32)
-    assert sum(p.numel() for p in model.parameters()) == 14_724_042
-    assert macs(model, x) == 313_201_664
+        model, x = getattr(zoo, name)(), torch.empty(1, *zoo.picture(name))
+    assert sum(p.numel() for p in model.parameters()) == params
+    assert macs(model, x) == count
+    assert sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in model.modules()) == (
+        int(name.removeprefix("vgg")) if "_" not in name else int(name[3:5]) - 2
+    )
 
 
-def test_the_published_form_has_the_published_size(macs):
+def test_the_published_form_has_the_published_layers():
     with torch.device("meta"):
-        model, x = zoo.vgg16(), torch.empty(1, 3, 224, 224)
-    assert sum(p.numel() for p in model.parameters()) == 138_357_544
-    assert macs(model, x) == 15_346_630_656 + 25088 * 4096 + 4096 * 4096 + 4096 * 1000
+        model = zoo.vgg16()
     kinds = [type(layer) for layer in model.features[:6]]
     assert kinds == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Conv2d]
     assert {"features.0.bias", "features.28.weight", "classifier.6.bias"} <= set(model.state_dict())
@@ -57,6 +70,7 @@ def test_half_of_both_widths_leaves_the_head_its_share(macs):
 def test_half_the_width_with_one_linear_layer():
     with torch.device("meta"):
         model = zoo.vgg16_bn(width=0.5)
+        assert zoo.vgg11_bn(width=0.5).classifier.in_features == 256
     assert sum(p.numel() for p in model.parameters()) == 3_684_842
     assert model.classifier.in_features == 256
 

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -6,17 +7,17 @@ import torch
 from torch import nn
 
 from penjing import zoo
+from penjing.core.errors import RecipeError
+
+
+def numbered(name: str) -> list[int | str]:
+    """The linter's order: digits inside a name count as numbers."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def test_all_is_sorted_and_complete():
-    # Sorted as the linter sorts: digits inside a name count as numbers.
-    assert len(set(zoo.__all__)) == len(zoo.__all__)
-    assert set(zoo.__all__) == {*zoo.BUILDERS, "build", "builder_of", "load_weights"}
-    assert [name for name in zoo.__all__ if not name.startswith("resnet")] == sorted(
-        name for name in zoo.__all__ if not name.startswith("resnet")
-    )
-    depths = [int(name.removeprefix("resnet")) for name in zoo.__all__ if name.startswith("resnet")]
-    assert depths == sorted(depths)
+    assert zoo.__all__ == sorted({*zoo.BUILDERS, "build", "builder_of", "load_weights", "picture"}, key=numbered)
+    assert list(zoo.BUILDERS) == sorted(zoo.BUILDERS, key=numbered)
     assert set(zoo.__all__) <= set(dir(zoo))
 
 
@@ -31,6 +32,17 @@ def test_every_builder_needs_no_arguments_and_takes_a_class_count(name):
         assert isinstance(getattr(zoo, name)(), nn.Module)
         model = getattr(zoo, name)(num_classes=5)
     assert list(model.parameters())[-1].shape == (5,)
+
+
+@pytest.mark.parametrize("name", zoo.BUILDERS)
+def test_every_network_takes_the_pictures_it_is_made_for(name):
+    with torch.device("meta"):
+        assert getattr(zoo, name)(num_classes=3).eval()(torch.empty(2, *zoo.picture(name))).shape == (2, 3)
+
+
+def test_pictures_of_no_network_are_refused():
+    with pytest.raises(RecipeError, match=r"no network 'mobilenet_v3' in the zoo\. Did you mean 'mobilenet_v"):
+        zoo.picture("mobilenet_v3")
 
 
 def test_an_unknown_name_is_an_ordinary_attribute_error():

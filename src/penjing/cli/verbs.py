@@ -295,7 +295,7 @@ def inspect(
         from penjing.data import load
 
         folder, example = Path(model), None
-        if folder.is_dir():
+        if os.path.isdir(model):  # noqa: PTH112 - a Path fails where the name is too long for a folder
             if weights is not None:
                 raise RecipeError(f"--weights fill a network that a builder makes; {model} holds its own.")
             network, example = compare.loaded(folder, trust=trust)

@@ -10,9 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penjing.zoo.digits import digits_net
+    from penjing.zoo.inverted import mobilenet_v2, mobilenet_v2_cifar
     from penjing.zoo.krizhevsky import alexnet
-    from penjing.zoo.resnet import resnet18, resnet20, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
-    from penjing.zoo.vgg import vgg16, vgg16_bn, vgg16_bn_wide
+    from penjing.zoo.pictures import picture
+    from penjing.zoo.resnet import (
+        resnet18,
+        resnet20,
+        resnet32,
+        resnet34,
+        resnet44,
+        resnet50,
+        resnet56,
+        resnet101,
+        resnet110,
+        resnet152,
+    )
+    from penjing.zoo.separable import mobilenet_v1, mobilenet_v1_cifar
+    from penjing.zoo.squeezenet import squeezenet1_0, squeezenet1_0_cifar, squeezenet1_1, squeezenet1_1_cifar
+    from penjing.zoo.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg16_bn_wide, vgg19, vgg19_bn
     from penjing.zoo.weights import build, builder_of, load_weights
 
 __all__ = [
@@ -21,6 +36,11 @@ __all__ = [
     "builder_of",
     "digits_net",
     "load_weights",
+    "mobilenet_v1",
+    "mobilenet_v1_cifar",
+    "mobilenet_v2",
+    "mobilenet_v2_cifar",
+    "picture",
     "resnet18",
     "resnet20",
     "resnet32",
@@ -28,15 +48,31 @@ __all__ = [
     "resnet44",
     "resnet50",
     "resnet56",
+    "resnet101",
     "resnet110",
+    "resnet152",
+    "squeezenet1_0",
+    "squeezenet1_0_cifar",
+    "squeezenet1_1",
+    "squeezenet1_1_cifar",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
     "vgg16",
     "vgg16_bn",
     "vgg16_bn_wide",
+    "vgg19",
+    "vgg19_bn",
 ]
 
 BUILDERS = {
     "alexnet": "krizhevsky",
     "digits_net": "digits",
+    "mobilenet_v1": "separable",
+    "mobilenet_v1_cifar": "separable",
+    "mobilenet_v2": "inverted",
+    "mobilenet_v2_cifar": "inverted",
     "resnet18": "resnet",
     "resnet20": "resnet",
     "resnet32": "resnet",
@@ -44,14 +80,26 @@ BUILDERS = {
     "resnet44": "resnet",
     "resnet50": "resnet",
     "resnet56": "resnet",
+    "resnet101": "resnet",
     "resnet110": "resnet",
+    "resnet152": "resnet",
+    "squeezenet1_0": "squeezenet",
+    "squeezenet1_0_cifar": "squeezenet",
+    "squeezenet1_1": "squeezenet",
+    "squeezenet1_1_cifar": "squeezenet",
+    "vgg11": "vgg",
+    "vgg11_bn": "vgg",
+    "vgg13": "vgg",
+    "vgg13_bn": "vgg",
     "vgg16": "vgg",
     "vgg16_bn": "vgg",
     "vgg16_bn_wide": "vgg",
+    "vgg19": "vgg",
+    "vgg19_bn": "vgg",
 }
 """Each network's builder and the file it lives in."""
 
-_HOMES = {**BUILDERS, "build": "weights", "builder_of": "weights", "load_weights": "weights"}
+_HOMES = {**BUILDERS, "build": "weights", "builder_of": "weights", "load_weights": "weights", "picture": "pictures"}
 
 
 def __getattr__(name: str) -> Any:

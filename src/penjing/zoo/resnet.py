@@ -236,3 +236,13 @@ def resnet34(num_classes: int = 1000) -> ImageNetResNet:
 def resnet50(num_classes: int = 1000) -> ImageNetResNet:
     """Build the 50-layer ImageNet network (25,557,032 parameters)."""
     return ImageNetResNet(Bottleneck, (3, 4, 6, 3), num_classes)
+
+
+def resnet101(num_classes: int = 1000) -> ImageNetResNet:
+    """Build the 101-layer ImageNet network (44,549,160 parameters)."""
+    return ImageNetResNet(Bottleneck, (3, 4, 23, 3), num_classes)
+
+
+def resnet152(num_classes: int = 1000) -> ImageNetResNet:
+    """Build the 152-layer ImageNet network (60,192,808 parameters)."""
+    return ImageNetResNet(Bottleneck, (3, 8, 36, 3), num_classes)
