@@ -127,7 +127,7 @@ def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
     if not weighty:
         raise PlanError(f"{name or 'The chain'} has no stage with weights; there is nothing to merge.")
     merged = product(specs, name or "The chain")
-    dense, bias = contract([_numbers(stage) for stage in stages], specs)
+    dense, bias = contract([numbers(stage) for stage in stages], specs)
     if merged.groups > 1:
         g = merged.groups
         blocks = dense.reshape(g, dense.shape[0] // g, g, dense.shape[1] // g, *dense.shape[2:])
@@ -205,7 +205,7 @@ def contract(
     return dense, bias
 
 
-def _numbers(stage: nn.Module) -> tuple[Tensor, Tensor | None]:
+def numbers(stage: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return a stage's weight and bias in float64, or a pick's index, on the CPU."""
     if isinstance(stage, Pick):
         return stage.index.cpu(), None
