@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from penjing.core import console
 from penjing.core.modes import modes_kept
@@ -37,19 +36,19 @@ AT_ONCE = 16
 class Reading:
     """What a layer reads, and the squared movement of the answers by what it writes, output by output.
 
-    ``norm`` is the batch norm that alone reads what it writes, if one does.
+    ``norm`` is the path of the batch norm that alone reads what it writes, if one does.
 
     Shapes: slopes [out].
     """
 
     patches: Patches
     slopes: Tensor
-    norm: _BatchNorm | None
+    norm: str
 
-    def shift(self, chain: nn.Sequential, old: nn.Module, gap: Tensor) -> None:
-        """Give a chain that computes the layer less ``gap`` [out, ...] the mean that the layer had.
+    def shift(self, model: nn.Module, chain: nn.Sequential, old: nn.Module, gap: Tensor) -> None:
+        """Give a chain, which computes ``old`` less a gap [out, ...], the mean that the layer had.
 
-        It goes to the biases, or else into the norm behind.
+        It goes to the biases, or else into the model's norm behind.
         """
         lost = gap.flatten(1) @ self.patches.mean
         biased = [m for m in chain.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m.bias is not None]
@@ -60,9 +59,9 @@ class Reading:
                 for layer, part in zip(biased, lost.split([len(m.weight) for m in biased]), strict=True):
                     assert layer.bias is not None
                     layer.bias += part.to(layer.bias)
-            elif self.norm is not None:
-                assert self.norm.running_mean is not None
-                self.norm.running_mean -= lost.to(self.norm.running_mean)
+            elif self.norm:
+                norm: Any = model.get_submodule(self.norm)
+                norm.running_mean += -lost.to(norm.running_mean)
 
 
 def _order(chain: nn.Sequential) -> Tensor | None:
@@ -76,7 +75,7 @@ def blank(module: nn.Module) -> Reading:
     spec = read(module)
     width = spec.in_channels * spec.taps
     noise = Patches(torch.zeros(width, dtype=torch.float64), torch.eye(width, dtype=torch.float64))
-    return Reading(noise, torch.ones(spec.out_channels, dtype=torch.float64), None)
+    return Reading(noise, torch.ones(spec.out_channels, dtype=torch.float64), "")
 
 
 def readings(model: nn.Module, layers: Mapping[str, Layer], pictures: Sequence[Tensor]) -> dict[str, Reading]:
@@ -108,35 +107,33 @@ def _slopes(model: nn.Module, layers: Mapping[str, Layer], pictures: Sequence[Te
     Estimated with random signs of the answers, as the criterion ``jacobian`` does.
     """
     found: dict[str, Tensor] = {}
-    written: dict[str, Tensor] = {}
     samples, generator = 0, torch_stream(0, "lighten/signs")
     device = next(model.parameters()).device
 
-    def hook(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def listening(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        linear = isinstance(model.get_submodule(path), nn.Linear)
+
+        def moved(grad: Tensor) -> None:
+            power = (grad if linear else grad.movedim(1, -1)).flatten(0, -2).double().square().sum(0).cpu()
+            found[path] = found[path] + power if path in found else power
+
         def wrote(module: nn.Module, _: Any, y: Tensor) -> None:
-            written[path] = y
+            if y.requires_grad:
+                y.register_hook(moved)  # which hears of the value as it is now, whatever is done in place
 
         return wrote
 
     few = [part for x in pictures for part in x.split(AT_ONCE)][: SLOPES // AT_ONCE]
     with _still(model), ExitStack() as stack:
         for path in layers:
-            stack.enter_context(model.get_submodule(path).register_forward_hook(hook(path)))
+            stack.enter_context(model.get_submodule(path).register_forward_hook(listening(path)))
         stack.enter_context(torch.enable_grad())
         for x in console.track(few, "following answers"):
-            written.clear()
-            outputs = answers(model(x.to(device).requires_grad_()))
+            x = x.to(device).detach().requires_grad_()
+            outputs = answers(model(x))
             signs = [2.0 * torch.randint(0, 2, y.shape, generator=generator).to(y) - 1 for y in outputs]
-            loss = sum((y * sign).sum() for y, sign in zip(outputs, signs, strict=True))
-            paths = [path for path, y in written.items() if y.requires_grad]
-            grads = torch.autograd.grad(loss, [written[path] for path in paths], allow_unused=True)  # type: ignore[arg-type]
+            torch.autograd.grad(outputs, x, signs, allow_unused=True)
             samples += len(x)
-            for path, grad in zip(paths, grads, strict=True):
-                if grad is not None:
-                    linear = isinstance(model.get_submodule(path), nn.Linear)
-                    rows = (grad if linear else grad.movedim(1, -1)).flatten(0, -2)
-                    power = rows.double().square().sum(0).cpu()
-                    found[path] = found[path] + power if path in found else power
     return {path: power / max(samples, 1) for path, power in found.items()}
 
 
@@ -202,8 +199,9 @@ class _Heard:
 
     def reading(self, path: str, slopes: Tensor) -> Reading:
         """Return what was heard of a layer: about the mean where a bias or a norm can take that."""
-        norm, count = self.norms.of.get(path), self.counts[path]
+        count, heard = self.counts[path], self.norms.of.get(path)
+        norm = next((name for name, module in self._model.named_modules() if module is heard), "")
         mean, second = self._sums[path] / count, self._seconds[path] / count
-        if norm is None and getattr(self._model.get_submodule(path), "bias", None) is None:
+        if not norm and getattr(self._model.get_submodule(path), "bias", None) is None:
             mean = torch.zeros_like(mean)
         return Reading(Patches(mean, second - torch.outer(mean, mean)), slopes, norm)
