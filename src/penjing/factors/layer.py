@@ -180,7 +180,7 @@ class Shift(nn.Module):
                 f"tap; got {list(counts)}."
             )
         self.counts = list(counts)  # a list of numbers, which a cut of channels sets
-        self.geometry = (tuple(kernel), tuple(stride), padding, tuple(dilation))
+        self.geometry = (kernel, stride, padding, dilation)
         self.padding_mode = padding_mode
 
     @property

@@ -328,7 +328,9 @@ def _unbroken(
     nodes = {node.name: node for node in graph.program.nodes}
     for path in chains:
         stages = [
-            f"{path}.{n}.weight" for n, one in model.get_submodule(path).named_children() if not isinstance(one, Pick | Shift)
+            f"{path}.{n}.weight"
+            for n, one in model.get_submodule(path).named_children()
+            if not isinstance(one, Pick | Shift)
         ]
         if len(stages) > 1 and all(stage in alone and stage in at for stage in stages):
             places = tuple(at[stage] for stage in stages)

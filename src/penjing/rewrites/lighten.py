@@ -86,7 +86,7 @@ class Loss:
 
 @lru_cache(maxsize=4096)
 def options(spec: LayerSpec, size: tuple[int, ...]) -> tuple[Option, ...]:
-    """Return what a layer of this shape, on an input so large, may become with fewer MACs and parameters, cheapest first.
+    """Return what a layer of this shape, on an input so large, may become with fewer MACs and weights, cheapest first.
 
     Shapes alone decide, so that a plan tells what it means wherever it is read.
     """
@@ -148,11 +148,14 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
         found: dict[str, Layer] = self._seen.setdefault("found", {})
         return found
 
+    def every(self, graph: Graph, layer: Layer) -> tuple[Option, ...]:
+        """Return all options of a layer."""
+        spec = graph.modules[layer.weight]
+        return options(spec, size_read(layer, spec))
+
     def option(self, graph: Graph, layer: Layer, units: Kept) -> Option | None:
         """Return what a layer becomes of whose options these are kept; None where it stays."""
-        spec = graph.modules[layer.weight]
-        found = options(spec, size_read(layer, spec))
-        last = int(units.max())
+        found, last = self.every(graph, layer), int(units.max())
         return found[last] if last < len(found) else None
 
     def chosen(self, graph: Graph, kept: Mapping[str, Kept]) -> dict[str, Option]:
@@ -198,6 +201,11 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
         needs = [self.needs(specs[name]) for name, _ in todo]
         known |= zip(todo, side_by_side(lost, todo, needs, "fitting options"), strict=True)
         return {name: {i: known[name, i] for i in mine} for name, mine in sites.items()}
+
+    def loss(self, site: str, option: int) -> Loss:
+        """Return what an option of a site loses, once that was worked out."""
+        found: Loss = self._seen["losses"][site, option]
+        return found
 
     def _lost(self, old: nn.Module, path: str, option: Option, readings: Mapping[str, Reading]) -> Loss:
         reading, whole = readings.get(path) or blank(old), dense(old, path)
@@ -270,7 +278,7 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
         """
         if not self.pictures:
             return {}
-        kept: dict[str, dict[str, Reading]] = self._seen.setdefault("readings", {})
+        kept: dict[bytes, dict[str, Reading]] = self._seen.setdefault("readings", {})
         mark = _mark(model)
         if mark not in kept and len(kept) > 1:
             del kept[list(kept)[1]]
@@ -293,9 +301,7 @@ def _mark(model: nn.Module) -> bytes:
     return digest.digest()
 
 
-def _left(
-    option: Option, whole: LayerSpec, spec: LayerSpec, size: Sequence[int]
-) -> tuple[Factorization, Ranks] | None:
+def _left(option: Option, whole: LayerSpec, spec: LayerSpec, size: Sequence[int]) -> tuple[Factorization, Ranks] | None:
     """Return how what a plan leaves of a layer becomes this option, ranks shrunk alike; None where it does not pay."""
     by = option.by
     if by.refuses(spec):
