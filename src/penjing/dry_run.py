@@ -22,6 +22,7 @@ from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
 from penjing.steps.quantize import quantize
 from penjing.steps.settle import Cut
+from penjing.steps.stands_for import as_cut
 from penjing.steps.state import Run, State
 
 
@@ -64,7 +65,7 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
 
     Raises: PlanError when no step prunes, quantizes or merges; Infeasible when the budget cannot be met.
     """
-    steps = [step.as_prune() if isinstance(step, factorize) and step.ranks is None else step for step in steps]
+    steps = [as_cut(step) for step in steps]
     cuts = [i for i, step in enumerate(steps) if isinstance(step, prune | factorize | quantize)]
     places = cuts or [i for i, step in enumerate(steps) if isinstance(step, merge)]
     if not places:

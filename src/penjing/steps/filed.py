@@ -10,12 +10,13 @@ from torch import nn
 from penjing.core import console
 from penjing.core.protocols import Removing, Rewrite
 from penjing.core.registry import build
-from penjing.core.types import Plan
+from penjing.core.types import Plan, Site
 from penjing.factors.chain import error
 from penjing.graph.blocks import lies_in, removed
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
 from penjing.rewrites.factored import Factored
+from penjing.rewrites.lighten import lighten
 from penjing.steps.state import Run
 from penjing.training.loop import History
 from penjing.training.options import Options
@@ -46,6 +47,29 @@ def file_errors(run: Run, graph: Graph, plan: Plan, whole: nn.Module, made: nn.M
             if name not in errors:
                 errors[name] = error(whole.get_submodule(paths[name]), chain, name)
             lines[entry.rewrite, entry.site]["error"] = errors[name]
+
+
+def file_lightened(run: Run, graph: Graph, plan: Plan, change: lighten, sites: Sequence[Site]) -> None:
+    """Write down what each layer with a menu becomes, or that it stays, with its MACs and what its response misses.
+
+    The last is of the quick fit that the choice was made by; the fit of what is taken misses no more of it.
+    """
+    chosen, layers = change.chosen(graph, plan.of_rewrite("lighten")), {one.name: one for one in graph.layers}
+    for site in sites:
+        if site.kind != "options":
+            continue
+        name = site.name.rpartition("/")[0]
+        layer, option = layers[name], chosen.get(name)
+        every = change.every(graph, layer)
+        at = every.index(option) if option is not None else -1
+        run.note("lightened", {
+            "layer": name,
+            "family": "" if option is None else option.family,
+            "ranks": [] if option is None else list(option.ranks),
+            "macs": [layer.macs, layer.macs if option is None else option.macs],
+            "error": 0.0 if option is None else change.loss(site.name, at).error,
+            "offered": [str(every[int(i)]) for i in (site.order if site.order is not None else ())[: site.most]],
+        })  # fmt: skip
 
 
 def file_certificate(run: Run, certificate: Certificate) -> None:

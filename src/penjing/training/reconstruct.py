@@ -34,8 +34,8 @@ from penjing.graph.chains import as_last_stages
 from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
 from penjing.graph.kernels import as_it_is
+from penjing.graph.patches import by_group, by_position, patches, picked
 from penjing.training.least_squares import Moments, damped, solve
-from penjing.training.patches import by_group, by_position, patches, picked
 from penjing.training.recalibrate import batch_norms
 from penjing.training.state import Snapshot, device_of
 from penjing.training.surgeon import Surgeon
