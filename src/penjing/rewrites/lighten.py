@@ -45,7 +45,7 @@ FAMILIES: Mapping[str, Factorization] = {
 LIGHT = ("depthwise_separable", "grouped_shuffle", "grouped_shuffle4", "fire", "shift")
 """Those that are blocks of light architectures."""
 
-RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """By how much an option lowers the MACs of its layer, at least."""
 
 FEW = 8
