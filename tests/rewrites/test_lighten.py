@@ -10,6 +10,7 @@ from torch import nn
 
 from penjing.allocators.knapsack import knapsack
 from penjing.allocators.problem import Problem
+from penjing.core.errors import PlanError
 from penjing.core.registry import build
 from penjing.core.types import Bound, Plan
 from penjing.graph.chains import prove_chains, stand_in, written
@@ -87,7 +88,7 @@ def test_scores_add_up_to_the_movement_of_the_answers(seen):
     site = sites[2]
     scores = change.scores(model, site).numpy()
     for n in (1, 5, site.most):
-        lost = change.loss(site.name, n - 1)
+        lost = change.losses(model, {"conv2": [n - 1]})["conv2"][n - 1]
         assert scores[n:].sum() == pytest.approx(lost.answers, abs=1e-12) and 0 <= lost.error <= 1
     # What is foretold to first order, of all positions alike, is what one sees, within a small factor.
     with torch.no_grad():
@@ -96,7 +97,7 @@ def test_scores_add_up_to_the_movement_of_the_answers(seen):
         for i in range(0, site.most, 6):
             small = applied(seen, {site.name: np.array([i])})
             moved = float((small(x) - model(x)).square().sum(1).mean())
-            ratios.append(change.loss(site.name, i).answers / moved)
+            ratios.append(change.losses(model, {"conv2": [i]})["conv2"][i].answers / moved)
     assert 1 / 8 < np.exp(np.mean(np.log(ratios))) < 8
 
 
@@ -119,6 +120,16 @@ def test_the_knapsack_over_menus_is_what_brute_force_finds(seen):
             next(search)
         assert problem.fits(done.value.value)
         assert problem.lost(done.value.value) == pytest.approx(best, rel=2e-3)
+
+
+def test_a_menu_says_itself_which_options_it_has_and_in_which_order(seen):
+    _, graph, change, _ = seen
+    every = options_of(seen, "conv1")
+    kept = {"conv1/option-7-2-9": np.arange(2)}
+    assert change.chosen(graph, kept) == {"conv1": every[2]}
+    assert change.chosen(graph, {"conv1/option-7-2-9": np.array([0, 3])}) == {}, "the layer as it is"
+    with pytest.raises(PlanError, match="is no menu of options"):
+        change.chosen(graph, {"conv1/rank": np.arange(2)})
 
 
 def test_a_layer_that_lost_channels_becomes_the_same_block_in_proportion(seen):
