@@ -498,8 +498,7 @@ def test_grouped_convolution_ties_equal_offsets() -> None:
     x = b.make((2, 8, 4, 4), 1)
     y = conv(b, x, (4, 4, 1, 1), (2, 4, 4, 4), groups=2)
     assert ties(b, x.dims[1]) == [[0, 4], [1, 5], [2, 6], [3, 7]] and ties(b, y.dims[1]) == [[0, 2], [1, 3]]
-    assert x.dims[1] is not None
-    assert b.classes(np.r_[x.dims[1][:4], b.labels.axes["w", 1]]) == [0, 1, 2, 3] * 2
+    assert b.labels.grouped["w", 2] is x.dims[1]
     assert not b.findings.layers[0]["follows"] and [c.node for c in b.findings.choices] == ["node"]
 
 

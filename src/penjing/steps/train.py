@@ -62,7 +62,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
         recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
         model = state.copy_model()
         if quantized(model):
-            terms.append(Rounding(recipe.steps(len(data.train)) * recipe.epochs))
+            terms.append(Rounding())
         history = fit(
             model,
             data.train,
