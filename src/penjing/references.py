@@ -72,7 +72,7 @@ def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, 
 @register("reference")
 def random(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Keep the widths, choose the units at random, recover in the same way."""
-    fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example)
+    fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example, tutor=state.tutor)
     apart = _apart(run, "random")
     model = _at_random(steps, fresh, state, apart).model
     return "cut at random, same widths", model, _told("same recovery", apart)

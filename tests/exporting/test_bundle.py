@@ -128,6 +128,26 @@ def test_a_name_that_is_no_builder(folder, builder):
         load(change(folder, builder=builder))
 
 
+@pytest.mark.parametrize(
+    "builder",
+    ["penjing.zoo.weights:build(spec='stranger:build')", "penjing.zoo.weights:call_named(spec='stranger:build')"],
+)
+def test_arguments_lead_to_no_strangers_builder(folder, tmp_path, monkeypatch, builder):
+    (tmp_path / "stranger.py").write_text("import pathlib\npathlib.Path('harm').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"importing it runs its code"):
+        load(change(folder, builder=builder))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_arguments_of_the_builder_are_kept(tmp_path):
+    model = zoo.resnet20(num_classes=7, shortcut="B").eval()
+    place = write(tmp_path / "b", model, builder=zoo.builder_of("resnet20(num_classes=7, shortcut='B')"))
+    assert form.same(form.tensors(model), form.tensors(load(place)))
+    with pytest.raises(BundleError, match=r"resnet20 has no argument 'depth': it takes num_classes"):
+        load(change(place, builder="penjing.zoo.resnet:resnet20(depth=3)"))
+
+
 def test_tampered_weights_are_refused(folder):
     packed = bytearray((folder / WEIGHTS).read_bytes())
     packed[-1] ^= 1

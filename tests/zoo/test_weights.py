@@ -9,7 +9,7 @@ from torch import nn
 
 from penjing import zoo
 from penjing.core.errors import PenjingError, RecipeError
-from penjing.zoo import build, load_weights
+from penjing.zoo import build, builder_of, load_weights
 
 
 class Net(nn.Module):
@@ -258,6 +258,15 @@ def test_build_takes_functions_classes_and_zoo_names():
 
 
 @pytest.mark.usefixtures("module")
+def test_build_passes_arguments():
+    assert build("resnet20(num_classes=100)").linear.out_features == 100
+    assert build("my_nets.small:sized(width=3)").in_features == 3
+    assert builder_of(" resnet20( num_classes = 7, shortcut='B', ) ") == (
+        "penjing.zoo.resnet:resnet20(num_classes=7, shortcut='B')"
+    )
+
+
+@pytest.mark.usefixtures("module")
 def test_build_fills_the_network(tmp_path):
     save_file({"linear.weight": torch.eye(2), "linear.bias": torch.ones(2)}, tmp_path / "w.safetensors")
     net = build("my_nets.small:small", tmp_path / "w.safetensors")
@@ -274,9 +283,17 @@ def test_build_fills_the_network(tmp_path):
         ("my_nets.smal:small", r"no module 'my_nets\.smal'"),
         ("my_nets.small:smal", r"my_nets\.small has no builder 'smal'. Did you mean 'small'"),
         ("my_nets.small:number", "is int, which cannot be called"),
+        ("resnet56(classes=3)", r"resnet56 has no argument 'classes': it takes num_classes, .*shortcut"),
+        ("resnet56(num_classes='ten')", "resnet56: num_classes = 'ten' is not right"),
+        ("resnet56(num_classes=-1)", r"resnet56\(num_classes=-1\) failed with RuntimeError"),
+        ("resnet65(num_classes=3)", "no network 'resnet65' in the zoo. Did you mean 'resnet56'"),
+        ("my_nets.small:small(a=1)", "my_nets.small:small has no argument 'a': it takes none"),
         ("my_nets.small:wrong", "returned int; a builder returns a torch.nn.Module"),
         ("my_nets.small:failing", r"failed with ValueError: width 7 is odd\.$"),
-        ("my_nets.small:sized", "cannot be called without arguments .*'width'"),
+        (
+            "my_nets.small:sized",
+            r"cannot be called without 'width': write my_nets.small:sized\(width=\.\.\.\); it takes width",
+        ),
         ("my_nets.needy:net", "cannot be imported: it needs 'surely_not_installed'"),
         ("my_nets.broken:net", "my_nets.broken cannot be imported: SyntaxError"),
         ("my_nets.script:net", "my_nets.script cannot be imported: SystemExit"),

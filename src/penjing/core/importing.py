@@ -1,25 +1,27 @@
-"""Find and call what a user names as ``package.module:function``."""
+"""Find and call what a user names as ``package.module:function``, with or without arguments."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 from penjing.core.errors import PenjingError, did_you_mean, reason
+from penjing.core.spec import Spec
 
 
 def call_named(spec: str, what: str, error_type: type[PenjingError]) -> Any:
     """Return what the function named ``package.module:function`` returns; a class works as well.
 
-    The working folder is searched too, as ``python -m`` does. ``what`` says in messages what was looked for.
+    ``package.module:function(key=value, ...)`` passes arguments, see ``penjing.core.spec``. The working folder is
+    searched too, as ``python -m`` does. ``what`` says in messages what was looked for.
 
-    Raises: ``error_type`` for a module or function that is not there, needs arguments or fails; a PenjingError of the
-    function's own passes.
+    Raises: ``error_type`` for a module or function that is not there, takes other arguments or fails; a PenjingError
+    of the function's own passes.
     """
-    module_name, _, name = spec.partition(":")
+    asked = Spec.read(spec, error_type)
+    module_name, _, name = asked.name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), name)):
         raise error_type(f"{spec!r} is not of the form package.module:{what}.")
     here = str(Path.cwd())
@@ -39,14 +41,9 @@ def call_named(spec: str, what: str, error_type: type[PenjingError]) -> Any:
     if function is None:
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise error_type(f"{module_name} has no {what} {name!r}.{did_you_mean(name, known) if known else ''}")
+    arguments = asked.fitted(function, error_type)
     try:
-        inspect.signature(function).bind()
-    except TypeError as error:
-        raise error_type(f"{spec} cannot be called without arguments ({error}); wrap it in a function.") from None
-    except ValueError:
-        pass  # some callables written in C have no signature; the call itself will tell
-    try:
-        return function()
+        return function(**arguments)
     except PenjingError:
         raise
     except (Exception, SystemExit) as error:

@@ -60,8 +60,8 @@ class Site:
     channels of one layer a unit spans at most. ``rewrite`` is what changes it; where it is empty, the one that a plan
     is made for. ``within`` names the site, if any, that takes this one with it when nothing of it stays: the block
     that channels lie in. ``most`` is the largest count short of the whole that is worth having, 0 where all are: a
-    factorised layer of more ranks costs more than the layer. ``order`` tells in which order units stay where their
-    scores do not: of bits, and of options, keeping n means the first n of them.
+    factorised layer of more ranks costs more than the layer. ``order`` tells in which order units stay where
+    their scores do not: of options, keeping n means the first n, of which the last is taken.
     """
 
     name: str

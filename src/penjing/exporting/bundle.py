@@ -27,6 +27,7 @@ from safetensors.torch import save as as_bytes
 from torch import nn
 
 import penjing
+from penjing import zoo
 from penjing.core.errors import BundleError, PlanError
 from penjing.core.importing import call_named
 from penjing.core.types import Plan
@@ -315,10 +316,21 @@ def _without_numbers(make: Callable[[], nn.Module]) -> nn.Module:
         return plain(make())
 
 
+def _is_ours(builder: str) -> bool:
+    """Tell whether a builder is a network of the zoo, or another function of it that is given nothing.
+
+    Others take arguments that name modules and files.
+    """
+    name, bracket, _ = builder.partition("(")
+    module, _, function = name.partition(":")
+    inside = name.startswith(OURS)
+    return inside and (not bracket or module == f"{OURS}{zoo.BUILDERS.get(function)}")
+
+
 def _built(place: Path, manifest: Manifest, trust: bool) -> nn.Module:
     if not manifest.builder:
         raise BundleError(f"{place} names no builder; pass the function that makes a {manifest.network}.")
-    if not trust and not manifest.builder.startswith(OURS):
+    if not trust and not _is_ours(manifest.builder):
         raise BundleError(
             f"{place} names the builder {manifest.builder}, and importing it runs its code; pass the builder, or say "
             "that you trust it (trust=True, --trust)."

@@ -15,6 +15,7 @@ from penjing.core.errors import RecipeError
 from penjing.report.sensed import Foretold, Sensitivity
 from penjing.report.spent import Spending
 from penjing.steps.few_bits import FewBits
+from penjing.steps.lightened import Lightened
 
 ORIGINAL = "original"
 RESULT = "penjing"
@@ -279,6 +280,7 @@ class Results:
     spending: Spending | None = None
     sensitivity: list[Sensitivity] = field(default_factory=list)
     few_bits: list[FewBits] = field(default_factory=list)
+    lightened: list[Lightened] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""

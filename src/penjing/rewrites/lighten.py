@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from penjing.core.errors import PlanError
 from penjing.core.registry import register
 from penjing.core.types import Chain, Kept, Layer, Site, Slot
 from penjing.factors.base import Factorization, Ranks
@@ -45,11 +46,14 @@ FAMILIES: Mapping[str, Factorization] = {
 LIGHT = ("depthwise_separable", "grouped_shuffle", "grouped_shuffle4", "fire", "shift")
 """Those that are blocks of light architectures."""
 
-RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """By how much an option lowers the MACs of its layer, at least."""
 
 FEW = 8
 """From this rank on, ranks are rounded down to multiples of 4."""
+
+OPTION = "option"
+"""What the name of a site ends with, before the numbers of the options on its menu where not all are: option-3-7-20."""
 
 QUICK = (2, 6)
 """Sweeps and steps of a fit that only tells what an option loses."""
@@ -107,8 +111,9 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
     """Turn layers into depthwise-separable, grouped-with-shuffle, fire or shift blocks, each fitted to what it reads.
 
     A unit is an option, a family at a rank, in the order of their MACs; of those that are kept the last is taken, and
-    kept whole a layer stays as it is. Steps leave out what another option, or the layer, beats on the target. One plan
-    factorises by one rewrite; that ranks compete with families, ``svd`` and ``svd_spatial`` are options as well.
+    kept whole a layer stays as it is. Steps make menus of it, ordered by what options cost on the target, without those
+    that another, or the layer, beats there; a site's name says which are on its menu. One plan factorises by one
+    rewrite; that ranks may compete with families, ``svd`` and ``svd_spatial`` are options as well.
 
     Steps give the calibration ``pictures``: weights are fitted to the responses on them, and an option loses by how
     much it moves the answers, to first order, which is the unit of the criterion ``jacobian``. Without pictures layers
@@ -137,14 +142,15 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
     def _sites(self, layer: Layer, spec: LayerSpec | None) -> Iterator[Site]:
         """Return the site of a layer: its options and, last, the layer."""
         if spec is not None and (found := options(spec, size_read(layer, spec))):
-            none, size, name = np.arange(0), len(found) + 1, f"{layer.name}/option"
-            self._found[name] = layer
+            none, size = np.arange(0), len(found) + 1
+            self._found[layer.name] = layer
             slot = Slot(layer.weight, -1, "out", none, none)
+            name = f"{layer.name}/{OPTION}"
             yield Site(name, "options", size, (slot,), none, most=size - 1, order=np.arange(size))
 
     @property
     def _found(self) -> dict[str, Layer]:
-        """The layers that have sites, by the names of these."""
+        """The layers that have sites, by name."""
         found: dict[str, Layer] = self._seen.setdefault("found", {})
         return found
 
@@ -153,17 +159,15 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
         spec = graph.modules[layer.weight]
         return options(spec, size_read(layer, spec))
 
-    def option(self, graph: Graph, layer: Layer, units: Kept) -> Option | None:
-        """Return what a layer becomes of whose options these are kept; None where it stays."""
-        found, last = self.every(graph, layer), int(units.max())
-        return found[last] if last < len(found) else None
-
     def chosen(self, graph: Graph, kept: Mapping[str, Kept]) -> dict[str, Option]:
         """Return what layers become, by their names."""
-        layers = {layer.name: layer for layer in graph.layers}
-        found = {site.rpartition("/")[0]: units for site, units in kept.items()}
-        made = {name: self.option(graph, layers[name], units) for name, units in found.items()}
-        return {name: option for name, option in made.items() if option is not None}
+        layers, found = {layer.name: layer for layer in graph.layers}, dict[str, Option]()
+        for site, units in kept.items():
+            name, every = site.rpartition("/")[0], self.every(graph, layers[site.rpartition("/")[0]])
+            menu, last = menu_of(site, len(every)), int(units.max())
+            if last < len(menu):
+                found[name] = every[menu[last]]
+        return found
 
     def chains(self, graph: Graph, kept: Mapping[str, Kept], layers: Mapping[int, Layer]) -> dict[int, Chain]:
         """Return the chains that take the place of layers, as the rest of a plan leaves them, by their position."""
@@ -184,12 +188,12 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
         """Run the pictures through the model, once."""
         self._read(model, {_path(layer.weight): layer for layer in self._found.values()})
 
-    def losses(self, model: nn.Module, sites: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Loss]]:
-        """Return what these options of sites lose; each is fitted once."""
+    def losses(self, model: nn.Module, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Loss]]:
+        """Return what these options of layers lose, by the layers' names; each is fitted once."""
         self.look(model)
         known: dict[tuple[str, int], Loss] = self._seen.setdefault("losses", {})
-        todo = [(name, i) for name, mine in sites.items() for i in mine if (name, i) not in known]
-        specs = {name: read(model.get_submodule(_path(self._found[name].weight)), name) for name in sites}
+        todo = [(name, i) for name, mine in wanted.items() for i in mine if (name, i) not in known]
+        specs = {name: read(model.get_submodule(_path(self._found[name].weight)), name) for name in wanted}
         readings = self._read(model, {})
 
         def lost(one: tuple[str, int]) -> Loss:
@@ -200,12 +204,7 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
 
         needs = [self.needs(specs[name]) for name, _ in todo]
         known |= zip(todo, side_by_side(lost, todo, needs, "fitting options"), strict=True)
-        return {name: {i: known[name, i] for i in mine} for name, mine in sites.items()}
-
-    def loss(self, site: str, option: int) -> Loss:
-        """Return what an option of a site loses, once that was worked out."""
-        found: Loss = self._seen["losses"][site, option]
-        return found
+        return {name: {i: known[name, i] for i in mine} for name, mine in wanted.items()}
 
     def _lost(self, old: nn.Module, path: str, option: Option, readings: Mapping[str, Reading]) -> Loss:
         reading, whole = readings.get(path) or blank(old), dense(old, path)
@@ -215,16 +214,11 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
         return Loss(float((errors * reading.slopes).sum()), float(errors.sum() / power.sum().clamp_min(1e-300)))
 
     def scores(self, model: nn.Module, site: Site) -> Tensor:
-        """Return by how much each option of a site loses less than the one before it in its order."""
-        assert site.order is not None
-        menu = site.order[: site.most].tolist()
-        known = self.losses(model, {site.name: menu})[site.name]
-        lost = [known[i].answers for i in menu]
-        scores = torch.zeros(site.size, dtype=torch.float64)
-        after = int(site.order[site.most])  # with it all that the menu leaves out, and the layer, come back
-        for place, before, then in zip([*menu, after], [2 * max(lost), *lost], [*lost, 0.0], strict=True):
-            scores[place] = before - then
-        return scores
+        """Return by how much each option of a site loses less than the one before it, and the layer less than all."""
+        menu, name = menu_of(site.name, site.size - 1), site.name.rpartition("/")[0]
+        known = self.losses(model, {name: menu})[name]
+        lost = [2 * max(one.answers for one in known.values()), *(known[i].answers for i in menu), 0.0]
+        return -torch.tensor(lost, dtype=torch.float64).diff()
 
     def needs(self, spec: LayerSpec) -> int:
         """Return the memory that fitting a layer's options takes at most.
@@ -286,6 +280,20 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
         todo = {path: layer for path, layer in layers.items() if path not in known}
         known.update(readings(model, todo, self.pictures) if todo else {})
         return known
+
+
+def menu_of(site: str, every: int) -> list[int]:
+    """Return the numbers of the options on a site's menu, as its name tells; all of ``every`` where it names none.
+
+    >>> menu_of("conv1/option-3-0-7", 9), menu_of("conv1/option", 2)
+    ([3, 0, 7], [0, 1])
+
+    Raises: PlanError for a name that is none.
+    """
+    axis, *numbers = site.rpartition("/")[2].split("-")
+    if axis != OPTION or not all(number.isdigit() for number in numbers):
+        raise PlanError(f"{site!r} is no menu of options; its name ends with {OPTION}, or {OPTION}-3-7 for some.")
+    return [int(number) for number in numbers] or list(range(every))
 
 
 def _path(weight: str) -> str:

@@ -54,7 +54,7 @@ class Rounded:
         widths, none = self.quantizer.widths, np.arange(0)
         return [
             Site(f"{layer.name}/bits", "bits", FLOAT, (Slot(layer.weight, -1, "out", none, none),), none,
-                 least=min(widths), most=max(widths), order=np.arange(FLOAT))
+                 least=min(widths), most=max(widths))
             for layer in graph.layers if layer.weight in graph.modules
         ]  # fmt: skip
 

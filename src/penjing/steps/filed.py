@@ -10,7 +10,7 @@ from torch import nn
 from penjing.core import console
 from penjing.core.protocols import Removing, Rewrite
 from penjing.core.registry import build
-from penjing.core.types import Plan, Site
+from penjing.core.types import Plan
 from penjing.factors.chain import error
 from penjing.graph.blocks import lies_in, removed
 from penjing.graph.graph import Graph
@@ -24,6 +24,7 @@ from penjing.training.options import Options
 
 def file_widths(run: Run, graph: Graph, plan: Plan, rewrites: Collection[str]) -> None:
     """Write down the width of each site before and after; a second cut goes on from the first one's line."""
+    rewrites = [name for name in rewrites if name != "lighten"]  # whose options are told apart
     lines = {(line["kind"], line["site"]): line for line in run.noted("sites")}
     for (kind, name), (before, after) in _widths(graph, plan, rewrites).items():
         if (kind, name) in lines:
@@ -39,7 +40,7 @@ def file_errors(run: Run, graph: Graph, plan: Plan, whole: nn.Module, made: nn.M
     errors: dict[str, float] = {}
     for entry in plan:
         change = build("rewrite", entry.rewrite)
-        if not isinstance(change, Factored) or change.drawn:
+        if not isinstance(change, Factored) or change.drawn or isinstance(change, lighten):
             continue
         name = entry.site.rpartition("/")[0]
         chain = made.get_submodule(paths[name])
@@ -47,29 +48,6 @@ def file_errors(run: Run, graph: Graph, plan: Plan, whole: nn.Module, made: nn.M
             if name not in errors:
                 errors[name] = error(whole.get_submodule(paths[name]), chain, name)
             lines[entry.rewrite, entry.site]["error"] = errors[name]
-
-
-def file_lightened(run: Run, graph: Graph, plan: Plan, change: lighten, sites: Sequence[Site]) -> None:
-    """Write down what each layer with a menu becomes, or that it stays, with its MACs and what its response misses.
-
-    The last is of the quick fit that the choice was made by; the fit of what is taken misses no more of it.
-    """
-    chosen, layers = change.chosen(graph, plan.of_rewrite("lighten")), {one.name: one for one in graph.layers}
-    for site in sites:
-        if site.kind != "options":
-            continue
-        name = site.name.rpartition("/")[0]
-        layer, option = layers[name], chosen.get(name)
-        every = change.every(graph, layer)
-        at = every.index(option) if option is not None else -1
-        run.note("lightened", {
-            "layer": name,
-            "family": "" if option is None else option.family,
-            "ranks": [] if option is None else list(option.ranks),
-            "macs": [layer.macs, layer.macs if option is None else option.macs],
-            "error": 0.0 if option is None else change.loss(site.name, at).error,
-            "offered": [str(every[int(i)]) for i in (site.order if site.order is not None else ())[: site.most]],
-        })  # fmt: skip
 
 
 def file_certificate(run: Run, certificate: Certificate) -> None:

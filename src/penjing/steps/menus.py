@@ -12,7 +12,7 @@ from penjing.core.errors import PlanError
 from penjing.core.types import Plan, Site
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
-from penjing.rewrites.lighten import lighten
+from penjing.rewrites.lighten import OPTION, lighten
 from penjing.steps.price import Pricer
 from penjing.steps.state import Run
 
@@ -24,44 +24,41 @@ def with_menus(
     graph: Graph, sites: Sequence[Site], change: lighten, model: nn.Module, pricer: Pricer, run: Run,
     families: Collection[str],
 ) -> list[Site]:  # fmt: skip
-    """Return the sites, those of options with a menu: the options of these families that are worth having.
+    """Return the sites, those of options with a menu: the options of these families worth having, cheapest first.
 
     Each is priced alone, in whatever the budget bounds (in MACs where it bounds nothing), and fitted to what its layer
-    reads. An option stays that lies on the front of costs and loss, the layer as it is among them. A layer of which
-    none does stays whole, and is noted.
+    reads. An option is on the menu that lies on the front of costs and loss, the layer as it is among them. A layer of
+    which none does stays whole, and is noted.
 
     Raises: PlanError when no layer has a menu.
     """
-    mine = [site for site in sites if site.kind == "options"]
-    offered = {site.name: _offered(graph, site, change, families) for site in mine}
+    layers = {layer.name: layer for layer in graph.layers}
+    mine = {site.name.rpartition("/")[0]: site for site in sites if site.kind == "options"}
+    offered = {
+        name: [i for i, option in enumerate(change.every(graph, layers[name])) if option.family in families]
+        for name in mine
+    }
     lost = change.losses(model, offered)
     whole = _costs(graph, Plan(), pricer)
-    found: list[Site] = []
-    for site in sites:
-        if site.kind != "options":
-            found.append(site)
-            continue
-        costs = {i: _costs(graph, _alone(site, i), pricer) for i in offered[site.name]}
-        points = {i: (*costs[i], lost[site.name][i].answers) for i in costs}
-        menu = [i for i in points if not _beaten(points[i], [*(points[j] for j in points if j != i), (*whole, 0.0)])]
+    found = [site for site in sites if site.kind != "options"]
+    for name, site in mine.items():
+        costs = {i: _costs(graph, _alone(site, i), pricer) for i in offered[name]}
+        points = {i: (*costs[i], lost[name][i].answers) for i in costs}
+        front = [i for i in points if not _beaten(points[i], [*(points[j] for j in points if j != i), (*whole, 0.0)])]
+        menu = sorted(front, key=lambda i: (sum(a / b for a, b in zip(costs[i], whole, strict=True) if b), i))
         if menu:
-            rest = [i for i in range(site.size) if i not in menu]
-            found.append(replace(site, order=np.array([*menu, *rest]), most=len(menu)))
+            called = "-".join([OPTION, *map(str, menu)])
+            size = len(menu) + 1
+            found.append(replace(site, name=f"{name}/{called}", size=size, most=size - 1, order=np.arange(size)))
         else:
             why = f"stays whole: no option of {', '.join(families)} costs less here"
-            note = {"where": site.name.rpartition("/")[0], "units": 1, "line": "", "why": why}
-            run.note("pinned", note)
+            run.note("pinned", {"where": name, "units": layers[name].out_channels, "line": "", "why": why})
     if not any(site.kind == "options" for site in found):
         raise PlanError(
             f"lighten: no layer has an option of {', '.join(families)} that costs less than the layer here; bound "
             "another cost, or offer other families."
         )
     return found
-
-
-def _offered(graph: Graph, site: Site, change: lighten, families: Collection[str]) -> list[int]:
-    layer = next(layer for layer in graph.layers if layer.weight == site.slots[0].tensor)
-    return [i for i, option in enumerate(change.every(graph, layer)) if option.family in families]
 
 
 def _alone(site: Site, option: int) -> Plan:

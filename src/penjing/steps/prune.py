@@ -28,7 +28,8 @@ from penjing.rewrites.lighten import LIGHT, lighten
 from penjing.rewrites.nested import nested
 from penjing.rewrites.perform import perform, without_chains
 from penjing.steps.choose import Chooser, Judge
-from penjing.steps.filed import file_certificate, file_errors, file_lightened, file_widths
+from penjing.steps.filed import file_certificate, file_errors, file_widths
+from penjing.steps.lightened import lightened
 from penjing.steps.menus import with_menus
 from penjing.steps.own_scores import own_scores
 from penjing.steps.patterns import chosen
@@ -195,7 +196,7 @@ class prune:  # noqa: N801  (registered under its own name)
                 file_errors(run, graph, cut.plan, whole, cut.model)
             for change in known.changes.values():
                 if isinstance(change, lighten):
-                    file_lightened(run, graph, cut.plan, change, sites)
+                    run.note("lightened", *lightened(graph, cut.plan, change, sites, state.model))
             run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
             _file_ruins(cut.plan, run)

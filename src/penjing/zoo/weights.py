@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from penjing import zoo
 from penjing.core.errors import RecipeError, did_you_mean, reason
 from penjing.core.importing import call_named
+from penjing.core.spec import Spec
 from penjing.factors.layer import Pick
 
 WRAPPERS = ("state_dict", "model")
@@ -61,7 +63,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 def build(spec: str, weights: str | Path | None = None) -> nn.Module:
     """Build the network that ``package.module:builder`` or a bare zoo name means, and fill it.
 
-    The builder is called without arguments; a class works as well as a function.
+    Arguments follow in brackets: ``resnet56(num_classes=100)``; they are plain values. A class works as well as a
+    function.
 
     Raises: RecipeError for a module or builder that does not exist, a builder that fails or returns something
     other than a module, and weights that do not fit.
@@ -79,21 +82,22 @@ def build(spec: str, weights: str | Path | None = None) -> nn.Module:
 
 
 def builder_of(spec: str) -> str:
-    """Return ``package.module:builder`` for a bare zoo name, and others as they are.
+    """Return ``package.module:builder`` for a bare zoo name, and others as they are; arguments stay.
 
     Raises: RecipeError for a name that the zoo has not.
 
-    >>> builder_of("resnet20")
-    'penjing.zoo.resnet:resnet20'
+    >>> builder_of("resnet20(num_classes=100)")
+    'penjing.zoo.resnet:resnet20(num_classes=100)'
     """
-    if ":" in spec:
-        return spec
-    if spec not in zoo.BUILDERS:
+    asked = Spec.read(spec, RecipeError)
+    if ":" in asked.name:
+        return str(asked)
+    if asked.name not in zoo.BUILDERS:
         raise RecipeError(
-            f"There is no network {spec!r} in the zoo.{did_you_mean(spec, zoo.BUILDERS)} "
+            f"There is no network {asked.name!r} in the zoo.{did_you_mean(asked.name, zoo.BUILDERS)} "
             "Your own is written package.module:builder."
         )
-    return f"{zoo.__name__}.{zoo.BUILDERS[spec]}:{spec}"
+    return str(replace(asked, name=f"{zoo.__name__}.{zoo.BUILDERS[asked.name]}:{asked.name}"))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
