@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from penjing.core.files import write_whole
 from penjing.report import (
-    bars, explain, few_bits, leaving, light, plots, record, searches, sensitivity, table, units, words,
-)  # fmt: skip
+    bars,
+    explain,
+    few_bits,
+    leaving,
+    light,
+    plots,
+    record,
+    searches,
+    sensitivity,
+    table,
+    units,
+    words,
+)
 from penjing.report.results import Results, read
 
 if TYPE_CHECKING:
