@@ -12,7 +12,7 @@ from penjing.core.errors import PlanError, TrainError
 from penjing.data import load
 from penjing.exporting.modes import evaluating
 from penjing.terms.distill import soft_targets
-from penjing.terms.self_distillation import self_distillation
+from penjing.terms.self_distillation import learning_rate, self_distillation
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.loop import Options, fit
 from staged import staged
@@ -99,11 +99,23 @@ def test_exits_come_back_whole_from_two_processes_and_from_a_checkpoint(data, tm
         assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())
 
 
+def test_exits_learn_at_a_rate_of_their_own_that_falls_to_zero(data):
+    slow, model = replace(QUICK, epochs=1, lr=1e-9, optimizer="sgd"), staged()
+    before, terms = {name: p.clone() for name, p in model.named_parameters()}, []
+    for lr in (0.05, 1e-9):
+        terms.append(term := self_distillation(lr=lr))
+        fit(model, data.train, None, slow, terms=[term])
+    moved = [(a - b).abs().max() for a, b in zip(*(one.exits[0].parameters() for one in terms), strict=True)]
+    assert min(moved) > 1e-3
+    assert all(torch.allclose(p, before[name], atol=1e-6) for name, p in model.named_parameters())
+    assert learning_rate(0.0, 0.05) == 0.05 and term._clock.steps == 0
+
+
 def test_a_network_of_one_size_is_told_and_trains_on(monkeypatch):
     term, model = self_distillation(), tiny()
     heard = []
     monkeypatch.setattr(console, "remark", heard.append)
-    assert attached(term, model) == []
+    assert not any(p.requires_grad for p in attached(term, model))
     assert "one size alone" in heard[0]
     assert float(term(X, model(X), Y)) == 0
     named = self_distillation(layers=("bn0",))
@@ -115,6 +127,7 @@ def test_a_network_of_one_size_is_told_and_trains_on(monkeypatch):
     [
         ({"alpha": 1.2}, TrainError, r"alpha must be a share from 0 to 1; got 1\.2"),
         ({"features": -1.0}, TrainError, r"features must be 0 or more"),
+        ({"lr": 0.0}, TrainError, r"lr must be above 0"),
         ({"temperature": 0.0}, TrainError, r"temperature must be above 0"),
         ({"layers": ("layer4",)}, PlanError, r"no layer 'layer4' for an exit"),
     ],

@@ -64,13 +64,13 @@ class exits(train):  # noqa: N801  (registered under its own name)
     """Train small classifiers behind inner layers, and answer there where they are sure enough.
 
     The network is trained with the term ``self_distillation``, whose options ``alpha``, ``features``, ``temperature``,
-    ``layers`` and ``skip`` are; all other options are those of ``train``, its teaching by the original among them.
-    Then each exit's threshold is chosen on validation: of all thresholds whose accuracy is at most ``drop`` points
-    below that of the network's own end, those of the lowest average latency, by the latency of leaving at each exit,
-    measured on ONNX Runtime. An exit that is not worth asking is taken away again; where none is, or the whole turns
-    out no faster on pictures, the network goes on without. What is exported afterwards is one file that computes what
-    the picture at hand needs; it takes one at a time. What came of it is measured on ``images`` validation pictures,
-    one after the other, beside the network alone.
+    ``layers`` and ``skip`` are, and its ``lr`` as ``exits_lr``; all other options are those of ``train``, its teaching
+    by the original among them. Then each exit's threshold is chosen on validation: of all thresholds whose accuracy is
+    at most ``drop`` points below that of the network's own end, those of the lowest average latency, by the latency of
+    leaving at each exit, measured on ONNX Runtime. An exit that is not worth asking is taken away again; where none is,
+    or the whole turns out no faster on pictures, the network goes on without. What is exported afterwards is one file
+    that computes what the picture at hand needs; it takes one at a time. What came of it is measured on ``images``
+    validation pictures, one after the other, beside the network alone.
 
     Raises: PlanError naming an option that cannot be, or a layer that no exit can stand behind.
     Paper: Zhang, Song, Gao, Chen, Bao, Ma, Be Your Own Teacher, ICCV 2019, sections 3 and 4.5.
@@ -82,6 +82,7 @@ class exits(train):  # noqa: N801  (registered under its own name)
     temperature: float = self_distillation.temperature
     layers: tuple[str, ...] = ()
     skip: tuple[int, ...] = self_distillation.skip
+    exits_lr: float = self_distillation.lr
     drop: float = 0.0
     images: int = 128
 
@@ -122,7 +123,7 @@ class exits(train):  # noqa: N801  (registered under its own name)
         return state.with_model(model)
 
     def _term(self) -> self_distillation:
-        return self_distillation(self.alpha, self.features, self.temperature, self.layers, self.skip)
+        return self_distillation(self.alpha, self.features, self.temperature, self.layers, self.skip, self.exits_lr)
 
     def _refuse(self, state: State, run: Run) -> Data:
         """Return the data, once it is known that exits can be trained, measured and exported.

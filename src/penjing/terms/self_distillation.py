@@ -18,6 +18,7 @@ from penjing.core.outputs import first_tensor
 from penjing.core.registry import register
 from penjing.graph.exits import Exit
 from penjing.graph.stages import branches, look
+from penjing.terms.clock import Clock
 
 BATCH = 128
 """The batch of the paper, for which its feature distance, a norm over all of a batch, has its weight."""
@@ -32,6 +33,12 @@ class _Attached:
     deepest: str = ""
     heard: dict[str, Tensor] = field(default_factory=dict)
     hooks: list[Any] = field(default_factory=list)
+    optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what is trained."""
+        return [p for module in (*self.exits, *self.adapters.values()) for p in module.parameters()]
 
 
 @register("term")
@@ -46,8 +53,9 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
     logits, and, but for the exits in ``skip``, counted from 1, ``features * ‖A f - f'‖``: f is what the exit's linear
     layer reads, A a learned linear map, f' the last stage's map averaged over places. What teaches, z' and f', gets no
     gradient. The task loss keeps its weight. Without labels the soft part alone is left; of pictures that were blended
-    (mixup) the label is the first one's. A network of one spatial size has no place for exits; then the term adds
-    nothing and says so.
+    (mixup) the label is the first one's. Exits are new where the network may be trained already, so that they learn at
+    a rate of their own, ``lr``, which falls to zero along a cosine; by SGD with momentum, without weight decay. A
+    network of one spatial size has no place for exits; then the term adds nothing and says so.
 
     Raises: TrainError for an option that cannot be; PlanError for a layer that no exit can stand behind.
     Paper: Zhang, Song, Gao, Chen, Bao, Ma, Be Your Own Teacher, ICCV 2019, eq. 3 to 6, in the form of the released code
@@ -60,8 +68,10 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
     temperature: float = 3.0
     layers: tuple[str, ...] = ()
     skip: tuple[int, ...] = (1,)
+    lr: float = 0.05
     _shown: list[Tensor] = field(init=False, repr=False, compare=False, default_factory=list)
     _own: _Attached = field(init=False, repr=False, compare=False, default_factory=_Attached)
+    _clock: Clock = field(init=False, repr=False, compare=False, default_factory=Clock)
 
     @property
     def exits(self) -> list[Exit]:
@@ -72,21 +82,26 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
         """Take samples to learn the shapes from."""
         self._shown[:] = [x]
 
+    def time(self, steps: int) -> None:
+        """Take how long the rate falls."""
+        self._clock.steps = steps
+
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Make new exits and listen where they stand; return their parameters, and the statistics of their norms."""
         self.refuse()
         if not self._shown:
             raise TrainError("self_distillation reads the shapes of layers from samples: call show(x) before attach.")
-        self.detach()
+        self._silence()
         x, own = self._shown[0], self._own
         own.exits, own.adapters, own.deepest = [], {}, ""
+        counted = self._clock.attach()
         seen = look(model, x)
         if not self.layers and len(seen.logits) == 2 and len(seen.ends) < 2:
             console.remark(
                 "self_distillation: the maps of the network have one size alone, so that there is no stage to put an "
                 "exit behind; the term adds nothing. Name layers to put them there."
             )
-            return []
+            return counted
         found, deepest = branches(seen, self.layers)
         own.deepest = deepest.name
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
@@ -98,8 +113,14 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
                     own.adapters[i] = nn.Linear(exit.branch.widths[-1], width).to(x.device)
         for name in (*(branch.at for branch in found), deepest.name):
             own.hooks.append(model.get_submodule(name).register_forward_hook(partial(self._hear, name)))
-        modules = (*own.exits, *own.adapters.values())
-        return [*(p for module in modules for p in module.parameters()), *_statistics(own.exits)]
+        return [*own.parameters, *_statistics(own.exits), *counted]
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimiser of the exits; without any, one of what never has a gradient."""
+        own = self._own
+        idle = nn.Parameter(torch.zeros((), device=self._clock.progress().device), requires_grad=False)
+        own.optimizer = torch.optim.SGD(own.parameters or [idle], self.lr, momentum=0.9, nesterov=True)
+        return own.optimizer
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
         """Return the sum over the exits; a scalar.
@@ -111,6 +132,8 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
             return loss
         if y is not None and y.ndim != 1:
             raise TrainError("self_distillation: exits tell the class of a picture, and these labels are masks.")
+        for group in own.optimizer.param_groups if own.optimizer is not None else ():
+            group["lr"] = learning_rate(float(self._clock.progress()), self.lr)
         teacher = first_tensor(outputs).detach().float()
         soft = F.softmax(teacher / self.temperature, 1)
         deepest = _pooled(own.heard[own.deepest].detach())
@@ -126,10 +149,16 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
         return loss
 
     def after_step(self) -> None:
-        """Do nothing."""
+        """Count the step."""
+        self._clock.tick()
 
     def detach(self) -> None:
         """Stop listening; the exits stay with the term until the next ``attach``."""
+        self._silence()
+        self._clock.steps = 0
+
+    def _silence(self) -> None:
+        self._own.optimizer = None
         for hook in self._own.hooks:
             hook.remove()
         self._own.hooks.clear()
@@ -147,11 +176,21 @@ class self_distillation:  # noqa: N801 - the name a recipe writes
         told: Mapping[str, tuple[float, bool, str]] = {
             "alpha": (self.alpha, 0 <= self.alpha <= 1, "a share from 0 to 1"),
             "features": (self.features, math.isfinite(self.features) and self.features >= 0, "0 or more"),
+            "lr": (self.lr, 0 < self.lr < math.inf, "above 0"),
             "temperature": (self.temperature, 0 < self.temperature < math.inf, "above 0"),
         }
         for name, (value, fine, what) in told.items():
             if not fine:
                 raise TrainError(f"self_distillation: {name} must be {what}; got {value}.")
+
+
+def learning_rate(progress: float, peak: float) -> float:
+    """Return the rate after this share of the training.
+
+    >>> [round(learning_rate(share, 0.05), 3) for share in (0.0, 0.5, 1.0)]
+    [0.05, 0.025, 0.0]
+    """
+    return peak * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _pooled(maps: Tensor) -> Tensor:
