@@ -63,6 +63,7 @@ def test_every_channel_of_the_trunk_goes_alone_and_halves_become_uneven():
     small = plain(model)
     cut(small, graph, kept)
     assert small[1].halves != [12, 12] and small[1].halves[0] != small[1].halves[1]
+    assert small[0].shuffle.channels == sum(small[1].halves) == len(small[0].shuffle.index)
     assert prove(graph, model, small, kept).ok
 
 
