@@ -40,6 +40,7 @@ from penjing.resume import go_on, identity, keep
 from penjing.steps.int8 import int8
 from penjing.steps.order import ordered
 from penjing.steps.state import Run, State
+from penjing.steps.tutor import introduce
 from penjing.sweep import SHARES, Frontier, shares_of, swept
 from penjing.tracking.tracker import Tracker
 from penjing.tracking.tracker import refuse_impossible as refuse_tracker
@@ -99,7 +100,8 @@ def compress(
     """Cut a trained CNN down to a budget, recover it, export it and measure the file.
 
     ``budget`` bounds costs, absolute with units or relative to the original: ``{"latency": "0.6x", "params": 3e5}``.
-    ``epochs`` of fine-tuning, taught by the original, follow the cut; zero leaves it at closed-form recovery.
+    ``epochs`` of fine-tuning, taught by the original or by a ``teacher``, follow the cut; zero leaves it at closed-form
+    recovery.
     ``method`` takes the place of all these: a whole published method, such as ``"han"``, with its own training.
     Further options are those of ``run``.
 
@@ -123,6 +125,7 @@ def run(
     threads: int | None = None,
     batch: int | None = None,
     references: Sequence[str] = (),
+    teacher: nn.Module | None = None,
     command: str = "",
     recipe: str = "",
     builder: str = "",
@@ -141,9 +144,10 @@ def run(
     what the network is made for: a preset's name, a YAML file, or what ``penjing.targets.find`` returns, by default
     ONNX Runtime on this machine; it tells what the budget may bound. ``threads`` and ``batch`` say how latency is
     measured, and of how many samples a model of the hardware tells the costs, by default as the target does.
-    ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same recovery)
-    and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train). ``command``
-    and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
+    ``teacher`` is a trained network, of any architecture, that teaches in the original's place wherever a step learns
+    from one. ``references`` adds rows to the table: ``"random"`` (the same widths, units chosen at random, the same
+    recovery) and ``"scratch"`` (the same widths, trained from new weights for as many epochs as the steps train).
+    ``command`` and ``recipe`` are shown in the report; ``builder``, as ``package.module:function``, goes into the
     bundle, to make the network by when it is loaded; ``started`` is what ``penjing resume`` starts again. ``track``
     tells ``"tensorboard"`` or ``"mlflow"`` of the run, see ``penjing.tracking``.
 
@@ -158,7 +162,7 @@ def run(
     made_for, threads, batch = target_of(target, threads, batch)
     crew = Workers.of(workers, timeout)
     refuse_tracker(track, folder)
-    todo, wanted, start = begin(model, data, steps, budget, made_for, example, seed, references)
+    todo, wanted, start = begin(model, data, steps, budget, made_for, example, seed, references, teacher)
     original, data = start.original, start.data
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
@@ -166,7 +170,7 @@ def run(
         if folder is not None:
             options = {"budget": wanted, "seed": seed, "threads": threads, "batch": batch, "references": references,
                        "target": made_for}  # fmt: skip
-            which = identity(original, data, todo, options)
+            which = identity(original, data, todo, options, start.tutor)
         with unfinished(place, which, started) as hidden:
             book = Run(hidden, wanted, seed, threads, batch, command, recipe, workers=crew,
                        target=made_for, resumable=folder is not None)  # fmt: skip
@@ -211,6 +215,7 @@ def preview(
     threads: int | None = None,
     batch: int | None = None,
     references: Sequence[str] = (),
+    teacher: nn.Module | None = None,
     workers: int | str = 0,
     timeout: float = 600.0,
 ) -> Preview:
@@ -225,7 +230,7 @@ def preview(
     made_for, threads, batch = target_of(target, threads, batch)
     steps = usual_steps() if steps is None else steps
     crew = Workers.of(workers, timeout)
-    todo, wanted, start = begin(model, data, steps, budget, made_for, example, seed, references)
+    todo, wanted, start = begin(model, data, steps, budget, made_for, example, seed, references, teacher)
     with tempfile.TemporaryDirectory(prefix="penjing-") as scratch:
         return previewed(todo, start, Run(Path(scratch), wanted, seed, threads, batch, workers=crew, target=made_for))
 
@@ -246,6 +251,7 @@ def frontier(
     seed: int = 0,
     threads: int | None = None,
     batch: int | None = None,
+    teacher: nn.Module | None = None,
     workers: int | str = 0,
     timeout: float = 600.0,
 ) -> Frontier:
@@ -262,11 +268,12 @@ def frontier(
     crew = Workers.of(workers, timeout)
     asked_for = shares_of(cost, shares)
     cut, *recover = ordered(usual_steps(epochs, lr, criterion, allocator)[:-2])
-    todo, wanted, start = begin(model, data, [cut, *recover], {cost: asked_for[0]}, made_for, example, seed)
+    todo, wanted, start = begin(model, data, [cut, *recover], {cost: asked_for[0]}, made_for, example, seed,
+                               teacher=teacher)  # fmt: skip
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
         options = {"frontier": [cost, *asked_for], "seed": seed, "threads": threads, "batch": batch, "target": made_for}
-        with unfinished(place, identity(start.original, start.data, todo, options)) as hidden:
+        with unfinished(place, identity(start.original, start.data, todo, options, start.tutor)) as hidden:
             run_ = Run(hidden, wanted, seed, threads, batch, journal=Journal(hidden / JOURNAL), workers=crew,
                        target=made_for)  # fmt: skip
             try:
@@ -335,6 +342,7 @@ def _through(steps: Sequence[Any], state: State, book: Run, tracker: Tracker) ->
     if not done:
         book.note("remarks", *_remarks(state.original, state.example[0], state.data))
         book.note("steps", *map(told, steps))
+        introduce(state, book)
     if book.journal.count(BEGUN):
         after = (
             f"after step {done} of {len(todo)}, {names[done - 1].partition('-')[2]}" if done else "with the first step"

@@ -24,6 +24,7 @@ from penjing.references import refuse_impossible
 from penjing.steps.order import ordered
 from penjing.steps.price import asked
 from penjing.steps.state import State
+from penjing.steps.tutor import tutor_of
 from penjing.training.probe import probe
 
 
@@ -55,6 +56,7 @@ def begin(
     example: Any,
     seed: int,
     references: Sequence[str] = (),
+    teacher: Any = None,
 ) -> tuple[list[Any], dict[str, str], State]:
     """Check all that can be checked before any work; return the steps, the budget, and the state they start from.
 
@@ -78,7 +80,8 @@ def begin(
         probe(original, data)
     if data is None or example is not None:
         probe(original, inputs)
-    return todo, wanted, State(copy.deepcopy(original), original, data, (inputs, {}))
+    tutor = None if teacher is None else tutor_of(teacher, model, original, data, todo)
+    return todo, wanted, State(copy.deepcopy(original), original, data, (inputs, {}), tutor=tutor)
 
 
 def inputs_of(example: Any, data: Data | None) -> tuple[Any, ...]:

@@ -76,6 +76,10 @@ class Recipe:
     )
     steps: tuple[Any, ...] = ()
     weights: Annotated[Path | None, Key("A .safetensors file or a .pt state dict.", beside=True)] = None
+    teacher: Annotated[
+        str | None, Key("A network that teaches in the original's place, named as model is; of any architecture.")
+    ] = None
+    teacher_weights: Annotated[Path | None, Key("The teacher's weights: .safetensors or .pt.", beside=True)] = None
     seed: Annotated[int, Key("One seed, one result.", least=0)] = 0
     target: Target = field(default_factory=Target)
     val: Annotated[int | float, Key("Share (0.1) or count (500) of training pictures for validation.")] = 0.1
@@ -192,6 +196,8 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where} is for recipe version {given['penjing']}; this is version {VERSION}.")
     if not isinstance(given["steps"], list):
         raise RecipeError(f"{where}: steps must be a list, such as [prune, train].")
+    if given.get("teacher_weights") and not given.get("teacher"):
+        raise RecipeError(f"{where}: teacher_weights fill a teacher; name the network with teacher.")
     if isinstance(given.get("target"), str):
         given["target"] = {"name": given["target"]}
     values = _checked(where, Recipe, given)

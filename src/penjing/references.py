@@ -23,9 +23,9 @@ from penjing.rewrites.perform import perform
 from penjing.steps.check import check
 from penjing.steps.exits import exits
 from penjing.steps.export import export
-from penjing.steps.factorize import factorize
 from penjing.steps.int8 import int8
 from penjing.steps.prune import prune
+from penjing.steps.stands_for import as_cut
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
 
@@ -78,7 +78,7 @@ def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, 
 @register("reference")
 def random(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Keep the widths, choose the units at random, recover in the same way."""
-    fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example)
+    fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example, tutor=state.tutor)
     apart = _apart(run, "random")
     model = _at_random(steps, fresh, state, apart).model
     return "cut at random, same widths", model, _told("same recovery", apart)
@@ -135,7 +135,7 @@ def _training(steps: Sequence[Any]) -> train:
 def _at_random(steps: Sequence[Any], fresh: State, state: State, apart: Run) -> State:
     """Take the same steps, but let each cut keep as many units of each site as the result does, drawn at random."""
     for step in steps:
-        cut = step.as_prune() if isinstance(step, factorize) and step.ranks is None else step
+        cut = as_cut(step)
         if isinstance(cut, prune):
             later = state.plans[len(fresh.plans) :]
             like = next(plan for plan in later if set(plan.rewrites()) <= set(cut.rewrites))

@@ -46,7 +46,8 @@ READ, BEGUN = "the test set is read", "a process begins"
 
 FIELDS = (
     "steps", "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "trials", "searches",
-    "sensitivity", "stages", "rounds", "diagnostics", "remarks", "final", "lccl", "exits", "int8",
+    "sensitivity", "stages", "rounds", "diagnostics", "remarks", "final", "lccl", "exits", "int8", "lightened",
+    "teacher",
 )  # fmt: skip
 """What of the run's book goes into the results as it stands."""
 

@@ -31,7 +31,11 @@ SUFFIX = ".done"
 
 
 def identity(
-    original: nn.Module, data: Data | None, steps: Sequence[Any], options: Mapping[str, Any]
+    original: nn.Module,
+    data: Data | None,
+    steps: Sequence[Any],
+    options: Mapping[str, Any],
+    tutor: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Return what makes a run this one: two runs with equal identities end with equal weights."""
     return {
@@ -39,6 +43,7 @@ def identity(
         "network": type(original).__name__,
         "weights": _digest(original),
         "data": None if data is None else _described(data),
+        **({} if tutor is None else {"teacher": f"{type(tutor).__name__} {_digest(tutor)}"}),
         "steps": [told(step) for step in steps],
         "torch threads": torch.get_num_threads(),
         "versions": [penjing.__version__, str(torch.__version__), runtime_name()],

@@ -73,6 +73,8 @@ class Problem:
 
     def order(self, site: Site) -> Ints:
         """Return the units of a site from best to worst; equal scores keep the order of the site."""
+        if site.order is not None:
+            return site.order
         if site.name not in self._orders:
             self._orders[site.name] = np.argsort(-self.scores[site.name], kind="stable")
         return self._orders[site.name]

@@ -16,18 +16,20 @@ Losses = Mapping[str, Floats]
 
 def by_scores(problem: Problem) -> dict[str, Floats]:
     """Return the score that each count of a site loses."""
-    return {site.name: losing(problem.scores[site.name]) for site in problem.sites}
+    return {site.name: losing(problem.scores[site.name], site) for site in problem.sites}
 
 
-def losing(scores: Floats) -> Floats:
-    """Return the score that each count loses where the best units stay.
+def losing(scores: Floats, site: Site | None = None) -> Floats:
+    """Return the score that each count loses where the best units stay, or those that come first in a site's order.
 
     Shapes: scores [size]; returns [size + 1] by count.
 
     >>> losing(np.array([1.0, 5.0, 2.0])).tolist()
     [8.0, 3.0, 1.0, 0.0]
     """
-    found: Floats = np.append(np.cumsum(np.sort(scores))[::-1], 0.0)
+    ordered = site is not None and site.order is not None
+    going = scores[site.order][::-1] if ordered else np.sort(scores)  # type: ignore[union-attr]
+    found: Floats = np.append(np.cumsum(going)[::-1], 0.0)
     return found
 
 

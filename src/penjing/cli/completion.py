@@ -69,5 +69,11 @@ def target(incomplete: str) -> Words:
     return _starting(dict.fromkeys(names(), ""), incomplete)
 
 
-OF_KEYS: dict[str, Callable[[str], Words]] = {"model": networks, "data": data, "budget": budget, "target": target}
+OF_KEYS: dict[str, Callable[[str], Words]] = {
+    "model": networks,
+    "teacher": networks,
+    "data": data,
+    "budget": budget,
+    "target": target,
+}
 """What completes the value of a recipe's key."""

@@ -99,8 +99,10 @@ def _built(recipe: recipes.Recipe) -> tuple[Any, Any, dict[str, Any]]:
 
     network = zoo.build(recipe.model, recipe.weights)
     data = load(recipe.data, seed=recipe.seed, val=recipe.val, mean=recipe.mean, std=recipe.std)
-    keys = {"steps": recipe.steps, "budget": recipe.budget, "seed": recipe.seed, "target": _target(recipe.target)}
-    return network, data, {**keys, "threads": recipe.target.threads, "batch": recipe.target.batch}
+    keys = {name: getattr(recipe, name) for name in ("steps", "budget", "seed")}
+    keys |= {name: getattr(recipe.target, name) for name in ("threads", "batch")}
+    teacher = recipe.teacher and zoo.build(recipe.teacher, recipe.teacher_weights)
+    return network, data, {**keys, "target": _target(recipe.target), "teacher": teacher}
 
 
 def _target(asked: recipes.Target) -> Any:
@@ -173,7 +175,7 @@ def frontier(
         how: dict[str, Any] = {"epochs": epochs, "lr": lr, "criterion": criterion, "allocator": allocator}
         if shares is not None:
             how["shares"] = shares.split(",")
-        at = {name: keys[name] for name in ("seed", "target", "threads", "batch")}
+        at = {name: keys[name] for name in ("teacher", "seed", "target", "threads", "batch")}
         found = api.frontier(network, read, cost, **how, **at, folder=out, workers=workers, timeout=trial_timeout)
         typer.echo(json_text(found.to_json(), indent=1) if as_json else str(found))
         if not as_json:

@@ -60,7 +60,8 @@ class Site:
     channels of one layer a unit spans at most. ``rewrite`` is what changes it; where it is empty, the one that a plan
     is made for. ``within`` names the site, if any, that takes this one with it when nothing of it stays: the block
     that channels lie in. ``most`` is the largest count short of the whole that is worth having, 0 where all are: a
-    factorised layer of more ranks costs more than the layer.
+    factorised layer of more ranks costs more than the layer. ``order`` tells in which order units stay where
+    their scores do not: of options, keeping n means the first n, of which the last is taken.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Site:
     rewrite: str = ""
     within: str = ""
     most: int = 0
+    order: Ints | None = None
 
     def slots_with(self, *roles: str) -> list[Slot]:
         """Return the slots with one of these roles."""
@@ -198,14 +200,6 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
-    """Layers, one after the other with nothing between them, and how many elements the buffers beside them have."""
-
-    layers: tuple[Layer, ...]
-    buffers: int = 0
-
-
-@dataclass(frozen=True, eq=False)
 class Value:
     """One activation of one sample: the units along each labelled dimension, and how long it is alive.
 
@@ -250,6 +244,18 @@ class Traffic:
     in_elements: int
     out_elements: int
     operations: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Layers, one after the other or side by side, with nothing between them but ``passes`` that move values.
+
+    ``buffers`` is how many elements the buffers beside them have.
+    """
+
+    layers: tuple[Layer, ...]
+    buffers: int = 0
+    passes: tuple[Traffic, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from penjing.report.leaving import Leaving
 from penjing.report.sensed import Foretold, Sensitivity
 from penjing.report.spent import Spending
 from penjing.steps.few_bits import FewBits
+from penjing.steps.lightened import Lightened
 
 ORIGINAL = "original"
 RESULT = "penjing"
@@ -280,6 +281,7 @@ class Results:
     spending: Spending | None = None
     sensitivity: list[Sensitivity] = field(default_factory=list)
     few_bits: list[FewBits] = field(default_factory=list)
+    lightened: list[Lightened] = field(default_factory=list)
     exits: list[Leaving] = field(default_factory=list)
 
     def row(self, name: str) -> Row:

@@ -14,6 +14,10 @@ GUESSING = (
     "On validation pictures the original is hardly better than guessing: are its weights loaded, and do the "
     "normalisation of the pictures and the order of the classes fit it?"
 )
+BEGINNER = (
+    "The network as it came is hardly better than guessing, as one with new weights is: all that it knows in the end "
+    "was learned from its teacher and the pictures."
+)
 
 
 @register("step")
@@ -32,8 +36,8 @@ class evaluate_:  # noqa: N801  (registered under its own name)
                 return state
             found = evaluate(state.judged, data.val)
             if not run.noted("validation") and near_chance(found, data.num_classes):
-                run.note("remarks", GUESSING)
-                console.remark(f"Beware: {GUESSING}")
+                run.note("remarks", GUESSING if state.tutor is None else BEGINNER)
+                console.remark(f"Beware: {GUESSING}" if state.tutor is None else BEGINNER)
             run.note("validation", found.accuracy)
             said.append(f"validation {found.accuracy:.2f} %")
         return state

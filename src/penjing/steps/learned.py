@@ -109,11 +109,11 @@ class Lessons:
         return learning_rate(step, self.steps, self.recipe.lr, self.recipe.warmup)
 
     def teach(self, model: nn.Module, terms: Sequence[Term], state: State, run: Run) -> None:
-        """Train the model in place, the original teaching, and write down how it went."""
+        """Train the model in place, the run's teacher teaching, and write down how it went."""
         val = state.data.val if state.data is not None and state.data.labelled else None
         history = fit(
             model, self.split, val, self.recipe, terms=terms, seed=derive(run.seed, f"{self.name}/train"),
-            teacher=state.original, on_epoch=lambda row: tell_epoch(row, run, self.recipe.epochs),
+            teacher=state.teacher, on_epoch=lambda row: tell_epoch(row, run, self.recipe.epochs),
             checkpoint=run.checkpoint(),
         )  # fmt: skip
         file_training(run, history, self.recipe, [type(term).__name__ for term in terms])

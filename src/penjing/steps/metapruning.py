@@ -144,7 +144,7 @@ class metapruning:  # noqa: N801  (registered under its own name)
             net = PruningNet(state.model, scored.graph, sites, orders, self.hidden)
             told = fit(
                 net, data.train, None, self._recipe, terms=[build("term", term) for term in self.terms],
-                seed=derive(run.seed, f"{run.at}/train"), teacher=state.original,
+                seed=derive(run.seed, f"{run.at}/train"), teacher=state.teacher,
                 on_epoch=lambda row: tell_epoch(row, run, self._recipe.epochs), checkpoint=run.checkpoint(),
             )  # fmt: skip
             file_training(run, told, self._recipe, [str(term) for term in self.terms])

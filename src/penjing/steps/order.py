@@ -12,11 +12,11 @@ from penjing.rewrites.rounded import Rounded
 from penjing.steps.check import check
 from penjing.steps.exits import exits
 from penjing.steps.export import export
-from penjing.steps.factorize import factorize
 from penjing.steps.int8 import int8
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
 from penjing.steps.quantize import quantize
+from penjing.steps.stands_for import as_cut
 from penjing.steps.train import train
 from penjing.training.options import Options, check_values
 
@@ -43,8 +43,7 @@ def ordered(steps: Any) -> list[Any]:
     todo = [_built(i, step) for i, step in enumerate(spelled_out(steps), 1)]
     todo = [step.as_int8() if isinstance(step, quantize) and step.name == "int8" else step for step in todo]
     for step in todo:
-        if isinstance(step, factorize) and step.ranks is None:
-            step = step.as_prune()
+        step = as_cut(step)
         if isinstance(step, prune):
             for kind in ("criterion", "allocator"):
                 build(kind, getattr(step, kind))

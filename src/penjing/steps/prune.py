@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -24,10 +24,13 @@ from penjing.graph.graph import Graph
 from penjing.graph.quantized import refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
+from penjing.rewrites.lighten import LIGHT, lighten
 from penjing.rewrites.nested import nested
 from penjing.rewrites.perform import perform, without_chains
 from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_errors, file_widths
+from penjing.steps.lightened import lightened
+from penjing.steps.menus import with_menus
 from penjing.steps.own_scores import own_scores
 from penjing.steps.patterns import chosen
 from penjing.steps.pictures import seeing
@@ -119,6 +122,9 @@ class prune:  # noqa: N801  (registered under its own name)
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
 
+    families: ClassVar[tuple[str, ...]] = LIGHT
+    """What layers are offered by the rewrite ``lighten``; the step of that name may say otherwise."""
+
     @property
     def rewrites(self) -> tuple[str, ...]:
         """The names of what may be cut."""
@@ -145,6 +151,10 @@ class prune:  # noqa: N801  (registered under its own name)
         allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
         graph = trace(state.model, *state.example)
         graph, sites = with_folds(graph, self.sites(graph, changes))
+        for change in changes.values():
+            if isinstance(change, lighten):
+                pricer = Predicting(graph, state, run, self.budget)
+                sites = with_menus(graph, sites, change, state.model, pricer, run, self.families)
         raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
         return Scored(graph, changes, sites, self._scores(criterion, raw, graph, sites, changes, state, run))
 
@@ -184,6 +194,9 @@ class prune:  # noqa: N801  (registered under its own name)
                 whole = state.copy_model()
                 perform(whole, graph, without_chains(cut.plan, known.changes), known.changes)
                 file_errors(run, graph, cut.plan, whole, cut.model)
+            for change in known.changes.values():
+                if isinstance(change, lighten):
+                    run.note("lightened", *lightened(graph, cut.plan, change, sites, state.model))
             run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
             _file_ruins(cut.plan, run)

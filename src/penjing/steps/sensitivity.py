@@ -60,7 +60,7 @@ def _measured(site: Site, scores: Floats, count: int, alone: Mapping[int, float]
     if not alone:
         return {}
     counts = sorted(alone)
-    expected = curve(losing(scores), counts, [alone[n] for n in counts])[count]
+    expected = curve(losing(scores, site), counts, [alone[n] for n in counts])[count]
     return {"measured": [{"kept": n, "loss": alone[n]} for n in counts], "expected": float(expected)}
 
 

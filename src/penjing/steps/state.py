@@ -37,7 +37,8 @@ class State:
 
     ``original`` is the user's network, plain and in eval mode, never changed; ``model`` the current one, private to
     the state. ``plans`` is the lineage: what was applied so far, in order. ``files`` are what was written of this very
-    model, by name, in order; they are quantized as ``int8`` says.
+    model, by name, in order; they are quantized as ``int8`` says. ``tutor`` is who teaches in the
+    original's place, or None.
     """
 
     model: nn.Module
@@ -47,6 +48,12 @@ class State:
     plans: tuple[Plan, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     int8: Int8 | None = None
+    tutor: nn.Module | None = None
+
+    @property
+    def teacher(self) -> nn.Module:
+        """Who teaches: the original, or the network that the user gave for that."""
+        return self.original if self.tutor is None else self.tutor
 
     @property
     def judged(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Train the network as it is then, by default taught by the original."""
+"""Train the network as it is then, by default taught by the original, or by the teacher that the run was given."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ from penjing.training.options import Options
 @register("step")
 @dataclass(frozen=True)
 class train(Options):  # noqa: N801  (registered under its own name)
-    """Fine-tune on the training split, by default taught by the original network.
+    """Fine-tune on the training split, by default taught by the original network or by the run's ``teacher``.
 
-    The default ``terms`` are its soft targets and hints, or, where pictures have no class, its outputs and hints.
+    The default ``terms`` are its soft targets and hints, or, where pictures have no class, its outputs and hints. A
+    teacher of the user's own gives no hints: they compare layers of one name, channel by channel, and its channels mean
+    something else. ``attention_transfer`` and ``fitnets`` are for that. With ``views`` there are none either: answers
+    that are written down have no layers.
     Options are those of ``penjing.training.options.Options``. Zeros that a rewrite left are held.
     Validation accuracy is told after each epoch; test is never read.
     """
@@ -42,14 +45,17 @@ class train(Options):  # noqa: N801  (registered under its own name)
             if not data.labelled and (away := self._led_away(state, model, data)) is not None:
                 run.note("remarks", away)
                 console.remark(away)
-                said.append("it led away from the original, so the network before it goes on")
+                said.append(f"it led away from {self._whom(state)}, so the network before it goes on")
                 return state
         return state.with_model(model)
 
     def trained(self, state: State, run: Run, said: list[str], *more: Term) -> nn.Module:
         """Return a trained copy, with ``more`` terms beside those of the options, and write down how it went."""
         data = state.data_for("train")
-        taught = ("soft_targets" if data.labelled else "outputs", "hints")
+        taught = (
+            "soft_targets" if data.labelled else "outputs",
+            *(() if state.tutor is not None or self.views else ("hints",)),
+        )
         terms = [*(build("term", term) for term in (taught if self.terms is None else self.terms)), *more]
         if any(isinstance(build("rewrite", name), Zeroing) for plan in state.plans for name in plan.rewrites()):
             terms.append(build("term", "hold_zeros"))
@@ -64,9 +70,10 @@ class train(Options):  # noqa: N801  (registered under its own name)
             recipe,
             terms=terms,
             seed=run.seed,
-            teacher=state.original,
+            teacher=state.teacher,
             on_epoch=lambda row: self._tell(row, run),
             checkpoint=run.checkpoint(),
+            answers=run.folder,
         )
         file_training(run, history, recipe, [repr(term) for term in terms])
         if data.labelled:
@@ -74,16 +81,21 @@ class train(Options):  # noqa: N801  (registered under its own name)
         return model
 
     def _led_away(self, state: State, model: nn.Module, data: Data) -> str | None:
-        """Tell whether training without any labels ended further from the original than it began, and how far."""
+        """Tell whether training without any labels ended further from the teacher than it began, and how far."""
         if next(iter(data.train.batches(1)))[1] is not None:
             return None
-        before, after = (distance(m, state.original, data.val) for m in (state.model, model))
+        before, after = (distance(m, state.teacher, data.val) for m in (state.model, model))
         if after <= before:
             return None
         return (
-            f"Training led away from the original: outputs differed by {before:.1f} % before, {after:.1f} % after, "
-            f"so the network before it is kept. Try lr = {self.lr / 10:g}, a smaller batch than {self.batch}, or adamw."
+            f"Training led away from {self._whom(state)}: outputs differed by {before:.1f} % before, {after:.1f} % "
+            f"after, so the network before it is kept. Try lr = {self.lr / 10:g}, a smaller batch than {self.batch}, "
+            "or adamw."
         )
+
+    @staticmethod
+    def _whom(state: State) -> str:
+        return "the original" if state.tutor is None else "the teacher"
 
     def _tell(self, row: Mapping[str, float | int | None], run: Run) -> None:
         tell_epoch(row, run, self.epochs)

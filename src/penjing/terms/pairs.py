@@ -100,9 +100,14 @@ class Between:
     def listen(self, model: nn.Module, teacher: nn.Module, layers: Layers) -> None:
         """Begin to listen.
 
-        Raises: TrainError for a layer that either network lacks.
+        Raises: TrainError for a layer that either network lacks, or a teacher whose answers alone are there.
         """
         self.close()
+        if getattr(teacher, "answers_alone", False):
+            raise TrainError(
+                f"{self._term} listens to what the teacher computes on the way, and with views its answers alone are "
+                "written down: leave views out, or take terms of the outputs, such as soft_targets, dkd and dist."
+            )
         self._layers = pairs_of(layers)
         self._ears = own, theirs = Ears(model), Ears(teacher)
         for pair in self._layers:

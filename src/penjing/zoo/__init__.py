@@ -9,9 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penjing.zoo.dense import densenet121, densenet_cifar
     from penjing.zoo.digits import digits_net
+    from penjing.zoo.extreme import xception, xception_cifar
+    from penjing.zoo.grouped import shufflenet_v1, shufflenet_v1_cifar
+    from penjing.zoo.halved import shufflenet_v2, shufflenet_v2_cifar
     from penjing.zoo.inverted import mobilenet_v2, mobilenet_v2_cifar
     from penjing.zoo.krizhevsky import alexnet
+    from penjing.zoo.mlpconv import nin_cifar
     from penjing.zoo.pictures import picture
     from penjing.zoo.resnet import (
         resnet18,
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
         resnet152,
     )
     from penjing.zoo.separable import mobilenet_v1, mobilenet_v1_cifar
+    from penjing.zoo.shifted import shiftnet20_cifar, shiftnet56_cifar
     from penjing.zoo.squeezenet import squeezenet1_0, squeezenet1_0_cifar, squeezenet1_1, squeezenet1_1_cifar
     from penjing.zoo.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg16_bn_wide, vgg19, vgg19_bn
     from penjing.zoo.weights import build, builder_of, load_weights
@@ -34,12 +40,15 @@ __all__ = [
     "alexnet",
     "build",
     "builder_of",
+    "densenet121",
+    "densenet_cifar",
     "digits_net",
     "load_weights",
     "mobilenet_v1",
     "mobilenet_v1_cifar",
     "mobilenet_v2",
     "mobilenet_v2_cifar",
+    "nin_cifar",
     "picture",
     "resnet18",
     "resnet20",
@@ -51,6 +60,12 @@ __all__ = [
     "resnet101",
     "resnet110",
     "resnet152",
+    "shiftnet20_cifar",
+    "shiftnet56_cifar",
+    "shufflenet_v1",
+    "shufflenet_v1_cifar",
+    "shufflenet_v2",
+    "shufflenet_v2_cifar",
     "squeezenet1_0",
     "squeezenet1_0_cifar",
     "squeezenet1_1",
@@ -64,15 +79,20 @@ __all__ = [
     "vgg16_bn_wide",
     "vgg19",
     "vgg19_bn",
+    "xception",
+    "xception_cifar",
 ]
 
 BUILDERS = {
     "alexnet": "krizhevsky",
+    "densenet121": "dense",
+    "densenet_cifar": "dense",
     "digits_net": "digits",
     "mobilenet_v1": "separable",
     "mobilenet_v1_cifar": "separable",
     "mobilenet_v2": "inverted",
     "mobilenet_v2_cifar": "inverted",
+    "nin_cifar": "mlpconv",
     "resnet18": "resnet",
     "resnet20": "resnet",
     "resnet32": "resnet",
@@ -83,6 +103,12 @@ BUILDERS = {
     "resnet101": "resnet",
     "resnet110": "resnet",
     "resnet152": "resnet",
+    "shiftnet20_cifar": "shifted",
+    "shiftnet56_cifar": "shifted",
+    "shufflenet_v1": "grouped",
+    "shufflenet_v1_cifar": "grouped",
+    "shufflenet_v2": "halved",
+    "shufflenet_v2_cifar": "halved",
     "squeezenet1_0": "squeezenet",
     "squeezenet1_0_cifar": "squeezenet",
     "squeezenet1_1": "squeezenet",
@@ -96,6 +122,8 @@ BUILDERS = {
     "vgg16_bn_wide": "vgg",
     "vgg19": "vgg",
     "vgg19_bn": "vgg",
+    "xception": "extreme",
+    "xception_cifar": "extreme",
 }
 """Each network's builder and the file it lives in."""
 
