@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from penjing import zoo
 from penjing.core.errors import PlanError
 from penjing.graph.stages import Branch, branches, look
-from penjing.zoo import resnet20
 from staged import staged
 from tiny import tiny
 
@@ -14,7 +14,7 @@ X = torch.zeros(2, 3, 8, 8)
 
 
 def test_exits_stand_at_the_end_of_every_stage_but_the_last() -> None:
-    found, deepest = branches(look(resnet20(), torch.zeros(2, 3, 32, 32)))
+    found, deepest = branches(look(zoo.resnet20(), torch.zeros(2, 3, 32, 32)))
     assert found == [Branch("layer1", (16, 32, 64), (2, 2), 10), Branch("layer2", (32, 64), (2,), 10)]
     assert deepest.name == "layer3"
 
@@ -34,6 +34,32 @@ def test_a_stem_and_a_pooling_are_no_stages() -> None:
     )  # fmt: skip
     found, deepest = branches(look(model, torch.zeros(2, 3, 16, 16)))
     assert found == [Branch("3", (6, 8), (2,), 5)] and deepest.name == "5"
+
+
+class Trunk(nn.Module):
+    """A network whose maps are made in one module with a forward of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.head = zoo.build("shufflenet_v2_cifar"), nn.Linear(10, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(x))
+
+
+@pytest.mark.parametrize(
+    ("network", "places"),
+    [
+        ("mobilenet_v2_cifar", ["features.3", "features.6", "features.13"]),
+        ("shufflenet_v2_cifar", ["stage2", "stage3"]),
+        ("densenet_cifar", ["features.denseblock1", "features.denseblock2"]),
+        (Trunk, ["trunk.stage2", "trunk.stage3"]),
+    ],
+)
+def test_a_stage_ends_with_a_whole_block_and_not_inside_the_next(network, places) -> None:
+    """A block may compute at its reader's size before it goes on to a smaller one."""
+    model = zoo.build(network) if isinstance(network, str) else network()
+    assert [one.at for one in branches(look(model, torch.zeros(2, 3, 32, 32)))[0]] == places
 
 
 def test_named_layers_come_in_the_order_of_execution() -> None:

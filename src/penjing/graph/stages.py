@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,31 +21,85 @@ from penjing.core.outputs import first_tensor
 
 @dataclass(frozen=True)
 class Map:
-    """What a layer returns for a picture: ``channels`` of ``size``; ``runs`` is how often it runs in a forward."""
+    """What a layer returns for a picture: ``channels`` of ``size``; ``runs`` is how often it runs in a forward.
+
+    ``convolution`` and ``sequence`` tell what it is, where it is one of these.
+    """
 
     name: str
     channels: int
     size: tuple[int, ...]
     runs: int = 1
+    convolution: bool = False
+    sequence: bool = False
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What running a network showed: the maps in the order they were finished, and the convolutions at each size."""
+    """What running a network showed: the maps in the order they were finished."""
 
     maps: tuple[Map, ...]
-    convolutions: Mapping[tuple[int, ...], int]
     logits: tuple[int, ...]
+
+    @cached_property
+    def outer(self) -> list[Map]:
+        """The maps but for those inside a block that goes on to another size, which may be one branch of several.
+
+        Such a block has a forward of its own, and maps of no more than two sizes in it: a whole trunk has more.
+        """
+        named = {one.name: one for one in self.maps}
+        above = {name: [named[a] for a in _above(name) if a in named and not named[a].sequence] for name in named}
+        sizes: dict[str, set[tuple[int, ...]]] = {}
+        for one in self.maps:
+            for block in above[one.name] if one.convolution else ():
+                sizes.setdefault(block.name, set()).add(one.size)
+
+        def leads_on(one: Map, block: Map) -> bool:
+            return block.size != one.size and len(sizes.get(block.name, ())) <= 2
+
+        return [one for one in self.maps if not any(leads_on(one, block) for block in above[one.name])]
+
+    @cached_property
+    def convolutions(self) -> Mapping[tuple[int, ...], int]:
+        """How many convolutions write at each size."""
+        return Counter(one.size for one in self.outer if one.convolution for _ in range(one.runs))
 
     @property
     def ends(self) -> list[Map]:
-        """The last map of each size above one at which a convolution writes, of layers that run once."""
-        last: dict[tuple[int, ...], Map] = {}
-        for one in self.maps:
-            if one.runs == 1 and math.prod(one.size) > 1 and self.convolutions.get(one.size):
-                last.pop(one.size, None)
-                last[one.size] = one
-        return list(last.values())
+        """The ends of stages: a map of each size above one at which a convolution writes, of layers that run once.
+
+        It is that of the module of the most modules, of equals the last: a whole stage or block; at the last size it is
+        the last map.
+        """
+        found: dict[tuple[int, ...], Map] = {}
+        inside = modules_in(one.name for one in self.maps)
+        maps = [m for m in self.outer if m.runs == 1 and math.prod(m.size) > 1 and self.convolutions.get(m.size)]
+        for one in maps:
+            best = found.get(one.size)
+            if best is None or one.size == maps[-1].size or inside[one.name] >= inside[best.name]:
+                found.pop(one.size, None)
+                found[one.size] = one
+        return list(found.values())
+
+
+def _above(name: str) -> Iterator[str]:
+    """Yield the names of the modules that a module stands in."""
+    while name := name.rpartition(".")[0]:
+        yield name
+
+
+def modules_in(names: Iterable[str]) -> dict[str, int]:
+    """Return how many of the modules stand inside each.
+
+    >>> modules_in(("a.b.c", "a.b", "a"))
+    {'a.b.c': 0, 'a.b': 1, 'a': 2}
+    """
+    inside = dict.fromkeys(names, 0)
+    for name in inside:
+        for above in _above(name):
+            if above in inside:
+                inside[above] += 1
+    return inside
 
 
 def look(network: nn.Module, x: Tensor) -> Seen:
@@ -55,16 +110,18 @@ def look(network: nn.Module, x: Tensor) -> Seen:
     named = {name: module for name, module in network.named_modules() if name}
     layers = tuple(f"{name}." for name, module in named.items() if isinstance(module, _ConvNd | nn.Linear))
     found: dict[str, Map] = {}
-    convolutions: dict[tuple[int, ...], int] = {}
 
     def hear(name: str, module: nn.Module, args: Any, output: Any) -> None:
         before = found.pop(name, None)
         if isinstance(output, Tensor):
-            channels = output.shape[1] if output.ndim > 1 else 1
-            size = tuple(output.shape[2:])
-            found[name] = Map(name, channels, size, 1 if before is None else before.runs + 1)
-            if isinstance(module, _ConvNd):
-                convolutions[size] = convolutions.get(size, 0) + 1
+            found[name] = Map(
+                name,
+                channels=output.shape[1] if output.ndim > 1 else 1,
+                size=tuple(output.shape[2:]),
+                runs=1 if before is None else before.runs + 1,
+                convolution=isinstance(module, _ConvNd),
+                sequence=isinstance(module, nn.Sequential),
+            )
 
     hooks = [m.register_forward_hook(partial(hear, n)) for n, m in named.items() if not n.startswith(layers)]
     try:
@@ -73,7 +130,7 @@ def look(network: nn.Module, x: Tensor) -> Seen:
     finally:
         for hook in hooks:
             hook.remove()
-    return Seen(tuple(found.values()), convolutions, tuple(logits.shape))
+    return Seen(tuple(found.values()), tuple(logits.shape))
 
 
 @dataclass(frozen=True)

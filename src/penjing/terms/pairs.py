@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from penjing.core.errors import TrainError, did_you_mean
+from penjing.graph.stages import modules_in
 from penjing.terms.teacher import Teacher
 
 Layers: TypeAlias = str | tuple[str, ...] | Mapping[str, str]
@@ -161,7 +162,7 @@ def ends(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[Pair,
     the next block computes before it goes on to a smaller size. Where the networks have no such size in common, their
     stages are paired in order from the end.
     """
-    mine, others = (_stages(heard, prefer=_modules_in(heard)) for heard in (own, theirs))
+    mine, others = (_stages(heard, prefer=modules_in(heard)) for heard in (own, theirs))
     if common := [size for size in mine if size in others]:
         return tuple(Pair(mine[size], others[size]) for size in common)
     from_the_end = zip(reversed(mine.values()), reversed(others.values()), strict=False)
@@ -184,20 +185,6 @@ def _stages(heard: Mapping[str, Tensor], prefer: Mapping[str, int] | None = None
             found.pop(size, None)
             found[size] = name
     return found
-
-
-def _modules_in(heard: Iterable[str]) -> dict[str, int]:
-    """Return how many of the modules stand inside each.
-
-    >>> _modules_in(dict.fromkeys(("a.b.c", "a.b", "a")))
-    {'a.b.c': 0, 'a.b': 1, 'a': 2}
-    """
-    inside = dict.fromkeys(heard, 0)
-    for name in heard:
-        while name := name.rpartition(".")[0]:
-            if name in inside:
-                inside[name] += 1
-    return inside
 
 
 def need_maps(term: str, heard: list[Heard]) -> None:
