@@ -64,7 +64,7 @@ class Rounded:
         least, most = site.least, site.most
         few = _noise(self.quantizer, weight, least)
         # None has fewer than the least, so that what these bring is shared among them: scores that fall are in order.
-        noise = np.linspace(1.0, few, least, endpoint=False).tolist() + [few]
+        noise = [*np.linspace(1.0, few, least, endpoint=False).tolist(), few]
         noise += [_noise(self.quantizer, weight, bits) for bits in range(least + 1, most + 1)]
         noise += [noise[-1]] * (FLOAT - len(noise)) + [0.0]
         falling = torch.tensor(noise, dtype=torch.float64).cummin(0).values
