@@ -18,7 +18,9 @@ test set in its last step, once a network.
 from __future__ import annotations
 
 import argparse
+import copy
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,7 +45,10 @@ from penjing.data import load as pictures_of
 from penjing.data.pairs import Batches
 from penjing.data.splits import Indices, Split
 from penjing.exporting import bundle
+from penjing.graph.trace import plain
 from penjing.publish import RESULTS, read_results
+from penjing.steps.order import ordered
+from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.evaluate import evaluate
 from penjing.training.state import chance
@@ -144,12 +149,15 @@ def teacher(source: str, data: Data, where: argparse.Namespace) -> tuple[nn.Modu
 def cut(budget: str, data: Data, where: argparse.Namespace, seed: int) -> nn.Module:
     """Return ResNet-56 at a share of its MACs, without training, made by the first row that asks."""
     place = where.out / "runs" / f"cut{budget}{scale(where, 0).removeprefix('0epochs')}_seed{seed}"
-    if not (place / RESULTS).exists():
-        steps = ["prune", "reconstruct", "recalibrate", "export"]
-        api.run(
-            RESNET56.build(where), data, steps, f"macs={budget}", folder=place, seed=seed, threads=1, batch=1,
-            builder=zoo.builder_of("resnet56"),
-        )  # fmt: skip
+    if not place.exists():
+        original = plain(RESNET56.build(where)).eval()
+        state = State(copy.deepcopy(original), original, data, ((data.example(2),), {}))
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(Path(folder), {"macs": budget}, seed)
+            for step in ordered(["prune", "reconstruct", "recalibrate"]):
+                state = step(state, run)
+            run.close()
+        bundle.write(place, state.model, builder=zoo.builder_of("resnet56"), plans=state.plans)
     return bundle.load(place)
 
 
