@@ -21,6 +21,7 @@ from penjing.data.data import Data
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 from penjing.steps.check import check
+from penjing.steps.exits import exits
 from penjing.steps.export import export
 from penjing.steps.int8 import int8
 from penjing.steps.prune import prune
@@ -41,6 +42,11 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
         find("reference", name)
     if names and data is None:
         raise PlanError(f"The reference {names[0]!r} needs data to recover on; pass data.")
+    if names and any(isinstance(step, exits) for step in steps):
+        raise PlanError(
+            f"The reference {names[0]!r} is compared at the result's widths, and at which exit pictures leave differs "
+            "from network to network: leave it out, or compare before the step exits."
+        )
     if "scratch" not in names:
         return
     if data is not None and not data.labelled:

@@ -1,11 +1,13 @@
 import importlib.util
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from penjing import zoo
+from penjing.exporting.measure import Ratio
 from penjing.steps.order import ordered
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -36,10 +38,10 @@ def test_validation_is_told_right_after_the_cut_and_once_more_before_the_export(
 def test_the_table_tells_shares_and_proofs_that_fail(benchmark: ModuleType) -> None:
     row = {
         "network": "resnet20", "length": "short", "training": {"epochs": 2, "train pictures": 1500},
-        "original params": 200_000, "params": 50_000, "original macs": 40_000_000, "macs": 20_000_000,
+        "original params": 200_000.0, "params": 50_000, "original macs": 40_000_000, "macs": 20_000_000,
         "validation after training": 61.0, "validation after the cut": 30.5, "validation after recovery": 58.25,
         "original accuracy": 60.125, "accuracy": 57.0, "original latency": {"median_ms": 1.5},
-        "latency": {"median_ms": 1.0}, "speed-up": {"value": 1.5},
+        "latency": {"median_ms": 1.0}, "speed-up": asdict(Ratio(1.5, 1.4, 1.6)),
         "certificates": [{"name": "a", "ok": True, "difference": 3e-7}, {"name": "b", "ok": True, "difference": 1e-8}],
     }  # fmt: skip
     line = benchmark.table([row]).splitlines()[-1]

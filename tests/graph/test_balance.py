@@ -101,9 +101,7 @@ def test_no_union_is_larger_than_it_must_be(seed: int) -> None:
     left -= single
     for members in found:
         others = sorted(left - {members[0]})
-        smaller = (
-            [members[0], *more] for n in range(len(members) - 1) for more in itertools.combinations(others, n)
-        )
+        smaller = ([members[0], *more] for n in range(len(members) - 1) for more in itertools.combinations(others, n))
         assert not any(all(len(set(lost(table, list(some)))) == 1 for table in tables) for some in smaller)
         left -= set(members)
     assert not left

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.types import Ints
+from penjing.factors.layer import Pick
 from penjing.graph.labels import Labels, Tagged
 from penjing.graph.rules import concat, layers, norms, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.layers import Roles, einsum_roles
@@ -363,6 +364,14 @@ def test_index_buffer_moves_labels_and_is_renumbered() -> None:
     y = b.run("index_select", (2, 3), self=x, dim=1, index=order)
     assert y.dims[1].tolist() == [2, 0, 1] and b.labels.axes["order", 0].tolist() == [2, 0, 1]
     assert [(g.buffer, g.source.tolist()) for g in b.findings.gathers] == [("order", [0, 1, 2])]
+
+
+def test_a_pick_says_how_many_channels_it_reads() -> None:
+    b = Bench(Pick(torch.tensor([2, 0]), 3), buffers={"owner.index": torch.tensor([2, 0])})
+    x = b.make((2, 3), 1)
+    b.run("index_select", (2, 2), self=x, dim=1, index=b.parameter((2,), "owner.index"))
+    (count,) = b.findings.counts
+    assert (count.module, count.attribute, count.labels.tolist(), count.times) == ("owner", "channels", [0, 1, 2], 1)
 
 
 def test_index_buffer_used_twice_is_renumbered_once_and_ties_its_sources() -> None:

@@ -182,15 +182,16 @@ def contract(
 ) -> tuple[Tensor, Tensor | None]:
     """Multiply from the last stage to the first, where what is between stays as small as the layer.
 
-    A stage is its weight and bias, in float64; of a pick, the index. Differentiable.
+    A stage is its weight and bias, all in one precision; of a pick, the index. Differentiable.
 
     Shapes: [out, in, height, width], [out].
     """
-    dense = torch.eye(specs[-1].out_channels, dtype=torch.float64)[:, :, None, None]
+    dtype = next(weight.dtype for weight, _ in stages if weight.is_floating_point())
+    dense = torch.eye(specs[-1].out_channels, dtype=dtype)[:, :, None, None]
     bias: Tensor | None = None
     for (weight, own), spec in zip(reversed(stages), reversed(specs), strict=True):
         if spec.kind == "pick":
-            columns = torch.zeros(dense.shape[0], spec.in_channels, *dense.shape[2:], dtype=torch.float64)
+            columns = torch.zeros(dense.shape[0], spec.in_channels, *dense.shape[2:], dtype=dtype)
             dense = columns.index_add(1, weight, dense)
             continue
         if own is not None:

@@ -39,7 +39,7 @@ class Patches:
 
     def errors(self, gap: Tensor) -> Tensor:
         """Return the mean squared response of weights, [out, ...], output by output: of a difference, its error."""
-        rows = gap.flatten(1)
+        rows = gap.flatten(1).to(self.second)
         return ((rows @ self.second) * rows).sum(1)
 
 
@@ -54,17 +54,19 @@ def dense(module: nn.Module, name: str = "") -> Tensor:
 def fit(chain: nn.Sequential, whole: Tensor, patches: Patches, sweeps: int = SWEEPS, steps: int = STEPS) -> Tensor:
     """Fit the weights of a chain, in place, to the layer's ``whole`` weights on these patches; return the product.
 
-    The last stage comes first, for which the stages before give what it reads. The error never rises; biases stay.
+    The last stage comes first, for which the stages before give what it reads. The error never rises; biases stay. Work
+    is in the precision of ``whole``.
 
     Shapes: whole and product [out, in · height · width].
     """
-    form, layers = _form(chain)
-    weights = [_weight(layer) for layer in layers]
+    form, layers = _form(chain, whole.dtype)
+    weights = [_weight(layer, whole.dtype) for layer in layers]
+    second = patches.second.to(whole.dtype)
     for _ in range(sweeps):
         for i in reversed(range(len(weights))):
-            weights[i] = _fitted(form, weights, i, whole, patches.second, steps)
+            weights[i] = _fitted(form, weights, i, whole, second, steps)
     product = form(weights)
-    before = form([_weight(layer) for layer in layers])
+    before = form([_weight(layer, whole.dtype) for layer in layers])
     if not patches.errors(whole - product).sum() < patches.errors(whole - before).sum():
         return before
     with torch.no_grad():
@@ -103,19 +105,19 @@ def _fitted(form: Form, weights: Sequence[Tensor], i: int, whole: Tensor, second
     return found
 
 
-def _weight(layer: nn.Module) -> Tensor:
+def _weight(layer: nn.Module, dtype: torch.dtype) -> Tensor:
     at: Any = layer.weight
-    found: Tensor = at.detach().to("cpu", torch.float64)
+    found: Tensor = at.detach().to("cpu", dtype)
     return found
 
 
-def _form(chain: nn.Sequential) -> tuple[Form, list[nn.Module]]:
+def _form(chain: nn.Sequential, dtype: torch.dtype) -> tuple[Form, list[nn.Module]]:
     """Return what multiplies a chain's weights out, and the layers that hold these."""
     stages = list(chain.children())
     specs = [read(stage) for stage in stages]
     holders = [list(stage.children()) if isinstance(stage, Basis) else [] if spec.moves else [stage]
                for stage, spec in zip(stages, specs, strict=True)]  # fmt: skip
-    fixed = [numbers(stage) if spec.moves else None for stage, spec in zip(stages, specs, strict=True)]
+    fixed = [_still(stage, dtype) if spec.moves else None for stage, spec in zip(stages, specs, strict=True)]
 
     def form(weights: Sequence[Tensor]) -> Tensor:
         left, parts = list(weights), list[tuple[Tensor, Tensor | None]]()
@@ -125,6 +127,12 @@ def _form(chain: nn.Sequential) -> tuple[Form, list[nn.Module]]:
         return contract(parts, specs)[0].flatten(1)
 
     return form, [layer for held in holders for layer in held]
+
+
+def _still(stage: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Return the numbers of a stage that only moves values: an index, or kernels in this precision."""
+    weight, _ = numbers(stage)
+    return (weight.to(dtype) if weight.is_floating_point() else weight), None
 
 
 def _joined(kernels: Sequence[Tensor], spec: LayerSpec) -> Tensor:

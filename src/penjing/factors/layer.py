@@ -203,18 +203,15 @@ class Shift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the displaced channels."""
         (kh, kw), (sh, sw), _, (dh, dw) = self.geometry
-        (above, below), (before, behind) = sides(self.spec)
-        if self.padding_mode != "zeros":
-            x = F.pad(x, (before, behind, above, below), self.padding_mode)
-            above = below = before = behind = 0
+        high, wide = sides(self.spec)
+        if any((*high, *wide)):
+            x = F.pad(x, (*wide, *high), "constant" if self.padding_mode == "zeros" else self.padding_mode)
+        rows, columns = x.shape[2] - dh * (kh - 1), x.shape[3] - dw * (kw - 1)
         moved = []
         for tap, part in enumerate(x.split(self.counts, 1)):
             if self.counts[tap]:
-                top, left = above - dh * (tap // kw), before - dw * (tap % kw)
-                more = (above + below - dh * (kh - 1) - top, before + behind - dw * (kw - 1) - left)
-                # One operator displaces: what is padded on one side is cropped on the other, by a negative number.
-                part = F.pad(part, (left, more[1], top, more[0])) if any((left, top, *more)) else part
-                moved.append(part[:, :, ::sh, ::sw])
+                top, left = dh * (tap // kw), dw * (tap % kw)
+                moved.append(part[:, :, top : top + rows : sh, left : left + columns : sw])
         return torch.cat(moved, 1)
 
     def extra_repr(self) -> str:

@@ -1,8 +1,8 @@
 """Which channels go together where rows of them must lose equally many, for all tables of such rows at once.
 
-The groups of a convolution are such rows, of what it reads and of what it writes, and so are the halves of a tensor that
-is split. Where tables share channels but cut them at other places, as behind a shuffle or a concatenation, tying the
-same position of all rows of each would soon tie everything.
+The groups of a convolution are such rows, of what it reads and of what it writes, and so are the halves of a tensor
+that is split. Where tables share channels but cut them at other places, as behind a shuffle or a concatenation, tying
+the same position of all rows of each would soon tie everything.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _parts(imbalance: Ints, pinned: NDArray[np.bool_]) -> Iterator[list[int]]:
     kinds, kind = kinds[order], np.argsort(order)[kind.ravel()]
     waiting = [deque(np.flatnonzero(kind == k).tolist()) for k in range(len(kinds))]
     left = np.array([len(queue) for queue in waiting])
-    while (free := [k for k in range(len(kinds)) if left[k] and not kinds[k, 0]]):
+    while free := [k for k in range(len(kinds)) if left[k] and not kinds[k, 0]]:
         start = min(free, key=lambda k: waiting[k][0])
         taken = np.array(_smallest(kinds.tobytes(), kinds.shape, tuple(left.tolist()), start))
         used = np.flatnonzero(taken)
@@ -110,6 +110,6 @@ def _smallest(kinds: bytes, shape: tuple[int, int], left: tuple[int, ...], start
     # Of equally small sets the one of the earliest kinds, so that neighbours go together.
     cost = np.where(table[:, 0] > 0, PINNED, 1) + 1e-4 * np.arange(shape[0]) / shape[0]
     sums = LinearConstraint(table[:, 1:].T, 0, 0)
-    found = milp(cost, integrality=np.ones(shape[0]), bounds=Bounds(least, left), constraints=sums)
+    found = milp(cost, integrality=np.ones(shape[0], dtype=np.int64), bounds=Bounds(least, left), constraints=sums)
     # All that is left sums to zero, so there is a set at any rate.
     return left if found.x is None else tuple(int(n) for n in np.rint(found.x))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from penjing.core.errors import RecipeError
+from penjing.report.leaving import Leaving
 from penjing.report.sensed import Foretold, Sensitivity
 from penjing.report.spent import Spending
 from penjing.steps.few_bits import FewBits
@@ -281,6 +282,7 @@ class Results:
     sensitivity: list[Sensitivity] = field(default_factory=list)
     few_bits: list[FewBits] = field(default_factory=list)
     lightened: list[Lightened] = field(default_factory=list)
+    exits: list[Leaving] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""

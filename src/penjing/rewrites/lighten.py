@@ -55,8 +55,8 @@ FEW = 8
 OPTION = "option"
 """What the name of a site ends with, before the numbers of the options on its menu where not all are: option-3-7-20."""
 
-QUICK = (2, 6)
-"""Sweeps and steps of a fit that only tells what an option loses."""
+QUICK = (2, 4)
+"""Sweeps and steps of a fit that only tells what an option loses, in single precision."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,9 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
     def _lost(self, old: nn.Module, path: str, option: Option, readings: Mapping[str, Reading]) -> Loss:
         reading, whole = readings.get(path) or blank(old), dense(old, path)
         chain = option.by.split(old, option.ranks, path)
-        product = fit(chain, whole, reading.patches, *QUICK) if path in readings else dense(option.by.merge(chain))
+        product = (
+            fit(chain, whole.float(), reading.patches, *QUICK) if path in readings else dense(option.by.merge(chain))
+        )
         errors, power = (reading.patches.errors(rows) for rows in (whole - product, whole))
         return Loss(float((errors * reading.slopes).sum()), float(errors.sum() / power.sum().clamp_min(1e-300)))
 

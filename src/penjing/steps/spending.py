@@ -25,6 +25,7 @@ from penjing.exporting.runtimes.subject import LayerTime, Subject
 from penjing.graph.draft import Draft
 from penjing.steps import between, few_bits
 from penjing.steps.causes import UNKNOWN, find
+from penjing.steps.on_average import averaged, leaves_early
 from penjing.steps.price import timed
 from penjing.steps.sides import ALIGNED, SMALL, Finding, Pair, Setting, Side, slow
 from penjing.steps.state import Run, State
@@ -66,6 +67,11 @@ def _measured(
     run: Run, drafts: tuple[Draft, Draft], subjects: Sequence[Subject], timings: tuple[Timing, Timing]
 ) -> dict[str, Any]:
     runtime, *_, precision = timings[0].runtime.split()
+    if leaves_early(subjects[1].model):
+        totals = [timing.median_ms for timing in timings]
+        why = "Which layers run depends on the picture, so that no times of layers are told"
+        whole = _whole(drafts, runtime, totals, why)
+        return whole | {"after_macs": averaged({}, subjects[1].model, run).get("macs", whole["after_macs"])}
     how: dict[str, Any] = {"threads": run.threads, "batch": run.batch, "runtime": runtime, "precision": precision}
     try:
         profiles = [profile(subject, **how) for subject in subjects]

@@ -2,9 +2,9 @@
 
 Paper: Zhang et al., ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices, CVPR 2018,
 section 3 and table 1. Parameter names are those of the authors' released code.
-Differs: as in that code, channels are shuffled behind the depthwise convolution and dealt out one to each group in turn
-(0, 2, 4, 1, 3, 5 of six channels in two groups), where the paper's text has the opposite order; only the branch passes a
-ReLU before it is concatenated. The last layer has a bias, which the released weights lack: give them one of zeros.
+Differs: as in that code, channels are shuffled behind the depthwise convolution and dealt out to the groups in turn (0,
+2, 4, 1, 3, 5 of six channels in two groups), where the paper's text has the opposite order; and only the branch passes
+a ReLU before it is concatenated. The last layer has a bias, which the released weights lack: give them one of zeros.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ class ShuffleNetV1(nn.Module):
     def __init__(self, num_classes: int, width: float, groups: int, small: bool) -> None:
         super().__init__()
         if groups not in OUTPUTS:
-            raise RecipeError(
-                f"ShuffleNet has 1, 2, 3, 4 or 8 groups, for which its widths are published; got {groups}."
-            )
+            raise RecipeError(f"ShuffleNet is published with {', '.join(map(str, OUTPUTS))} groups; got {groups}.")
         inputs = _divisible(STEM, width, groups)
         outputs = _divisible(OUTPUTS[groups], width, 4 * groups)
         self.first_conv = nn.Sequential(

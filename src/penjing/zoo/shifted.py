@@ -64,6 +64,10 @@ class ShiftNet(nn.Module):
     Shapes: x [n, 3, h, w] → logits [n, num_classes].
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(self, num_classes: int, count: int, expansion: int) -> None:
         super().__init__()
         if expansion < 1:
