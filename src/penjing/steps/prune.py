@@ -237,7 +237,9 @@ class prune:  # noqa: N801  (registered under its own name)
 
         def made() -> Cost:
             mine = cost.on(data, run.seed)
-            return mine.beside(state.original) if isinstance(mine, Compared) else mine
+            # A cost that trains its trials has terms, and these learn from whoever teaches.
+            other = state.teacher if getattr(mine, "terms", ()) else state.original
+            return mine.beside(other) if isinstance(mine, Compared) else mine
 
         return None if data is None or not cost.fits(data) else Judge(name, made)
 
