@@ -248,10 +248,7 @@ class Traffic:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Layers, one after the other or side by side, with nothing between them but ``passes`` that move values.
-
-    ``buffers`` is how many elements the buffers beside them have.
-    """
+    """Layers with nothing between them but ``passes`` that move values; buffers beside them have so many elements."""
 
     layers: tuple[Layer, ...]
     buffers: int = 0
