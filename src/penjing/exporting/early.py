@@ -21,6 +21,7 @@ from penjing.data.splits import Split
 from penjing.exporting import tidy
 from penjing.exporting.modes import evaluating
 from penjing.graph.exits import Exiting, confidence
+from penjing.graph.quantized import quantized
 
 EXIT, LAST = "exit_{}", "logits"
 """What the outputs of ``Every`` are called."""
@@ -30,6 +31,9 @@ OUTPUT = "output"
 
 CLOSE = 3e-5
 """How near to its threshold, as a share of what is left to certainty, rounding may turn a decision over."""
+
+TIPPING = 0.05
+"""The same where layers round what they read, so that a last digit may tip a value over to the next level."""
 
 
 def branched(proto: Any, thresholds: Sequence[float]) -> None:
@@ -133,6 +137,7 @@ def decided(model: Exiting, batches: Iterable[Any]) -> Iterator[Tensor]:
 
     Two forms of one network that are equal but for rounding may answer such a picture at different exits.
     """
+    close = TIPPING if any(layer.reads is not None for layer in quantized(model).values()) else CLOSE
     for batch in batches:
         x = batch if isinstance(batch, Tensor) else next(value for value in batch if isinstance(value, Tensor))
         with evaluating(model):
@@ -140,7 +145,7 @@ def decided(model: Exiting, batches: Iterable[Any]) -> Iterator[Tensor]:
         keep, asked = torch.ones(len(x), dtype=torch.bool), torch.ones(len(x), dtype=torch.bool)
         for logits, threshold in zip(heard, model.thresholds, strict=True):
             sure = confidence(logits)
-            keep &= ~(asked & ((sure - threshold).abs() <= CLOSE * (1 - threshold) + 1e-7))
+            keep &= ~(asked & ((sure - threshold).abs() <= close * (1 - threshold) + 1e-7))
             asked &= sure < threshold
         if bool(keep.any()):
             yield x[keep]

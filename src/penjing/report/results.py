@@ -380,14 +380,11 @@ def _check_counts(row: Row, where: str) -> None:
 
 def _explain(faults: list[Any]) -> str:
     first, more = faults[0], len(faults) - 1
-    path = ""
-    for part in first["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     also = f" ({more} more fault{'s' * (more > 1)} like this.)" if more else ""
     if first["type"] == "missing":
         return f"The results have no {path}, which a report needs. Was the run finished?{also}"
-    got = repr(first["input"])
-    got = got if len(got) <= 60 else f"{got[:57]}..."
+    got = repr(first["input"]) if len(repr(first["input"])) <= 60 else f"{repr(first['input'])[:57]}..."
     return f"The results have {path} = {got}, which cannot be right: {first['msg']}.{also}"
 
 
