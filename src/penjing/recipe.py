@@ -5,6 +5,8 @@ Steps and budgets are imported where they are read, so that the shell knows a re
 
 from __future__ import annotations
 
+import json
+import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -13,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 from penjing.core import yaml
 from penjing.core.errors import RecipeError, did_you_mean
+from penjing.core.files import write_whole
 from penjing.core.registry import build, checked, entries
 
 VERSION = 1
@@ -85,6 +88,9 @@ class Recipe:
     val: Annotated[int | float, Key("Share (0.1) or count (500) of training pictures for validation.")] = 0.1
     mean: Annotated[tuple[float, ...] | None, Key("One number a channel, such as 0.485,0.456,0.406.")] = None
     std: Annotated[tuple[float, ...] | None, Key("One number a channel, such as 0.229,0.224,0.225.")] = None
+    side: Annotated[
+        int | None, Key("Side that pictures of a folder are brought to; by default their own, 224 at most.", least=1)
+    ] = None
     penjing: int = VERSION
 
 
@@ -144,6 +150,36 @@ def usual_steps(
         return [method, *training, *end]
     build("method", method)
     return [method, *end]
+
+
+SCRATCH_EPOCHS, SCRATCH_LR = 60, 0.05
+"""How a network with new weights is trained where nothing else is asked."""
+
+
+def from_scratch(
+    model: str, budget: Mapping[str, float], epochs: int = SCRATCH_EPOCHS, lr: float = SCRATCH_LR, taught: bool = False
+) -> dict[str, Any]:
+    """Return a recipe's data that trains a network from new weights, exports it, and holds it against a budget.
+
+    Without a teacher pictures and their classes are all that it learns from, for its own first weights know nothing.
+    """
+    terms: dict[str, Any] = {} if taught else {"terms": []}
+    training = {"train": {"epochs": epochs, "lr": lr, **terms}}
+    return {"penjing": VERSION, "model": model, "budget": dict(budget), "steps": [training, "export", "check"]}
+
+
+def write(data: Mapping[str, Any], path: Path) -> Path:
+    """Check a recipe's data and write it into a file; files and folders that are there, beside it.
+
+    Raises: RecipeError naming the key that is wrong; PenjingError for a file that cannot be written.
+    """
+    told = json.loads(json.dumps(data, default=os.fspath))
+    parse(told, str(path))
+    for *above, name in (one.path.split(".") for one in keys() if one.key.beside):
+        holder = told.get(above[0], {}) if above else told
+        if isinstance(given := holder.get(name), str) and Path(given).exists():
+            holder[name] = os.path.relpath(given, path.parent)
+    return write_whole(path, yaml.written(told).encode())
 
 
 def _is_step(method: Any) -> bool:

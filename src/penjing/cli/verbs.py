@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from penjing import recipe as recipes
-from penjing.cli import completion, options, target
+from penjing.cli import completion, new, options, target
 from penjing.cli.manners import EXIT_CODES, Verbs, manners
 from penjing.core import yaml
 
@@ -97,8 +97,9 @@ def _built(recipe: recipes.Recipe) -> tuple[Any, Any, dict[str, Any]]:
     from penjing import zoo
     from penjing.data import load
 
-    network = zoo.build(recipe.model, recipe.weights)
-    data = load(recipe.data, seed=recipe.seed, val=recipe.val, mean=recipe.mean, std=recipe.std)
+    network = zoo.build(recipe.model, recipe.weights, seed=recipe.seed)
+    how = {name: getattr(recipe, name) for name in ("seed", "val", "mean", "std", "side")}
+    data = load(recipe.data, **how)
     keys = {name: getattr(recipe, name) for name in ("steps", "budget", "seed")}
     keys |= {name: getattr(recipe.target, name) for name in ("threads", "batch")}
     teacher = recipe.teacher and zoo.build(recipe.teacher, recipe.teacher_weights)
@@ -139,6 +140,9 @@ def _run(recipe: recipes.Recipe, how: Mapping[str, Any], out: Path, as_json: boo
     for name in result.results["files"]:
         typer.echo(f"model   {out / name}")
     typer.echo(f"report  {out / 'report.html'}\nresults {out / 'results.json'}")
+
+
+app.command(epilog=EXIT_CODES)(new.new)
 
 
 @app.command(epilog=EXIT_CODES)

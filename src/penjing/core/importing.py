@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,27 @@ from penjing.core.spec import Spec
 def call_named(spec: str, what: str, error_type: type[PenjingError]) -> Any:
     """Return what the function named ``package.module:function`` returns; a class works as well.
 
-    ``package.module:function(key=value, ...)`` passes arguments, see ``penjing.core.spec``. The working folder is
-    searched too, as ``python -m`` does. ``what`` says in messages what was looked for.
+    ``package.module:function(key=value, ...)`` passes arguments, see ``penjing.core.spec``.
 
-    Raises: ``error_type`` for a module or function that is not there, takes other arguments or fails; a PenjingError
-    of the function's own passes.
+    Raises: ``error_type`` as ``find_named`` does, and for a function that takes other arguments or fails; a
+    PenjingError of the function's own passes.
+    """
+    function = find_named(spec, what, error_type)
+    arguments = Spec.read(spec, error_type).fitted(function, error_type)
+    try:
+        return function(**arguments)
+    except PenjingError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise error_type(f"{spec} failed with {reason(error)}") from error
+
+
+def find_named(spec: str, what: str, error_type: type[PenjingError]) -> Callable[..., Any]:
+    """Return the function that ``package.module:function`` names, with or without arguments; it is not called.
+
+    The working folder is searched too, as ``python -m`` does. ``what`` says in messages what was looked for.
+
+    Raises: ``error_type`` for a module or function that is not there.
     """
     asked = Spec.read(spec, error_type)
     module_name, _, name = asked.name.partition(":")
@@ -41,10 +58,5 @@ def call_named(spec: str, what: str, error_type: type[PenjingError]) -> Any:
     if function is None:
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise error_type(f"{module_name} has no {what} {name!r}.{did_you_mean(name, known) if known else ''}")
-    arguments = asked.fitted(function, error_type)
-    try:
-        return function(**arguments)
-    except PenjingError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise error_type(f"{spec} failed with {reason(error)}") from error
+    found: Callable[..., Any] = function
+    return found

@@ -94,3 +94,15 @@ def parse(text: str, where: str, what: str, loader: type[Loader] = Loader) -> An
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}," if mark else ""
         raise RecipeError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}.") from None
+
+
+def written(data: Any) -> str:
+    """Return plain data as YAML, keys in their order.
+
+    >>> print(written({"steps": ["prune", {"train": {"epochs": 3}}]}), end="")
+    steps:
+    - prune
+    - train:
+        epochs: 3
+    """
+    return yaml.safe_dump(data, sort_keys=False, width=120, allow_unicode=True)

@@ -99,8 +99,12 @@ def _read_classes(folder: Path, size: int | None) -> tuple[FolderSplit, tuple[st
 
 
 def _split(paths: Sequence[Path], labels: Labels, size: int) -> FolderSplit:
-    scale = (0.08, 1.0) if size >= SMALL else (0.6, 1.0)
-    return FolderSplit(tuple(paths), labels, size, IMAGENET_MEAN, IMAGENET_STD, scale)
+    return FolderSplit(tuple(paths), labels, size, IMAGENET_MEAN, IMAGENET_STD, scale_of(size))
+
+
+def scale_of(size: int) -> tuple[float, float]:
+    """Return the shares of a picture's area that crops of it have, by the side that pictures are brought to."""
+    return (0.08, 1.0) if size >= SMALL else (0.6, 1.0)
 
 
 def _check_sizes(folder: Path, labels: Labels, classes: tuple[str, ...], few: npt.NDArray[np.bool_]) -> None:

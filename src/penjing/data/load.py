@@ -25,6 +25,7 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     root: str | Path | None = None,
+    side: int | None = None,
 ) -> Data:
     """Load a data set by name, folder or function, and cut a class-balanced validation split from its train part.
 
@@ -36,11 +37,13 @@ def load(
     ``val`` is a fraction of train or a count; a set that brings its own val beside train and test keeps it. ``seed``
     draws what is cut; the digits' splits have numbers instead, and no seed moves them.
     ``mean`` and ``std`` default to train's own for pictures in memory, ImageNet's for folders of pictures,
-    and fixed ones for the digits. One number each reads a folder of pictures as grey.
+    and fixed ones for the digits. One number each reads a folder of pictures as grey. ``side`` is what pictures of a
+    folder are brought to, by default their own side, 224 at most.
 
     Raises: DataError saying in one sentence what is wrong with which file, class or option.
     """
-    return _divided(_read(spec, seed, root), val, seed, mean, std)
+    found = _read(spec, seed, root)
+    return _divided(found if side is None else brought_to(found, side), val, seed, mean, std)
 
 
 def from_parts(found: Any, name: str = "loaders", *, val: float = 0.1, seed: int = 0) -> Data:
@@ -110,6 +113,24 @@ def cifar10(
     where weights ask for them.
     """
     return load(Path(root), val=val, seed=seed, mean=mean, std=std)
+
+
+def brought_to(parts: Parts, side: int) -> Parts:
+    """Return a set of picture files whose pictures have another side.
+
+    Raises: DataError for a set whose pictures are in memory, where they have the size that they have.
+    """
+    from penjing.data.folder import scale_of
+    from penjing.data.splits import FolderSplit
+
+    if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+        raise DataError(f"side = {side!r} is not right: it is a whole number of pixels, 1 or more.")
+    given = {"train": parts.train, "val": parts.val, "test": parts.test}
+    splits: dict[str, Any] = {name: split for name, split in given.items() if split is not None}
+    if not all(isinstance(split, FolderSplit) for split in splits.values()):
+        raise DataError(f"{parts.name} has no picture files to bring to a side of {side}; leave side out.")
+    sized = {name: dataclasses.replace(one, size=side, scale=scale_of(side)) for name, one in splits.items()}
+    return dataclasses.replace(parts, **sized)
 
 
 def _read(spec: str | Path, seed: int, root: str | Path | None) -> Parts:

@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from penjing import zoo
 from penjing.core.errors import RecipeError, did_you_mean, reason
 from penjing.core.importing import call_named
+from penjing.core.random import derive
 from penjing.core.spec import Spec
 from penjing.factors.layer import Pick
 
@@ -60,11 +62,11 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def build(spec: str, weights: str | Path | None = None) -> nn.Module:
+def build(spec: str, weights: str | Path | None = None, *, seed: int | None = None) -> nn.Module:
     """Build the network that ``package.module:builder`` or a bare zoo name means, and fill it.
 
     Arguments follow in brackets: ``resnet56(num_classes=100)``; they are plain values. A class works as well as a
-    function.
+    function. ``seed`` draws the weights that it begins with, by default PyTorch's global generator.
 
     Raises: RecipeError for a module or builder that does not exist, a builder that fails or returns something
     other than a module, and weights that do not fit.
@@ -73,7 +75,10 @@ def build(spec: str, weights: str | Path | None = None) -> nn.Module:
     'CifarResNet'
     """
     spec = builder_of(spec)
-    model = call_named(spec, "builder", RecipeError)
+    with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(derive(seed, "network"))
+        model = call_named(spec, "builder", RecipeError)
     if not isinstance(model, nn.Module):
         raise RecipeError(f"{spec} returned {type(model).__name__}; a builder returns a torch.nn.Module.")
     if weights is not None:
