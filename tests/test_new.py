@@ -243,7 +243,7 @@ def test_a_teacher_goes_into_the_recipe(pictures: Path, tmp_path: Path) -> None:
     ("words", "code", "told"),
     [
         (["mobilenet_v9", "--budget", "macs=1M"], 2, "Did you mean 'mobilenet_v"),
-        (["resnet20", "--budget", "macs=1M"], 2, "takes no width"),
+        (["resnet18", "--budget", "macs=1M"], 2, "takes no width"),
         ([ARCH, "--budget", "params=9", "--input", "3x12x12", "--target", "eyeriss_v1"], 1, "the smallest, width"),
         ([ARCH, "--budget", "macs=1M", "--input", "3xax12"], 2, "--input '3,a,12' must be positive whole numbers"),
         ([ARCH, "--budget", "macs=1M", "--input", "3x12x12", "--widths", "a"], 2, "--widths 'a' must be numbers"),

@@ -64,7 +64,7 @@ def test_every_family_of_the_zoo_is_named_by_its_members(name: str) -> None:
     ("arch", "classes", "told"),
     [
         ("mobilnet_v2", None, r"no network 'mobilnet_v2'.*mean 'mobilenet_v2'"),
-        ("resnet20", None, r"resnet20 takes no width.*mobilenet_v2"),
+        ("resnet18", None, r"resnet18 takes no width.*mobilenet_v2"),
         ("mobilenet_v2(width=0.5)", None, r"has its width already"),
         ("mobilenet_v2(num_classes=5)", 7, r"says its number of classes itself"),
         ("vgg11_bn", 0, r"whole number, 1 or more; got 0"),

@@ -87,7 +87,7 @@ class Manifest:
     collaborative: Mapping[str, Any] = field(default_factory=dict)
     quantized: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     packed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    exits: Sequence[Mapping[str, Any]] = ()
+    exits: Sequence[Mapping[str, Any]] = field(default_factory=list)
     inputs: Sequence[Sequence[int]] = ()
     lineage: Sequence[Any] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)

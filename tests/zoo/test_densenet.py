@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from penjing import zoo
 from penjing.core.errors import RecipeError
-from penjing.zoo.dense import DenseLayer, Transition
+from penjing.zoo.densenet import DenseLayer, Transition
 
 PUBLISHED = [("densenet121", 7_978_856, 2_834_161_664), ("densenet_cifar", 769_162, 287_929_692)]
 

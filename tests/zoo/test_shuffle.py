@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penjing.zoo.interleaved import interleaved
+from penjing.zoo.shuffle import interleaved
 
 
 def test_the_first_of_each_part_come_first():

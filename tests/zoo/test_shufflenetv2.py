@@ -9,7 +9,7 @@ from penjing.core.errors import RecipeError
 from penjing.graph.proof import prove
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
-from penjing.zoo.halved import HalvedUnit, ShuffleNetV2
+from penjing.zoo.shufflenetv2 import HalvedUnit, ShuffleNetV2
 
 PUBLISHED = [
     ("shufflenet_v2", 0.5, 1_366_792, 40_476_448),

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from penjing import zoo
-from penjing.zoo.extreme import SeparableConv, XceptionBlock
+from penjing.zoo.xceptionnet import SeparableConv, XceptionBlock
 
 PUBLISHED = [("xception", 22_855_952, 8_357_403_496), ("xception_cifar", 20_827_442, 374_950_144)]
 

@@ -9,7 +9,7 @@ from penjing.core.errors import RecipeError
 from penjing.graph.proof import prove
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
-from penjing.zoo.shifted import ShiftBlock, shift
+from penjing.zoo.shiftnet import ShiftBlock, shift
 
 PUBLISHED = [
     ("shiftnet20_cifar", 1, 34_906, 5_948_032),

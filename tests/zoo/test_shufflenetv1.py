@@ -8,7 +8,7 @@ from penjing import zoo
 from penjing.core.errors import RecipeError
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
-from penjing.zoo.grouped import OUTPUTS, ShuffleUnit, _divisible
+from penjing.zoo.shufflenetv1 import OUTPUTS, ShuffleUnit, _divisible
 
 PUBLISHED = [
     ("shufflenet_v1", 1.0, 1, 1_531_936, 143_078_976),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import RecipeError
 from penjing.zoo.initial import he_normal
-from penjing.zoo.interleaved import interleaved
+from penjing.zoo.shuffle import interleaved
 
 STEM = 24
 """Channels after the first convolution, at width 1."""
