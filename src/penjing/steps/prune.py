@@ -25,7 +25,7 @@ from penjing.graph.quantized import refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
 from penjing.rewrites.nested import nested
-from penjing.rewrites.perform import perform, without_chains
+from penjing.rewrites.perform import perform, without_chains, without_roundings
 from penjing.steps.choose import Chooser, Judge
 from penjing.steps.filed import file_certificate, file_errors, file_widths
 from penjing.steps.own_scores import own_scores
@@ -181,9 +181,13 @@ class prune:  # noqa: N801  (registered under its own name)
                 file_certificate(run, cut.certificate)
             self._file(criterion, graph, cut.plan, state, run)
             if any(isinstance(change, Factoring) for change in known.changes.values()):
-                whole = state.copy_model()
+                chained = without_roundings(cut.plan, known.changes)
+                whole, made = state.copy_model(), cut.model
                 perform(whole, graph, without_chains(cut.plan, known.changes), known.changes)
-                file_errors(run, graph, cut.plan, whole, cut.model)
+                if len(chained) < len(cut.plan):  # how far ranks lead away is told without the bits
+                    made = state.copy_model()
+                    perform(made, graph, chained, known.changes)
+                file_errors(run, graph, chained, whole, made)
             run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
             _file_ruins(cut.plan, run)
