@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penjing.core.console import table
@@ -82,8 +82,8 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
             if isinstance(step, merge):
                 state = step(state, run)
         step = steps[at]
-        if isinstance(step, quantize) and step.searched:
-            step = step.as_prune(trace(state.model, *state.example, proof=False))
+        if isinstance(step, quantize):
+            step = step.as_prune() if step.searched else replace(step, refresh=0)  # a preview has no accuracy
         if isinstance(step, factorize | merge | quantize):
             made = step(state, run)
             pricer = Predicting(trace(made.model, *state.example, proof=False), state, run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from penjing.core.errors import PlanError, RecipeError, did_you_mean
@@ -16,6 +17,7 @@ from penjing.steps.int8 import int8
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
 from penjing.steps.quantize import quantize
+from penjing.steps.recalibrate import recalibrate
 from penjing.steps.stands_for import as_cut
 from penjing.steps.train import train
 from penjing.training.options import Options, check_values
@@ -42,6 +44,9 @@ def ordered(steps: Any) -> list[Any]:
         raise RecipeError("There are no steps; write for example [prune, train, export, check].")
     todo = [_built(i, step) for i, step in enumerate(spelled_out(steps), 1)]
     todo = [step.as_int8() if isinstance(step, quantize) and step.name == "int8" else step for step in todo]
+    for i, (step, after) in enumerate(pairwise(todo)):
+        if isinstance(step, quantize) and isinstance(after, recalibrate):
+            todo[i] = replace(step, refresh=0)  # once is enough
     for step in todo:
         step = as_cut(step)
         if isinstance(step, prune):
@@ -49,7 +54,7 @@ def ordered(steps: Any) -> list[Any]:
                 build(kind, getattr(step, kind))
             for name in step.rewrites:
                 build("rewrite", name)
-            build("cost", step.measure)
+            build("cost", step.judged_by)
         if isinstance(step, train):
             check_values(Options(**{f.name: getattr(step, f.name) for f in fields(Options)}))
         asked(getattr(step, "budget", None))

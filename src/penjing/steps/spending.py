@@ -23,6 +23,7 @@ from penjing.costs.probe import IMAGE_CHANNELS, Shape
 from penjing.exporting.measure import Timing, profile
 from penjing.exporting.runtimes.subject import LayerTime, Subject
 from penjing.graph.draft import Draft
+from penjing.graph.quantized import FLOAT
 from penjing.steps import between, few_bits
 from penjing.steps.causes import UNKNOWN, find
 from penjing.steps.on_average import averaged, leaves_early
@@ -108,7 +109,8 @@ def _measured(
             if row.name not in names:
                 others.setdefault(row.operator, [0.0, 0.0])[i] += scale * row.ms
     said = _with_few_bits(findings, few_bits.find(drafts[1].layers, runtime))
-    said += between.find(profiles[1], scales[1], runtime, _odd(pairs))
+    rounded = any(layer.input_bits < FLOAT for layer in drafts[1].layers)
+    said += between.find(profiles[1], scales[1], runtime, _odd(pairs), rounded=rounded)
     facts = _facts(drafts, runtime, pairs, others, totals, setting, said)
     return facts | {"how": "measured", "note": _left(len(found), len(findings))}
 
