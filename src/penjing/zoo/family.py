@@ -27,6 +27,9 @@ WIDTHS = tuple(sorted({*(n / 20 for n in range(1, 20 * WIDEST + 1)), *(n / 16 fo
 EVEN = 4
 """Channel counts that are no multiple of this leave the fast path of common CPU runtimes."""
 
+FEWEST = 8
+"""Widths that are enough to choose from."""
+
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -75,15 +78,15 @@ class Family:
     def widths(self, asked: Sequence[float] | None = None) -> list[float]:
         """Return the widths whose networks differ, narrowest first; of equal networks the roundest width.
 
-        By default those of ``WIDTHS`` that give every layer a channel, and no layer a count that is no multiple of 4
-        where that at width 1 is. Networks are built without their weights.
+        By default those of ``WIDTHS`` that give every layer a channel, and of them, where that leaves ``FEWEST``, those
+        that give no layer a count that is no multiple of 4 where that at width 1 is. Networks are built without their
+        weights.
 
         Raises: RecipeError for a width asked for that is not above zero, or at which there is no network.
         """
         for width in asked or ():
             if isinstance(width, bool) or not isinstance(width, int | float) or not width > 0:
                 raise RecipeError(f"A width multiplies channels, so it is a number above 0; got {width!r}.")
-        whole = None if asked else self._shapes(1.0)
         found: dict[Shapes, float] = {}
         for width in console.track(sorted(set(asked or WIDTHS)), f"widths of {self.spec.name}"):
             try:
@@ -92,9 +95,10 @@ class Family:
                 if asked:
                     raise
                 continue
-            if whole is None or not _crooked(shapes, whole):
-                found[shapes] = min(found.get(shapes, width), width, key=lambda w: (len(f"{w:g}"), w))
-        return sorted(found.values())
+            found[shapes] = min(found.get(shapes, width), width, key=lambda w: (len(f"{w:g}"), w))
+        whole = self._shapes(1.0)
+        even = sorted(width for shapes, width in found.items() if not _crooked(shapes, whole))
+        return sorted(found.values()) if asked or len(even) < FEWEST else even
 
     def _shapes(self, width: float) -> Shapes:
         with torch.device("meta"):
