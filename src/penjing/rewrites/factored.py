@@ -37,6 +37,8 @@ class Factored:
     by: ClassVar[Factorization]
     drawn: ClassVar[bool] = False
     """Whether the numbers of a chain are drawn anew, and hold nothing of the layer's."""
+    shares: ClassVar[bool] = True
+    """Whether scores are shares of what a layer holds; else they tell how far the answers move."""
 
     def of(self, spec: LayerSpec, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
         """Return how a layer is factored of whose axes these lose ranks, and to which."""

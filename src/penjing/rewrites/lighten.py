@@ -124,6 +124,7 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
     """
 
     by: ClassVar[Factorization] = FAMILIES["depthwise_separable"]
+    shares: ClassVar[bool] = False
 
     pictures: Sequence[Tensor] = field(default=(), repr=False, compare=False)
     _seen: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -43,7 +43,11 @@ def own_scores(
 
 
 def in_one_unit(
-    own: Mapping[str, Tensor | PlanError], sites: Sequence[Site], criterion: Any, evidence: Evidence
+    own: Mapping[str, Tensor | PlanError],
+    sites: Sequence[Site],
+    changes: Mapping[str, Rewrite],
+    criterion: Any,
+    evidence: Evidence,
 ) -> dict[str, Tensor | PlanError]:
     """Return these scores in the unit of a criterion that can tell what noise in a weight costs.
 
@@ -53,9 +57,13 @@ def in_one_unit(
     of_noise = getattr(criterion, "of_noise", None)
     if of_noise is None or len({site.rewrite for site in sites}) < 2:
         return dict(own)
-    weights = {site.name: site.slots[0].tensor for site in sites if site.name in own}
+    shares = {name for name, change in changes.items() if getattr(change, "shares", True)}
+    weights = {site.name: site.slots[0].tensor for site in sites if site.name in own and site.rewrite in shares}
     try:
         cost = {weight: of_noise(weight, evidence) for weight in dict.fromkeys(weights.values())}
     except (PlanError, KeyError):
         return dict(own)
-    return {name: score if isinstance(score, PlanError) else score * cost[weights[name]] for name, score in own.items()}
+    told = {name: own[name] for name in weights}
+    return dict(own) | {
+        name: score if isinstance(score, PlanError) else score * cost[weights[name]] for name, score in told.items()
+    }

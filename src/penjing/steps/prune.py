@@ -288,7 +288,7 @@ class prune:  # noqa: N801  (registered under its own name)
         own = own_scores(graph, sites, changes, state.model)
         normalised = (not raw) if self.normalise is None else self.normalise
         if own and not normalised:
-            own = in_one_unit(own, sites, criterion, evidence)
+            own = in_one_unit(own, sites, changes, criterion, evidence)
         scores = {}
         for site in sites:
             try:
