@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -236,7 +236,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What is left of a pass under a plan: elements of one sample, and operations on them."""
+    """What is left of a pass under a plan: elements of one sample, and operations on them.
+
+    ``layer`` has the shape of a pick or shift in a chain, by which runtimes time it.
+    """
 
     name: str
     kind: str
@@ -244,6 +247,7 @@ class Traffic:
     in_elements: int
     out_elements: int
     operations: int
+    layer: Layer | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
