@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.core.errors import PenjingError, PlanError
-from penjing.costs.design import design, kind_of
+from penjing.costs.design import KINDS, design, kind_of
 from penjing.costs.fit import FEWEST, StaircaseModel, Stairs, fit
 from penjing.costs.notation import read_shape, written
 from penjing.costs.probe import Shape
@@ -22,9 +22,9 @@ def side(size: int, width: int, kernel: int = 3) -> Shape:
 
 
 def stairs(shape: Shape) -> float:
-    """16 channels a block, both ways, 50 GMAC/s, a microsecond a layer; depthwise: 3 ns a value written."""
+    """16 channels a block, both ways, 50 GMAC/s, a microsecond a layer; depthwise and picks: 3 ns a value written."""
     positions = float(np.prod(shape.out_size))
-    if kind_of(shape) == "depthwise":
+    if kind_of(shape) in ("depthwise", "pick"):
         return 1e-3 + 3e-6 * (-(-shape.out_channels // 16) * 16) * positions
     read, made = (-(-n // shape.groups // 16) * 16 for n in (shape.in_channels, shape.out_channels))
     return 1e-3 + shape.groups * read * made * positions * float(np.prod(shape.kernel)) / 50e6
@@ -41,7 +41,7 @@ def test_the_stairs_are_found_again_on_layers_not_seen(time, within) -> None:
     model = fit({shape: time(shape) for shape in LAYERS[:300]})
     for kind in ("conv", "pointwise"):
         assert (model.stairs[kind].read_step, model.stairs[kind].write_step) == (16, 16)
-    assert model.stairs["depthwise"].write_step == 16
+    assert model.stairs["depthwise"].write_step == model.stairs["pick"].write_step == 16
     errors = [abs(model.fitted(shape) / stairs(shape) - 1) for shape in LAYERS[300:]]
     assert float(np.median(errors)) < within
     assert model.fitted(side(14, 100)) == pytest.approx(model.fitted(side(14, 112)), rel=0.02)
@@ -133,8 +133,8 @@ def test_the_design_is_the_same_for_the_same_seed_and_has_every_kind() -> None:
     assert list(islice(design(0, 1), 40)) == LAYERS[:40] != list(islice(design(1, 1), 40))
     assert len(set(LAYERS)) == len(LAYERS)
     kinds = [kind_of(shape) for shape in LAYERS]
-    assert kinds[:12] == kinds[12:24] and set(kinds) == {
-        "conv", "pointwise", "depthwise", "grouped", "linear", "image"
+    assert kinds[: len(KINDS)] == kinds[len(KINDS) : 2 * len(KINDS)] and set(kinds) == {
+        "conv", "pointwise", "depthwise", "grouped", "linear", "image", "pick"
     }  # fmt: skip
     assert all(shape.macs * 32 <= 120_000_000 for shape in islice(design(0, 32), 60))
 

@@ -55,8 +55,10 @@ def design(seed: int, batch: int) -> Iterator[Shape]:
 
     Widths and sizes are drawn evenly on a logarithmic scale.
     """
-    random, seen = stream(seed, "costs/design"), set[Shape]()
+    # Picks came later; drawn apart, they leave the layers that older files were timed on as they are.
+    layers, picks, seen = stream(seed, "costs/design"), stream(seed, "costs/design/picks"), set[Shape]()
     for kind in cycle(KINDS):
+        random = picks if kind == "pick" else layers
         drawn = (_drawn(kind, random) for _ in range(TRIES))
         shape = next((one for one in drawn if one is not None and one not in seen and _fits(one, batch)), None)
         if shape is None:
