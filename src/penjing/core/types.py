@@ -146,7 +146,7 @@ class Layer:
     positions one sample has (height times width of a convolution). ``follows`` says that ``groups`` shrinks with
     the channels (depthwise) instead of staying fixed. ``bits`` are those of one of its weights, ``input_bits`` those
     of what it reads; 32 where it is not rounded. ``stored_bits`` are those of all weights with their tables, 0 where
-    they are floats.
+    they are floats. ``inner`` says that the next stage of its chain alone reads what it writes.
     """
 
     name: str
@@ -170,6 +170,7 @@ class Layer:
     bits: int = 32
     input_bits: int = 32
     stored_bits: int = 0
+    inner: bool = False
 
     @property
     def positions(self) -> int:

@@ -141,4 +141,5 @@ def _powers(width: int) -> list[tuple[int, float]]:
 
 
 def _activations(layers: Sequence[Layer]) -> int:
-    return sum(layer.out_channels * math.prod(layer.out_size) for layer in layers)
+    """Return the elements that additions and poolings may read; between the stages of a chain there are none."""
+    return sum(layer.out_channels * math.prod(layer.out_size) for layer in layers if not layer.inner)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from penjing.factors.layer import Shift
+from penjing.factors.layer import Shift, sides
 
 
 def as_convolutions(model: nn.Module) -> nn.Module:
@@ -29,9 +29,9 @@ def as_convolutions(model: nn.Module) -> nn.Module:
         conv = _convolution(copied.get_submodule(name))
         conv = conv if floating is None else conv.to(floating.device, floating.dtype)
         if not name:
-            return conv.train(model.training)
+            return conv
         copied.set_submodule(name, conv)
-    return copied.train(model.training) if model.training != copied.training else copied
+    return copied
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -39,13 +39,15 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _convolution(shift: Any) -> nn.Module:
-    spec = shift.spec
+    spec, (high, wide) = shift.spec, sides(shift.spec)
+    uneven = spec.padding_mode == "zeros" and (high[0] != high[1] or wide[0] != wide[1])
+    padding = 0 if uneven else spec.padding
     conv = nn.Conv2d(
-        spec.in_channels, spec.in_channels, spec.kernel, spec.stride, spec.padding, spec.dilation, spec.in_channels,
+        spec.in_channels, spec.in_channels, spec.kernel, spec.stride, padding, spec.dilation, spec.in_channels,
         bias=False, padding_mode=spec.padding_mode,
     )  # fmt: skip
     conv.weight = nn.Parameter(shift.kernels().float(), requires_grad=False)
-    return conv.train(shift.training)
+    return nn.Sequential(nn.ZeroPad2d((*wide, *high)), conv) if uneven else conv
 
 
 def gather(proto: Any) -> None:

@@ -194,7 +194,8 @@ def chain_of(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec
         for called, one in group:
             if not one.moves:
                 own = outs if len(group) == 1 else np.full(one.out_channels, -1)
-                found.append(as_layer(layer, beside.get(called, called), one, read, ins, own))
+                made = as_layer(layer, beside.get(called, called), one, read, ins, own)
+                found.append(replace(made, inner=last not in dict(group)))
         ins = np.full(wide, -1)
         if len(group) > 1:
             values = wide * math.prod(size)
