@@ -2,6 +2,8 @@
 
 import re
 from itertools import islice
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from penjing.costs.design import KINDS, design, kind_of
 from penjing.costs.fit import FEWEST, StaircaseModel, Stairs, fit
 from penjing.costs.notation import read_shape, written
 from penjing.costs.probe import Shape
+from penjing.steps import price
 
 LAYERS = list(islice(design(seed=0, batch=1), 360))
 
@@ -149,3 +152,18 @@ def test_a_shape_is_text_and_back(rank, channels, transposed, sides, groups, dil
     shape = Shape(*channels, groups, some, some, (dilation,) * rank, transposed and rank > 0, some, some)
     assert read_shape(written(shape)) == shape
     assert read_shape(written(Shape(16, 8, in_size=(5,), out_size=(5,)))) == Shape(16, 8, in_size=(5,), out_size=(5,))
+
+
+def test_a_file_from_before_picks_were_timed_is_read_and_has_them_timed_by_the_run(monkeypatch) -> None:
+    pick = next(shape for shape in LAYERS if kind_of(shape) == "pick")
+    whole = fit({shape: stairs(shape) for shape in LAYERS})
+    again = StaircaseModel.from_dict(whole.to_dict(), 1)
+    assert again.knows(pick) and again.predict(pick) == whole.times[pick]
+    older = StaircaseModel.from_dict(fit({s: stairs(s) for s in LAYERS if not s.picks}).to_dict(), 1)
+    asked = list[Shape]()
+    monkeypatch.setattr(price, "on_file", lambda run: older)
+    monkeypatch.setattr(price, "time_shape", lambda shape, *rest: asked.append(shape) or 0.25)
+    journal = SimpleNamespace(once=lambda name, work: work())
+    run: Any = SimpleNamespace(runtime=("onnxruntime", "fp32"), batch=1, threads=1, journal=journal)
+    assert price.timed(run, pick, 1) == 0.25 and asked == [pick]
+    assert price.timed(run, LAYERS[0], 1) == older.predict(LAYERS[0]) and asked == [pick]
