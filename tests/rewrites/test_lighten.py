@@ -13,6 +13,8 @@ from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
 from penjing.core.registry import build
 from penjing.core.types import Bound, Plan
+from penjing.costs.probe import Shape
+from penjing.costs.table import moves
 from penjing.graph.chains import prove_chains, stand_in, written
 from penjing.graph.draft import Draft
 from penjing.graph.trace import trace
@@ -67,6 +69,28 @@ def test_an_option_of_every_family_is_what_its_draft_foretells_and_is_proved(see
         macs = sum(x.macs for x in again.layers if x.name.startswith("conv1."))
         assert options_of(seen, "conv1")[n - 1].macs == macs
         assert prove_chains(graph, small, model).ok
+
+
+def test_a_draft_has_the_shapes_by_which_a_runtime_times_what_chains_move(seen):
+    _, graph, _change, sites = seen
+    whole = next(layer for layer in graph.layers if layer.name == "conv1")
+    found = options_of(seen, "conv1")
+    for family in ("grouped_shuffle", "shift", "depthwise_separable"):
+        n = next(i for i, one in enumerate(found) if one.family == family)
+        draft = Draft(graph, Plan.of("lighten", {sites[1].name: np.arange(n + 1)}, sites), lambda: None)
+        shapes = {one.name.removeprefix("conv1."): Shape.of(one) for one in moves(draft)}
+        rank, chain = found[n].ranks[0], [one for one in draft.layers if one.name.startswith("conv1.")]
+        wide, sizes = rank * (4 if family == "grouped_shuffle" else whole.in_channels), (whole.in_size, whole.out_size)
+        assert [one.inner for one in chain] == [True] * (len(chain) - 1) + [False]
+        if family == "grouped_shuffle":
+            size = whole.out_size
+            assert shapes == {"shuffle": Shape(wide, wide, in_size=size, out_size=size, picks=True)}
+        elif family == "shift":
+            order = Shape(whole.in_channels, wide, in_size=sizes[0], out_size=sizes[0], picks=True)
+            shift = Shape(wide, wide, wide, whole.kernel, whole.stride, whole.dilation, False, *sizes)
+            assert shapes == {"order": order, "shift": shift}
+        else:
+            assert not shapes
 
 
 def test_a_fit_to_pictures_is_nearer_on_them_than_weights_alone(seen):

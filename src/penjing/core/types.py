@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -146,7 +146,7 @@ class Layer:
     positions one sample has (height times width of a convolution). ``follows`` says that ``groups`` shrinks with
     the channels (depthwise) instead of staying fixed. ``bits`` are those of one of its weights, ``input_bits`` those
     of what it reads; 32 where it is not rounded. ``stored_bits`` are those of all weights with their tables, 0 where
-    they are floats.
+    they are floats. ``inner`` says that the next stage of its chain alone reads what it writes.
     """
 
     name: str
@@ -170,6 +170,7 @@ class Layer:
     bits: int = 32
     input_bits: int = 32
     stored_bits: int = 0
+    inner: bool = False
 
     @property
     def positions(self) -> int:
@@ -236,7 +237,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What is left of a pass under a plan: elements of one sample, and operations on them."""
+    """What is left of a pass under a plan: elements of one sample, and operations on them.
+
+    ``layer`` has the shape of a pick or shift in a chain, by which runtimes time it.
+    """
 
     name: str
     kind: str
@@ -244,6 +248,7 @@ class Traffic:
     in_elements: int
     out_elements: int
     operations: int
+    layer: Layer | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

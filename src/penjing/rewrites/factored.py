@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -191,12 +191,13 @@ def chain_of(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec
         wide = sum(one.out_channels for _, one in group)
         if stage.moves:
             buffers += stage.out_channels if stage.kind == "pick" else 0
-            passes += _moved(f"{layer.name}.{name}", stage, read)
+            passes += _moved(_as_moved(layer, name, stage, read), stage, read)
         outs = layer.out_units if name == last else np.full(wide, -1)
         for called, one in group:
             if not one.moves:
                 own = outs if len(group) == 1 else np.full(one.out_channels, -1)
-                found.append(as_layer(layer, beside.get(called, called), one, read, ins, own))
+                made = as_layer(layer, beside.get(called, called), one, read, ins, own)
+                found.append(replace(made, inner=last not in dict(group)))
         ins = np.full(wide, -1)
         if len(group) > 1:
             values = wide * math.prod(size)
@@ -204,12 +205,19 @@ def chain_of(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec
     return Chain(tuple(found), buffers, tuple(passes))
 
 
-def _moved(name: str, stage: LayerSpec, size: Sequence[int]) -> list[Traffic]:
+def _as_moved(layer: Layer, name: str, stage: LayerSpec, size: Sequence[int]) -> Layer:
+    """Return a stage without weights as a layer: a shift has the geometry of a convolution, and a pick none."""
+    none = np.full(stage.in_channels, -1), np.full(stage.out_channels, -1)
+    return replace(as_layer(layer, name, stage, size, *none), kind=stage.kind)
+
+
+def _moved(layer: Layer, stage: LayerSpec, size: Sequence[int]) -> list[Traffic]:
     """Return what moves values in a stage without weights."""
+    name = layer.name
     read, written = math.prod(size), stage.out_channels * math.prod(stage.out_size(size))
     if stage.kind == "pick":
-        return [Traffic(name, "move", "index_select", stage.in_channels * read, written, 0)]
+        return [Traffic(name, "move", "index_select", stage.in_channels * read, written, 0, layer)]
     pads = [before + after for before, after in sides(stage)]
     padded = stage.in_channels * math.prod(n + more for n, more in zip(size, pads, strict=True))
     around = [Traffic(f"{name}.pad", "move", "pad", stage.in_channels * read, padded, 0)] if any(pads) else []
-    return [*around, Traffic(name, "move", "cat", written, written, 0)]
+    return [*around, Traffic(name, "move", "cat", written, written, 0, layer)]
