@@ -2,10 +2,10 @@
 
     python benchmarks/newcomer.py
 
-Takes some ten minutes on one core. Blocks run in the page's order: one with a title is written into that file, sh and
-python run, and the text block that follows shows what they wrote to stdout. A block may end with 0 alone, one marked
-``may-miss`` with 1 as well, since the machine decides about a budget. The page is written when all have run;
-``--keep`` leaves it as it is.
+Takes about six minutes of one core's time. Blocks run in the page's order: one with a title is written into that file,
+sh and python run, and the text block that follows shows what they wrote to stdout. A block may end with 0 alone, one
+marked ``may-miss`` with 1 as well, since the machine decides about a budget; what it then said is shown. The page is
+written when all have run; ``--keep`` leaves it as it is.
 """
 
 from __future__ import annotations

@@ -42,8 +42,10 @@ class Net(nn.Module):
         super().__init__()
         a, b = max(1, round(18 * width)), max(1, round(50 * width))
         self.features = nn.Sequential(
-            nn.Conv2d(3, a, 3, padding=1), nn.ReLU(), nn.Conv2d(a, b, 3, 2, 1), nn.ReLU(), nn.Conv2d(b, a, 1), nn.ReLU()
-        )
+            nn.Conv2d(3, a, 3, padding=1, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
+            nn.Conv2d(a, b, 3, 2, 1), nn.ReLU(),
+            nn.Conv2d(b, a, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
+        )  # fmt: skip
         self.linear = nn.Linear(a, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -155,7 +157,13 @@ def test_the_size_is_that_of_the_file(tmp_path: Path) -> None:
     found = penjing.new(ARCH, "size=9kB", picture=PICTURE, classes=3, widths=[0.1, 0.35, 1])
     smaller, larger = (one.measured["size"] for one in found.tried if one.measured)
     assert found.chosen.width == 0.35 and smaller <= 9000 < larger
-    there = export_onnx(found.build().eval(), (torch.randn(2, *PICTURE),), {}, tmp_path / "there.onnx")
+    trained = found.build()
+    for _ in range(2):  # batch norm's statistics, and what would be learned
+        trained(torch.randn(8, *PICTURE))
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    there = export_onnx(trained.eval(), (torch.randn(2, *PICTURE),), {}, tmp_path / "there.onnx")
     assert file_bytes(there) == smaller
 
 

@@ -203,7 +203,7 @@ class Yard:
         return timing
 
     def _exported(self, width: float, picture: Picture, path: Path) -> Subject:
-        network, example = self.network(width), self.example(picture)
+        network, example = unequal(self.network(width)), self.example(picture)
         file = export_onnx(network, *example, path, quick="size" not in self.decided)
         return Subject(file, network, example)
 
@@ -255,6 +255,19 @@ class Yard:
                 )
                 found["latency"] = ratio(timings["member"], timings["whole"]).median * first
         return found
+
+
+def unequal(network: nn.Module) -> nn.Module:
+    """Give norms and biases values that differ, in place, as training does, and return the network.
+
+    The exporter writes equal constants once, so that the file of new weights, whose biases are all 0, is too small.
+    """
+    generator = torch_stream(0, "unequal")
+    with torch.no_grad():
+        for tensor in [*network.parameters(), *network.buffers()]:
+            if tensor.ndim == 1 and tensor.is_floating_point():
+                tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.1)
+    return network
 
 
 class Search:

@@ -130,7 +130,7 @@ def _parameters(spec: Spec) -> Mapping[str, Any]:
 def families() -> list[str]:
     """Return the networks of the zoo that take a width.
 
-    >>> "mobilenet_v2" in families(), "resnet20" in families()
+    >>> "mobilenet_v2" in families(), "resnet18" in families()
     (True, False)
     """
     return [name for name in zoo.BUILDERS if "width" in inspect.signature(getattr(zoo, name)).parameters]
