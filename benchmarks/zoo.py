@@ -33,6 +33,8 @@ from penjing.core.errors import Missed
 from penjing.data import Data, load
 from penjing.publish import RESULTS, read_results
 from penjing.recipe import usual_steps
+from penjing.training.evaluate import evaluate
+from penjing.training.recalibrate import recalibrate
 from penjing.training.state import chance
 from rows import Row, arguments, fill
 
@@ -46,6 +48,9 @@ RECOVERY, RECOVERY_LR = 1, 0.02
 """Of training after the cut; the network is not settled after two epochs, so the rate is higher than usual."""
 
 BUDGET = "macs=0.5x"
+
+CALIBRATION = 1024
+"""Pictures by which batch norm's statistics are taken anew after training."""
 
 FEW = 1000
 """Validation pictures of a row on fewer than all training pictures."""
@@ -77,6 +82,8 @@ def row(network: str, name: str, seed: int, where: argparse.Namespace) -> dict[s
     with chance(seed, f"zoo/{network}", torch.device("cpu")):
         model = zoo.build(network)
     training = learned(model, data, EPOCHS, LR, seed, folder / "training")
+    # After so few steps the running statistics are still near those of the start, and the signal may fade through them.
+    recalibrate(model, data.calibration(CALIBRATION, seed))
     with Clock(folder / "clock.json") as clock:
         if not (folder / "run" / RESULTS).exists():
             with suppress(Missed):  # what was reached lies in the folder
@@ -84,8 +91,9 @@ def row(network: str, name: str, seed: int, where: argparse.Namespace) -> dict[s
         facts = outcome(read_results(folder / "run"))
         compression = clock.minutes()
     shutil.rmtree(folder)
+    trained = evaluate(model, data.val).accuracy
     told = {"network": network, "seed": seed, "length": "full" if where.pictures is None else "short"}
-    return {**told, "training": training, "compression": compression, **facts}
+    return {**told, "training": training, "compression": compression, "validation after training": trained, **facts}
 
 
 def outcome(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,12 +129,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         worst = max((proof["difference"] for proof in proofs), default=0.0)
         length = f"{one['training']['epochs']} epochs of {one['training']['train pictures']:,} pictures"
         lines.append([
-            f"`{one['network']}`", f"{one['original params']:,}", f"{one['original macs'] / 1e6:.1f}",
+            f"`{one['network']}`", f"{one['original params']:,.0f}", f"{one['original macs'] / 1e6:.1f}",
             f"{one['params'] / one['original params']:.1%}", f"{one['macs'] / one['original macs']:.1%}",
-            f"{one['training']['validation accuracy']:.2f}", f"{one['validation after the cut']:.2f}",
+            f"{one['validation after training']:.2f}", f"{one['validation after the cut']:.2f}",
             f"{one['validation after recovery']:.2f}", f"{one['original accuracy']:.2f}", f"{one['accuracy']:.2f}",
             f"{one['original latency']['median_ms']:.3f}", f"{one['latency']['median_ms']:.3f}",
-            f"{one['speed-up']['value']:.2f}",
+            f"{one['speed-up']['median']:.2f}",
             f"fails: {', '.join(broken)}" if broken else f"{len(proofs)} hold, within {worst:.0e}",
             f"**short:** {length}" if one["length"] == "short" else length,
         ])  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penjing.core.console import table
@@ -12,17 +12,23 @@ from penjing.core.plain import told, written
 from penjing.core.types import Plan
 from penjing.costs.units import resolve, show
 from penjing.graph.trace import trace
+from penjing.report import light
 from penjing.report.few_bits import SITE, changed, summary
 from penjing.report.table import plain
 from penjing.steps.factorize import factorize
 from penjing.steps.few_bits import FewBits, few_bits
+from penjing.steps.lightened import Lightened
 from penjing.steps.merge import merge
 from penjing.steps.original import counted, drafted, estimated
 from penjing.steps.price import Predicting, Pricer, units
 from penjing.steps.prune import prune
 from penjing.steps.quantize import quantize
 from penjing.steps.settle import Cut
+from penjing.steps.stands_for import as_cut
 from penjing.steps.state import Run, State
+
+NOTED = ("sites", "certificates", "lowest", "pinned", "rounds", "searches", "lightened")
+"""What a cut writes down that a preview tells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +70,7 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
 
     Raises: PlanError when no step prunes, quantizes or merges; Infeasible when the budget cannot be met.
     """
-    steps = [step.as_prune() if isinstance(step, factorize) and step.ranks is None else step for step in steps]
+    steps = [as_cut(step) for step in steps]
     cuts = [i for i, step in enumerate(steps) if isinstance(step, prune | factorize | quantize)]
     places = cuts or [i for i, step in enumerate(steps) if isinstance(step, merge)]
     if not places:
@@ -76,8 +82,8 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
             if isinstance(step, merge):
                 state = step(state, run)
         step = steps[at]
-        if isinstance(step, quantize) and step.searched:
-            step = step.as_prune(trace(state.model, *state.example, proof=False))
+        if isinstance(step, quantize):
+            step = step.as_prune() if step.searched else replace(step, refresh=0)  # a preview has no accuracy
         if isinstance(step, factorize | merge | quantize):
             made = step(state, run)
             pricer = Predicting(trace(made.model, *state.example, proof=False), state, run)
@@ -98,7 +104,7 @@ def previewed(steps: Sequence[Any], state: State, run: Run) -> Preview:
         "few bits": few_bits(cut.model, drafted(cut.model, state.example).layers, run.target),
         "merged": [stage["detail"] for stage in run.noted("stages") if stage["name"] == "merge"],
     }
-    noted = {name: run.noted(name) for name in ("sites", "certificates", "lowest", "pinned", "rounds", "searches")}
+    noted = {name: run.noted(name) for name in NOTED}
     return Preview(cut.plan, facts | noted, before, then)
 
 
@@ -134,8 +140,19 @@ def _tables(facts: Mapping[str, Any]) -> list[str]:
     return [
         f"Preview of {facts['name']}: nothing is trained or exported, and the test set is not read.",
         table("", ["cost", "original", "asked", "predicted"], [_cost_cells(row) for row in facts["costs"]]),
-        table(f"{cut} of {len(sites)} sites are cut.", ["site", "units", "kept", "share"], widths),
+        *(
+            [table(f"{cut} of {len(sites)} sites are cut.", ["site", "units", "kept", "share"], widths)]
+            if sites
+            else []
+        ),
+        *([_light(lightened)] if (lightened := [Lightened(**one) for one in facts["lightened"]]) else []),
     ]
+
+
+def _light(lightened: Sequence[Lightened]) -> str:
+    rows = [[line.layer, line.became, line.macs, line.missed] for line in light.lines(lightened)]
+    text = table(light.summary(lightened), ["layer", "becomes", "MACs", "response missed"], rows)
+    return plain(text)
 
 
 def _site_cells(site: Mapping[str, Any]) -> list[str]:

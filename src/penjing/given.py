@@ -18,6 +18,7 @@ from penjing.data.load import as_data
 from penjing.exporting.measure import check_target
 from penjing.exporting.running import refuse_packed
 from penjing.exporting.runtimes.subject import check_precision
+from penjing.graph.exits import Exiting
 from penjing.graph.trace import plain
 from penjing.references import refuse_impossible
 from penjing.steps.order import ordered
@@ -64,6 +65,11 @@ def begin(
     if not isinstance(model, nn.Module):
         raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
     refuse_packed(model)
+    if isinstance(model, Exiting):
+        raise PlanError(
+            "The network has exits already, which stand behind its layers as they are; give what they stand in, "
+            "model.network, and take the step exits last."
+        )
     wanted = {name: one.text for name, one in asked(budget, target).items()}
     todo = ordered(steps)
     data = None if data is None else as_data(data, seed=seed)

@@ -21,10 +21,11 @@ from penjing.data.data import Data
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 from penjing.steps.check import check
+from penjing.steps.exits import exits
 from penjing.steps.export import export
-from penjing.steps.factorize import factorize
 from penjing.steps.int8 import int8
 from penjing.steps.prune import prune
+from penjing.steps.stands_for import as_cut
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
 
@@ -41,6 +42,11 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
         find("reference", name)
     if names and data is None:
         raise PlanError(f"The reference {names[0]!r} needs data to recover on; pass data.")
+    if names and any(isinstance(step, exits) for step in steps):
+        raise PlanError(
+            f"The reference {names[0]!r} is compared at the result's widths, and at which exit pictures leave differs "
+            "from network to network: leave it out, or compare before the step exits."
+        )
     if "scratch" not in names:
         return
     if data is not None and not data.labelled:
@@ -129,7 +135,7 @@ def _training(steps: Sequence[Any]) -> train:
 def _at_random(steps: Sequence[Any], fresh: State, state: State, apart: Run) -> State:
     """Take the same steps, but let each cut keep as many units of each site as the result does, drawn at random."""
     for step in steps:
-        cut = step.as_prune() if isinstance(step, factorize) and step.ranks is None else step
+        cut = as_cut(step)
         if isinstance(cut, prune):
             later = state.plans[len(fresh.plans) :]
             like = next(plan for plan in later if set(plan.rewrites()) <= set(cut.rewrites))

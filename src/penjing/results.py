@@ -32,6 +32,7 @@ from penjing.graph.draft import Draft
 from penjing.graph.quantized import floated
 from penjing.steps.few_bits import few_bits
 from penjing.steps.int8 import write_int8
+from penjing.steps.on_average import averaged, shown
 from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.spending import spending
 from penjing.steps.state import Run, State
@@ -45,7 +46,8 @@ READ, BEGUN = "the test set is read", "a process begins"
 
 FIELDS = (
     "steps", "budget", "lowest", "sites", "pinned", "certificates", "training", "trained", "trials", "searches",
-    "sensitivity", "stages", "rounds", "diagnostics", "remarks", "final", "lccl", "int8", "teacher",
+    "sensitivity", "stages", "rounds", "diagnostics", "remarks", "final", "lccl", "exits", "int8", "lightened",
+    "teacher",
 )  # fmt: skip
 """What of the run's book goes into the results as it stands."""
 
@@ -62,7 +64,7 @@ def gather(state: State, run: Run, references: Sequence[tuple[str, nn.Module, st
     for i, (name, model, _) in enumerate(networks[1:]):
         ready = next(reversed(list(state.files.values())), None) if name == "penjing" else None
         files[name] = ready or _reference(model, run.scratch / f"reference{i}.onnx", state, run)
-    subjects = {name: Subject(files[name], model, state.example) for name, model, _ in networks}
+    subjects = {name: shown(Subject(files[name], model, state.example), state, run) for name, model, _ in networks}
     timings = run.measure("all files", subjects)
     drafts = {name: drafted(model, state.example) for name, model, _ in networks}
     judged = {
@@ -147,7 +149,12 @@ def row(
     note: str,
 ) -> dict[str, Any]:
     """Return one network's line of the table; the test split is read here, once, by what is judged for the model."""
-    facts: dict[str, Any] = {"name": name, "note": note, **counted(draft), "target": estimated(draft, run.target)}
+    facts: dict[str, Any] = {
+        "name": name,
+        "note": note,
+        **averaged(counted(draft), model, run),
+        "target": estimated(draft, run.target),
+    }
     shapes = Counter(map(Shape.of, draft.layers))
     facts["layers"] = {written(shape): times for shape, times in shapes.items()}
     facts["predicted_ms"] = predicted(shapes, run.target, timings[name])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
-from penjing.allocators.knapsack import knapsack
+from penjing.allocators.knapsack import CHECKS, knapsack
 from penjing.allocators.problem import Problem
+from penjing.allocators.random import random
 from penjing.allocators.sensitivity import by_scores, total
 from penjing.core.errors import PlanError
-from penjing.core.types import Bound, Floats, Plan, Site
+from penjing.core.types import Bound, Floats, Plan, Site, Trial
 from penjing.workers import Here
 
 
@@ -137,3 +139,26 @@ def test_a_search_is_the_same_each_time() -> None:
 def test_an_option_that_cannot_be_is_named(options: dict[str, object]) -> None:
     with pytest.raises(PlanError, match=rf"^knapsack: {next(iter(options))} "):
         knapsack(**options)  # type: ignore[arg-type]
+
+
+def test_plans_that_losses_are_to_foretell_lie_around_the_one_that_is_sought() -> None:
+    """Plans of random widths lose far more than any answer, and tell nothing about which answer is best."""
+    hidden = Hidden(chain([20] * 4, 0.4, 3, minimise="error"), 5)
+    asked: list[list[Plan]] = []
+
+    def watched() -> Iterator[list[Plan]]:
+        search = knapsack()(hidden.problem)
+        assert not isinstance(search, Plan)
+        plans = next(search)
+        with suppress(StopIteration):
+            while True:
+                asked.append(list(plans))
+                yield plans
+                plans = search.send([Trial(plan, {"error": hidden(plan)}) for plan in plans])
+
+    list(watched())
+    checks = next(plans for plans in asked if len(plans) == CHECKS)
+    assert all(hidden.problem.fits(plan) for plan in checks) and len({plan.key for plan in checks}) > CHECKS // 2
+    drawn = [random().fitted(hidden.problem, np.random.default_rng(i).standard_normal(4)) for i in range(CHECKS)]
+    lost, others = (np.median([hidden(plan) - 10 for plan in plans]) for plans in (checks, drawn))
+    assert lost < 0.8 * others

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.allocators.problem import Problem
-from penjing.allocators.sensitivity import by_scores, curve, foretell, points, total
+from penjing.allocators.sensitivity import by_scores, curve, foretell, matched, points, total
 from penjing.core.types import Site, Trial
 
 
@@ -105,3 +107,33 @@ def test_what_tells_nothing_has_no_rank() -> None:
     assert [(one.rank, one.explained <= 0) for one in foretell(problem, {"scores": zero}, trials, 5.0)] == [(0.0, True)]
     even = [Trial(trial.plan, {"error": 7.0}) for trial in trials]
     assert foretell(problem, {"scores": by_scores(problem)}, even, 5.0)[0].explained == 0.0
+
+
+def two_families() -> tuple[Problem, list[Site]]:
+    sites = [replace(site(f"{family}{i}", 8, 1), rewrite=family) for family in ("channels", "lsq") for i in range(3)]
+    rng = np.random.default_rng(0)
+    return Problem("both", sites, {s.name: rng.random(8) for s in sites}, [], lambda _: {}, minimise="kl"), sites
+
+
+def test_scores_of_each_rewrite_come_into_the_unit_that_single_sites_were_measured_in() -> None:
+    problem, sites = two_families()
+    unit, losses = {"channels": 0.01, "lsq": 40.0}, by_scores(problem)
+    alone = [(s, n) for s in sites for n in (2, 5)]
+    found = matched(problem, losses, alone, [unit[s.rewrite] * losses[s.name][n] for s, n in alone])
+    assert all(found[s.name] == pytest.approx(unit[s.rewrite] * losses[s.name]) for s in sites)
+
+
+def test_whole_plans_tell_that_a_rewrite_costs_more_beside_the_others_than_alone() -> None:
+    problem, sites = two_families()
+    losses, rng = by_scores(problem), np.random.default_rng(1)
+    plans = [problem.keep({s.name: int(rng.integers(1, 9)) for s in sites}) for _ in range(8)]
+    values = [total(problem, losses, plan, "channels") + 3 * total(problem, losses, plan, "lsq") for plan in plans]
+    trials = [Trial(plan, {"kl": value}) for plan, value in zip(plans, values, strict=True)]
+    (told,) = foretell(problem, {"measured": losses}, trials, whole=0.0)
+    bits = told.losses["lsq0"][0] / losses["lsq0"][0]
+    channels = told.losses["channels0"][0] / losses["channels0"][0]
+    together = replace(problem, sites=[replace(s, rewrite="") for s in sites])
+    (same,) = foretell(together, {"measured": losses}, trials, whole=0.0)
+    assert bits > 1.25 * channels and told.explained > same.explained
+    one = total(problem, losses, plans[0])
+    assert one == pytest.approx(sum(total(problem, losses, plans[0], name) for name in ("channels", "lsq")))

@@ -28,6 +28,8 @@ class Lesson:
                 p.add_(0.1 * torch.randn(p.shape, generator=rng))
         self.before = {key: value.clone() for key, value in self.model.state_dict().items()}
         self.forward = self.model.eval()(self.x)
+        self.teacher.train().block.eval()
+        self.modes = [module.training for module in self.teacher.modules()]
         self.term: Term = build("term", name)
         self.attach()
 
@@ -74,6 +76,17 @@ def test_what_asks_for_gradients_moves_the_network(lesson: Lesson) -> None:
     assert any(p.grad is not None and bool(p.grad.any()) for p in lesson.model.parameters())
 
 
+def test_it_stays_in_float32_under_autocast(lesson: Lesson) -> None:
+    full = lesson.loss(lesson.y)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = lesson.loss(lesson.y)
+    assert half.dtype == torch.float32 and torch.allclose(half, full, rtol=0.2, atol=0.02)
+    if half.requires_grad:
+        half.backward()
+        assert all(bool(torch.isfinite(p.grad).all()) for p in lesson.model.parameters() if p.grad is not None)
+    assert all(p.grad is None for p in lesson.teacher.parameters())
+
+
 def test_it_does_not_grow_with_the_batch(lesson: Lesson) -> None:
     once = lesson.loss(lesson.y)
     lesson.x, lesson.y = lesson.x.repeat(4, 1, 1, 1), lesson.y.repeat(4)
@@ -81,6 +94,7 @@ def test_it_does_not_grow_with_the_batch(lesson: Lesson) -> None:
 
 
 def test_detaching_restores_the_forward_to_the_bit(lesson: Lesson) -> None:
+    taught = {key: value.clone() for key, value in lesson.teacher.state_dict().items()}
     lesson.loss(lesson.y)
     lesson.term.detach()
     assert torch.equal(lesson.model.eval()(lesson.x), lesson.forward)
@@ -88,6 +102,8 @@ def test_detaching_restores_the_forward_to_the_bit(lesson: Lesson) -> None:
     assert all(torch.equal(value, lesson.before[key]) for key, value in lesson.model.state_dict().items())
     for network in (lesson.model, lesson.teacher):
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    assert all(torch.equal(value, taught[key]) for key, value in lesson.teacher.state_dict().items())
+    assert lesson.modes == [module.training for module in lesson.teacher.modules()]
 
 
 def test_a_term_serves_a_second_training(lesson: Lesson) -> None:

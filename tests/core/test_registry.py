@@ -68,3 +68,11 @@ def test_one_name_cannot_be_taken_twice():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(RecipeError, match="Did you mean 'cost'"):
         registry.entries("costs")
+
+
+def test_one_value_stands_for_a_tuple_of_it():
+    assert registry.build("step", {"quantize": {"include": "conv1"}}).include == ("conv1",)
+    assert registry.build("step", {"prune": {"rewrite": "lsq"}}).rewrite == "lsq"
+    assert registry.build("step", {"train": {"terms": "hints"}}).terms == ("hints",)
+    with pytest.raises(RecipeError, match=r"exclude = 3 is not right"):
+        registry.build("step", {"factorize": {"exclude": 3}})

@@ -41,6 +41,7 @@ class FakeDraft:
     nonzero: int = 0
     buffers: int = 0
     peak_elements: int = 0
+    passes: tuple[Any, ...] = ()
     example: tuple[tuple[Any, ...], dict[str, Any]] = field(default_factory=lambda: ((), {}))
     net: nn.Module | None = None
 

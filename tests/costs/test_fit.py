@@ -2,6 +2,8 @@
 
 import re
 from itertools import islice
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.core.errors import PenjingError, PlanError
-from penjing.costs.design import design, kind_of
+from penjing.costs.design import KINDS, design, kind_of
 from penjing.costs.fit import FEWEST, StaircaseModel, Stairs, fit
 from penjing.costs.notation import read_shape, written
 from penjing.costs.probe import Shape
+from penjing.steps import price
 
 LAYERS = list(islice(design(seed=0, batch=1), 360))
 
@@ -22,9 +25,9 @@ def side(size: int, width: int, kernel: int = 3) -> Shape:
 
 
 def stairs(shape: Shape) -> float:
-    """16 channels a block, both ways, 50 GMAC/s, a microsecond a layer; depthwise: 3 ns a value written."""
+    """16 channels a block, both ways, 50 GMAC/s, a microsecond a layer; depthwise and picks: 3 ns a value written."""
     positions = float(np.prod(shape.out_size))
-    if kind_of(shape) == "depthwise":
+    if kind_of(shape) in ("depthwise", "pick"):
         return 1e-3 + 3e-6 * (-(-shape.out_channels // 16) * 16) * positions
     read, made = (-(-n // shape.groups // 16) * 16 for n in (shape.in_channels, shape.out_channels))
     return 1e-3 + shape.groups * read * made * positions * float(np.prod(shape.kernel)) / 50e6
@@ -41,7 +44,7 @@ def test_the_stairs_are_found_again_on_layers_not_seen(time, within) -> None:
     model = fit({shape: time(shape) for shape in LAYERS[:300]})
     for kind in ("conv", "pointwise"):
         assert (model.stairs[kind].read_step, model.stairs[kind].write_step) == (16, 16)
-    assert model.stairs["depthwise"].write_step == 16
+    assert model.stairs["depthwise"].write_step == model.stairs["pick"].write_step == 16
     errors = [abs(model.fitted(shape) / stairs(shape) - 1) for shape in LAYERS[300:]]
     assert float(np.median(errors)) < within
     assert model.fitted(side(14, 100)) == pytest.approx(model.fitted(side(14, 112)), rel=0.02)
@@ -133,8 +136,8 @@ def test_the_design_is_the_same_for_the_same_seed_and_has_every_kind() -> None:
     assert list(islice(design(0, 1), 40)) == LAYERS[:40] != list(islice(design(1, 1), 40))
     assert len(set(LAYERS)) == len(LAYERS)
     kinds = [kind_of(shape) for shape in LAYERS]
-    assert kinds[:12] == kinds[12:24] and set(kinds) == {
-        "conv", "pointwise", "depthwise", "grouped", "linear", "image"
+    assert kinds[: len(KINDS)] == kinds[len(KINDS) : 2 * len(KINDS)] and set(kinds) == {
+        "conv", "pointwise", "depthwise", "grouped", "linear", "image", "pick"
     }  # fmt: skip
     assert all(shape.macs * 32 <= 120_000_000 for shape in islice(design(0, 32), 60))
 
@@ -149,3 +152,18 @@ def test_a_shape_is_text_and_back(rank, channels, transposed, sides, groups, dil
     shape = Shape(*channels, groups, some, some, (dilation,) * rank, transposed and rank > 0, some, some)
     assert read_shape(written(shape)) == shape
     assert read_shape(written(Shape(16, 8, in_size=(5,), out_size=(5,)))) == Shape(16, 8, in_size=(5,), out_size=(5,))
+
+
+def test_a_file_from_before_picks_were_timed_is_read_and_has_them_timed_by_the_run(monkeypatch) -> None:
+    pick = next(shape for shape in LAYERS if kind_of(shape) == "pick")
+    whole = fit({shape: stairs(shape) for shape in LAYERS})
+    again = StaircaseModel.from_dict(whole.to_dict(), 1)
+    assert again.knows(pick) and again.predict(pick) == whole.times[pick]
+    older = StaircaseModel.from_dict(fit({s: stairs(s) for s in LAYERS if not s.picks}).to_dict(), 1)
+    asked = list[Shape]()
+    monkeypatch.setattr(price, "on_file", lambda run: older)
+    monkeypatch.setattr(price, "time_shape", lambda shape, *rest: asked.append(shape) or 0.25)
+    journal = SimpleNamespace(once=lambda name, work: work())
+    run: Any = SimpleNamespace(runtime=("onnxruntime", "fp32"), batch=1, threads=1, journal=journal)
+    assert price.timed(run, pick, 1) == 0.25 and asked == [pick]
+    assert price.timed(run, LAYERS[0], 1) == older.predict(LAYERS[0]) and asked == [pick]

@@ -7,7 +7,7 @@ from torch import nn
 
 from penjing.core.errors import PlanError
 from penjing.core.types import Layer
-from penjing.costs.probe import Shape, build, time_shape
+from penjing.costs.probe import PICKS, Shape, build, picks, time_shape
 from penjing.exporting.session import fixed_batch, random_feeds, run, session
 
 from .drafts import conv, layer, linear
@@ -76,3 +76,20 @@ def test_a_layer_is_timed_on_what_reads_onnx() -> None:
         time_shape(Shape.of(conv(3, 8)), runtime="torch_compile")
     pytest.importorskip("openvino")
     assert 0 <= time_shape(Shape.of(conv(8, 8)), runtime="openvino") < 1000
+
+
+def test_two_models_of_a_pick_differ_by_the_picks_alone() -> None:
+    shape = Shape(8, 24, in_size=(5, 6), out_size=(5, 6), picks=True)
+    found = [onnx.load_model_from_string(picks(shape, count, 3)) for count in (0, PICKS)]
+    operators = [[node.op_type for node in proto.graph.node] for proto in found]
+    assert operators == [["Conv", "Conv"] * PICKS, ["Conv", "Gather", "Conv"] * PICKS]
+    for proto in found:
+        ends = run(session(proto.SerializeToString()), {"input": torch.randn(3, 1, 5, 6).numpy()})
+        assert len(ends) == PICKS and all(end.shape[2:] == (1, 1) for end in ends)
+    assert 0 <= time_shape(shape) < 1000
+
+
+def test_a_pick_of_features_runs() -> None:
+    proto = build(Shape(8, 12, picks=True), 2, 3)
+    ends = run(session(proto), {"input": torch.randn(3, 8).numpy()})
+    assert [end.shape for end in ends] == [(1, 12)] * 2

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
 from penjing.core.errors import PenjingError
 from penjing.core.protocols import Cost
+from penjing.core.types import Traffic
 from penjing.costs.probe import Shape
 from penjing.costs.table import LayerTable
 from penjing.exporting.measure import summary
 
-from .drafts import FakeDraft, conv, linear
+from .drafts import FakeDraft, conv, layer, linear
 
 
 class FakeTimer:
@@ -93,3 +96,30 @@ def test_what_lies_off_the_stairs_is_timed_itself() -> None:
     for odd in (conv(63, 64), conv(64, 128), conv(64, 62)):
         assert table.time(odd) == odd.macs / 1e6
         assert Shape.of(odd) in table.times
+
+
+def test_what_a_chain_moves_is_added_and_is_no_layer_that_others_read() -> None:
+    table = LayerTable(timer=FakeTimer())
+    whole = [conv(16, 16)]
+    table.calibrate(whole, table.predict(whole) + 0.4)
+    moved = conv(16, 16, groups=16)
+    chain = [replace(conv(16, 64, kernel=1), inner=True), conv(64, 16, kernel=1)]
+    passes = (Traffic("pad", "move", "pad", 1, 1, 0), Traffic("shift", "move", "cat", 1, 1, 0, moved))
+    expected = sum(one.macs for one in (*chain, moved)) / 1e6 + 0.4
+    assert table(FakeDraft(tuple(chain), passes=passes)) == pytest.approx(expected)
+
+
+def test_picks_are_timed_at_powers_of_two_and_read_off_the_line_between() -> None:
+    asked: list[Shape] = []
+
+    def timer(shape: Shape) -> float:
+        asked.append(shape)
+        return 1.0 + shape.in_channels + 10 * shape.out_channels
+
+    table = LayerTable(timer=timer)
+    for ins, outs in ((24, 40), (16, 64), (20, 33), (1, 3)):
+        pick = layer(ins, outs, kind="pick", in_size=(8, 8), out_size=(8, 8))
+        assert Shape.of(pick).macs == 0
+        assert table.time(pick) == pytest.approx(1 + ins + 10 * outs)
+    widths = {n for shape in asked for n in (shape.in_channels, shape.out_channels)}
+    assert widths <= {1, 2, 4, 16, 32, 64} and all(shape.picks for shape in asked) and len(asked) == len(set(asked))

@@ -106,3 +106,14 @@ def test_it_still_tells_where_the_loss_is_zero(trained: bool) -> None:
     given = Evidence(model, graph, batches(x, torch.zeros(6, dtype=torch.long), 6))
     assert (score("taylor", given, "conv1").sum() == 0) == trained
     assert score("jacobian", given, "conv1").sum() > 0
+
+
+def test_noise_in_a_weight_costs_what_each_entry_moves_the_logit() -> None:
+    """One logit a sample, and one sample a batch: no signs are drawn, and no batch is averaged."""
+    model, x = made(1)
+    expected = 0.0
+    for one in x:
+        (gradient,) = torch.autograd.grad(model(one[None]).sum(), [model.conv1.weight])
+        expected += float((model.conv1.weight.detach() * gradient).square().sum()) / len(x)
+    evidence = Evidence(model, trace(model, (x,)), [(one[None], None) for one in x])
+    assert build("criterion", "jacobian").of_noise("conv1.weight", evidence) == pytest.approx(expected, rel=1e-4)

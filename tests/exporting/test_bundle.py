@@ -257,3 +257,10 @@ def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot be written: File exists"):
         write(tmp_path / "file" / "bundle", zoo.resnet20())
+
+
+def test_a_bundle_of_before_there_were_exits_is_read(small, folder):
+    facts = json.loads((folder / MANIFEST).read_text())
+    del facts["exits"]
+    (folder / MANIFEST).write_bytes(sealed(facts))
+    assert not read_manifest(folder).exits

@@ -25,6 +25,8 @@ FORMS: dict[str, object] = {
     "btd": {"btd": {"into": 2, "out": 3, "sweeps": 10}},
     "bicluster": {"bicluster": {"inputs": 1, "outputs": 2}},
     "depthwise_separable": "depthwise_separable",
+    "shift": "shift",
+    "grouped_shuffle": {"grouped_shuffle": {"groups": 2}},
 }
 every = pytest.mark.parametrize("form", FORMS)
 

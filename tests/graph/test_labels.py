@@ -53,19 +53,37 @@ def test_tying_rows_ties_columns() -> None:
 def test_balance_of_free_labels_ties_columns() -> None:
     labels = Labels()
     table = labels.fresh(6).reshape(3, 2)
-    assert labels.balance(table) and labels.classes()[table].tolist() == [labels.classes()[[0, 1]].tolist()] * 3
+    labels.balance(table)
+    assert labels.classes()[table].tolist() == [labels.classes()[[0, 1]].tolist()] * 3
     ties = len(labels._edges)
-    assert labels.balance(table) and len(labels._edges) == ties
+    labels.balance(table)
+    labels.classes()
+    assert len(labels._edges) == ties
 
 
-def test_balance_joins_what_makes_up_for_each_other() -> None:
-    """Pairs of neighbours in two rows of nine: the fifth pair lies in both, the others find one from the other row."""
+def test_balance_knows_ties_and_pins_that_come_later() -> None:
     labels = Labels()
-    pairs = labels.fresh(9)
-    assert not labels.balance(np.repeat(pairs, 2).reshape(2, 9))
+    table = labels.fresh(6).reshape(2, 3)
+    labels.cause = "a split"
+    labels.balance(table)
+    labels.cause = "a sum"
+    labels.tie(table[0, :1], table[1, 2:])
+    labels.pin(table[0, 1:2], Reason("code"))
     classes = labels.classes()
     groups = sorted(np.flatnonzero(classes == c).tolist() for c in set(classes.tolist()))
-    assert groups == [[0, 5], [1, 6], [2, 7], [3, 8], [4]]
+    assert groups == [[0, 5], [1, 4], [2, 3]]
+    assert labels.ties_among(np.array([2, 3]), classes) == (["a split"], True)
+    assert labels.ties_among(np.array([0, 5]), classes) == (["a sum"], False)
+
+
+def test_groups_read_the_same_where_other_code_reads_their_axis() -> None:
+    labels = Labels()
+    x = labels.fresh(6)
+    labels.bind_groups("w", 2, x)
+    axis = labels.axis("w", 1, 3)
+    labels.part_groups()
+    classes = labels.classes()
+    assert classes[x].tolist() == classes[axis].tolist() * 2
 
 
 @pytest.mark.parametrize("seed", range(30))

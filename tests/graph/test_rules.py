@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.types import Ints
+from penjing.factors.layer import Pick
 from penjing.graph.labels import Labels, Tagged
 from penjing.graph.rules import concat, layers, norms, pointwise, shape  # noqa: F401  (filling the table)
 from penjing.graph.rules.layers import Roles, einsum_roles
@@ -365,6 +366,14 @@ def test_index_buffer_moves_labels_and_is_renumbered() -> None:
     assert [(g.buffer, g.source.tolist()) for g in b.findings.gathers] == [("order", [0, 1, 2])]
 
 
+def test_a_pick_says_how_many_channels_it_reads() -> None:
+    b = Bench(Pick(torch.tensor([2, 0]), 3), buffers={"owner.index": torch.tensor([2, 0])})
+    x = b.make((2, 3), 1)
+    b.run("index_select", (2, 2), self=x, dim=1, index=b.parameter((2,), "owner.index"))
+    (count,) = b.findings.counts
+    assert (count.module, count.attribute, count.labels.tolist(), count.times) == ("owner", "channels", [0, 1, 2], 1)
+
+
 def test_index_buffer_used_twice_is_renumbered_once_and_ties_its_sources() -> None:
     b = Bench(buffers={"order": torch.tensor([2, 0, 1])})
     x, z, order = b.make((2, 3), 1), b.make((2, 3), 1), b.parameter((3,), "order")
@@ -498,8 +507,7 @@ def test_grouped_convolution_ties_equal_offsets() -> None:
     x = b.make((2, 8, 4, 4), 1)
     y = conv(b, x, (4, 4, 1, 1), (2, 4, 4, 4), groups=2)
     assert ties(b, x.dims[1]) == [[0, 4], [1, 5], [2, 6], [3, 7]] and ties(b, y.dims[1]) == [[0, 2], [1, 3]]
-    assert x.dims[1] is not None
-    assert b.classes(np.r_[x.dims[1][:4], b.labels.axes["w", 1]]) == [0, 1, 2, 3] * 2
+    assert b.labels.grouped["w", 2] is x.dims[1]
     assert not b.findings.layers[0]["follows"] and [c.node for c in b.findings.choices] == ["node"]
 
 

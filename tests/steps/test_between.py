@@ -39,3 +39,18 @@ def test_quantize_nodes() -> None:
     profile = rows(("a", "QuantizeLinear", 0.5), ("conv", "QLinearConv", 1.0), ("after conv", "DequantizeLinear", 0.5))
     (found,) = between.find(profile, 1.0, "onnxruntime")
     assert found.cause == "quantize nodes" and found.brings == 1.0 and found.detail.startswith("2 of them")
+
+
+def test_what_rounds_inputs_of_few_bits_is_no_operator_to_be_rewritten() -> None:
+    profile = rows(
+        ("conv1", "Conv", 1.0),
+        ("after conv1", "ReorderOutput", 0.1),
+        ("after conv1", "Div", 0.2),
+        ("after conv1", "ReorderInput", 0.1),
+        ("conv2", "Conv", 1.0),
+    )
+    (found,) = between.find(profile, 1.0, "onnxruntime", rounded=True)
+    assert (found.where, found.cause) == ("Div", "size only")
+    assert "int8" in found.remedy and "penjing.load" in found.remedy and "write it with" not in found.remedy
+    (other,) = between.find(profile, 1.0, "onnxruntime")
+    assert other.cause == "fallback operator"

@@ -91,6 +91,7 @@ def test_what_cannot_be_reached_is_refused_before_any_training(
         ({"lr": 0.0}, r"metapruning: lr must be a number above 0"),
         ({"start": "cold"}, r"metapruning: start is one of scratch, generated, inherited; got 'cold'"),
         ({"terms": ("hints",)}, r"metapruning: hints compares layers"),
+        ({"terms": ({"fitnets": {"weight": 1}},)}, r"metapruning: fitnets compares layers"),
     ],
     ids=str,
 )

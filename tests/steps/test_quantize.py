@@ -19,6 +19,7 @@ from penjing.steps.int8 import int8
 from penjing.steps.order import ordered
 from penjing.steps.prune import prune
 from penjing.steps.quantize import methods, quantize
+from penjing.steps.recalibrate import recalibrate
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.options import Options, make_optimizer
@@ -211,3 +212,41 @@ def test_a_finished_network_of_each_method_comes_back_as_it_was(tmp_path, data, 
     again = unbundled(tmp_path / "kept", tiny, packed=False)
     assert torch.equal(again(X), made(X))
     assert precisions(again) == precisions(made)
+
+
+def test_batch_norm_sees_what_rounded_layers_write_and_only_once(tmp_path, data):
+    state = state_of(skilled(), data)
+    stale = quantize("ttq", refresh=0)(state, Run(tmp_path))
+    fresh = quantize("ttq")(state, Run(tmp_path))
+    again = recalibrate(images=1024)(stale, Run(tmp_path))
+    assert not torch.equal(stale.model.bn1.running_var, fresh.model.bn1.running_var)
+    assert torch.equal(again.model.bn1.running_var, fresh.model.bn1.running_var)
+    assert torch.equal(stale.model.bn1.running_var, state.model.bn1.running_var)
+    assert [step.refresh for step in ordered(["quantize", "recalibrate"])[:1]] == [0]
+    assert ordered(["quantize", "train"])[0].refresh == 1024
+    assert quantize("twn")(state_of(tiny()), Run(tmp_path)), "without data there is nothing to see"
+
+
+def test_a_plan_leaves_the_bits_of_the_ends_unless_it_is_told_otherwise(tmp_path):
+    graph = trace(tiny().eval(), (X,), proof=False)
+    changes = {name: build("rewrite", name) for name in ("channels", "lsq")}
+
+    def bits(step):
+        return {site.name for site in step.sites(graph, changes) if site.kind == "bits"}
+
+    assert bits(prune(rewrite=("channels", "lsq"))) == {"conv1/bits", "conv2/bits"}
+    assert bits(prune(rewrite=("channels", "lsq"), ends=True)) >= {"stem/bits", "linear/bits"}
+    alone = trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), (X,), proof=False)
+    with pytest.raises(PlanError, match=r"1/bits are of the first or last layer; ends: true"):
+        prune(rewrite="lsq").sites(alone, {"lsq": changes["lsq"]})
+
+
+def test_channels_ranks_and_bits_come_out_of_one_plan(tmp_path, data):
+    budget = {"size": "0.35x", "macs": "0.7x"}
+    run = Run(tmp_path, budget=budget)
+    step = prune(rewrite=("channels", "svd_spatial", "lsq"), allocator={"knapsack": {"trials": 24}})
+    made = step(state_of(skilled(), data), run)
+    kinds = {entry.rewrite for entry in made.plans[-1]}
+    assert {"svd_spatial", "lsq"} <= kinds, kinds
+    assert all("error" in line for line in run.noted("sites") if line["kind"] == "svd_spatial")
+    assert run.noted("searches")[0]["minimise"] == "divergence"

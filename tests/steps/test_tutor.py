@@ -57,13 +57,18 @@ def test_by_default_a_teacher_of_another_kind_gives_no_hints(data, tmp_path, mon
     monkeypatch.setattr(Teacher, "lend", lambda self, network: lent.append(network) or setattr(self, "_lent", network))
     start = State(tiny(), tiny().eval(), data, ((data.example(2),), {}))
     teacher = Other().eval()
-    for tutor, names, who in [(None, ["soft_targets", "hints"], start.original), (teacher, ["soft_targets"], teacher)]:
+    for tutor, views, names in [
+        (None, 0, ["soft_targets", "hints"]),
+        (teacher, 0, ["soft_targets"]),
+        (None, 1, ["soft_targets"]),
+    ]:
         lent.clear()
         state = State(start.model, start.original, data, start.example, tutor=tutor)
         book = Run(tmp_path)
-        train(epochs=1, batch=64)(state, book)
+        train(epochs=1, batch=64, views=views)(state, book)
         assert [term.partition("(")[0] for term in book.noted("trained")[0]["terms"]] == names
-        assert lent and all(network is who for network in lent)
+        assert lent and all(getattr(network, "network", network) is state.teacher for network in lent)
+    assert list(tmp_path.glob("answers-*.npy"))
 
 
 def broken(net):

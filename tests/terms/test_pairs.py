@@ -36,20 +36,24 @@ def test_the_middle_pair():
     assert middle(maps(1), maps(1)) == ()
 
 
-def test_the_stages_of_a_residual_network_are_paired_with_those_of_a_plain_one():
-    model, teacher = zoo.resnet20(), zoo.vgg16_bn()
-    ears = [Ears(net) for net in (model, teacher)]
-    for net, ear in zip((model.eval(), teacher.eval()), ears, strict=True):
-        ear.listen(ear.modules)
-        with torch.no_grad():
-            net(torch.zeros(2, 3, 32, 32))
-    found = ends(ears[0].heard, ears[1].heard)
-    assert [pair.own for pair in found] == ["layer1", "layer2", "layer3"]
-    shapes = [(ears[0].heard[own].shape[2:], ears[1].heard[theirs].shape[2:]) for own, theirs in found]
-    assert shapes == [((size, size), (size, size)) for size in (32, 16, 8)]
-    # The last at a size is what stands before the pooling, behind its ReLU.
-    kinds = [type(teacher.get_submodule(theirs)) for _, theirs in found]
-    assert kinds == [nn.ReLU] * 3
+@pytest.mark.parametrize(
+    ("name", "size", "wanted"),
+    [
+        ("resnet20", 32, {"layer1": 32, "layer2": 16, "layer3": 8}),
+        ("resnet50", 64, {"bn1": 32, "layer1": 16, "layer2": 8, "layer3": 4, "layer4": 2}),
+        ("vgg16_bn", 32, {"features.5": 32, "features.12": 16, "features.22": 8, "features.32": 4, "features.42": 2}),
+        ("mobilenet_v2_cifar", 32, {"features.3": 32, "features.6": 16, "features.13": 8, "features": 4}),
+    ],
+)
+def test_the_ends_of_stages_are_whole_blocks(name, size, wanted):
+    """Not what the next block computes before it goes on to a smaller size, as in bottlenecks."""
+    model = getattr(zoo, name)().eval()
+    ears = Ears(model)
+    ears.listen(ears.modules)
+    with torch.no_grad():
+        model(torch.zeros(1, 3, size, size))
+    found = ends(ears.heard, ears.heard)
+    assert {pair.own: ears.heard[pair.own].shape[-1] for pair in found} == wanted
 
 
 def test_what_makes_a_weight_is_no_stage():
@@ -65,8 +69,8 @@ def test_layers_are_written_in_any_of_three_ways(layers):
     assert pairs_of(layers) == (Pair("one", "one"), Pair("two", "features.5"))
 
 
-def test_a_recipe_may_write_both_forms():
-    for layers in (["one=features.1"], {"one": "features.1"}):
+def test_a_recipe_may_write_each_form():
+    for layers in (["one=features.1"], {"one": "features.1"}, "one=features.1"):
         term = build("term", {"attention_transfer": {"layers": layers}})
         assert pairs_of(term.layers) == (Pair("one", "features.1"),)
 

@@ -10,9 +10,9 @@ from nets.hostile import HOSTILE
 from penjing.core.errors import TrainError
 from penjing.core.types import Layer
 from penjing.graph.graph import Graph
+from penjing.graph.patches import patches
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
-from penjing.training.patches import patches
 from penjing.training.recalibrate import recalibrate
 from penjing.training.reconstruct import reconstruct
 

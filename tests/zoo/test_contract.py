@@ -26,13 +26,13 @@ from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace
 
 SLOW = {
-    "alexnet", "mobilenet_v1", "mobilenet_v2", "resnet32", "resnet34", "resnet44", "resnet56", "resnet101", "resnet110",
-    "resnet152", "squeezenet1_0", "squeezenet1_0_cifar", "vgg11", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19",
-    "vgg19_bn",
+    "alexnet", "densenet121", "mobilenet_v1", "mobilenet_v2", "resnet32", "resnet34", "resnet44", "resnet56",
+    "resnet101", "resnet110", "resnet152", "shiftnet56_cifar", "shufflenet_v1", "shufflenet_v2", "squeezenet1_0",
+    "squeezenet1_0_cifar", "vgg11", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "xception",
 }  # fmt: skip
 """Those made of the same blocks as a smaller one, and those of more than 60 million parameters."""
 
-NARROW = {"width": 0.5, "head": 64}
+NARROW = {"width": 0.5, "head": 64, "depth": 16, "expansion": 2}
 """What builders are given where they take it."""
 
 CLASSES = 5

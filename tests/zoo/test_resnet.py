@@ -16,6 +16,7 @@ PUBLISHED = [
     ("resnet110", {}, 32, 1_727_962, 252_887_680),
     ("resnet56", {"shortcut": "B"}, 32, 855_770, 125_747_840),
     ("resnet56", {"num_classes": 100}, 32, 858_868, 125_491_456),
+    ("resnet56", {"width": 0.5}, 32, 214_546, 31_482_176),
     ("resnet18", {}, 224, 11_689_512, 1_814_073_344),
     ("resnet34", {}, 224, 21_797_672, 3_663_761_408),
     ("resnet50", {}, 224, 25_557_032, 4_089_184_256),
@@ -126,3 +127,11 @@ def test_a_training_step_reaches_every_parameter(name, side):
 def test_an_unknown_shortcut_is_refused():
     with pytest.raises(RecipeError, match=r"shortcut = 'C' is not right: choose 'A' .* or 'B'"):
         zoo.resnet20(shortcut="C")
+
+
+@pytest.mark.parametrize("width", [0.1, 0.3, 0.7, 1.4])
+def test_any_width_fits_both_shortcuts(width):
+    for shortcut in "AB":
+        assert zoo.resnet20(shortcut=shortcut, width=width).eval()(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+    with pytest.raises(RecipeError, match="width multiplies the channels"):
+        zoo.resnet20(width=0.01)

@@ -261,7 +261,7 @@ def test_build_takes_functions_classes_and_zoo_names():
 def test_build_passes_arguments():
     assert build("resnet20(num_classes=100)").linear.out_features == 100
     assert build("my_nets.small:sized(width=3)").in_features == 3
-    assert builder_of(" resnet20( num_classes = 7, shortcut='B', ) ") == (
+    assert builder_of(" resnet20 ( num_classes = 7, shortcut='B', ) ") == (
         "penjing.zoo.resnet:resnet20(num_classes=7, shortcut='B')"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,7 +57,6 @@ class Around:
     least: Mapping[str, int]
     gap: float = 1e-3
     seconds: float = 10.0
-    _priced: dict[tuple[int, ...], Floats] = field(default_factory=dict)
 
     def settle(self, starts: Sequence[Mapping[str, int]]) -> Settled:
         """Return the best plan found from the best of these, all of which keep every bound."""
@@ -146,7 +145,7 @@ class Around:
     def _price(self, counts: Mapping[str, int]) -> Floats:
         """Return what a plan of these counts costs of each bound; each plan is priced once."""
         key = self._key(counts)
-        if key not in self._priced:
+        if key not in self.problem.priced:
             costs = self.problem.price(self.problem.keep(counts))
-            self._priced[key] = np.array([costs[bound.cost] for bound in self.problem.bounds])
-        return self._priced[key]
+            self.problem.priced[key] = np.array([costs[bound.cost] for bound in self.problem.bounds])
+        return self.problem.priced[key]

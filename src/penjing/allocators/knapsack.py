@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
 
 from penjing.allocators.around import Around, Settled
 from penjing.allocators.greedy import greedy
 from penjing.allocators.problem import Problem
-from penjing.allocators.random import random
-from penjing.allocators.sensitivity import Foretold, Losses, by_scores, curve, foretell, points
+from penjing.allocators.sensitivity import Foretold, Losses, by_scores, curve, foretell, matched, points
 from penjing.allocators.simple import global_, uniform
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
@@ -31,6 +33,9 @@ POINTS = 4
 ASIDE = CHECKS + 6
 """Trials that are not of single sites: the checks, the whole network, greedy's two, and the plans at the end."""
 
+SPREAD = 0.3
+"""How far apart checks lie: the deviation of the logarithms of what their counts are multiplied by."""
+
 
 @register("allocator")
 @dataclass(frozen=True)
@@ -45,13 +50,18 @@ class knapsack:  # noqa: N801  (registered under its own name)
     every site keeps, as long as the budget allows.
 
     ``loss`` says where losses come from: ``scores``; ``measured``, which has a few counts of each site measured with
-    all others whole; or ``auto``, which measures, has a few whole plans foretold by scores, by what was measured and by
-    the mean of both, and takes the best of their plans, as measured. ``trials`` is how many plans are measured at most;
-    where nothing is measured, or these are too few for all sites, scores decide.
+    all others whole; or ``auto``, which measures, brings scores into the unit of what was measured, rewrite by rewrite,
+    has a few whole plans foretold by scores, by what was measured and by the mean of both, and takes the best of all
+    plans, as measured. These plans lie around the one that is sought, and tell anew how much channels, ranks and bits
+    count beside each other. ``trials`` is how many plans are measured at most; where nothing is measured, or these are
+    too few for all sites, scores decide. Losses are added up, so by default the divergence is measured, which tells
+    small ones apart where the error of a few hundred pictures does not change at all.
 
     Paper: Shen et al., HALP, NeurIPS 2022, section 3: saliency and latency in one knapsack.
     Differs: all counts of a site are options of one choice, any number of bounds, an exact solver, measured losses.
     """
+
+    measures: ClassVar[Mapping[str, Any]] = {"divergence": {"images": 2048, "recalibrate": 2}}
 
     loss: str = "auto"
     trials: int = 256
@@ -96,9 +106,6 @@ class knapsack:  # noqa: N801  (registered under its own name)
         self, problem: Problem, scores: Losses, first: Plan, starts: Sequence[Sequence[Plan]], each: int
     ) -> Search:
         """Return the best plan by losses that are measured; ``first`` is the one by scores."""
-        rng, drawn = problem.rng("allocator/knapsack"), random(floor=self.floor)
-        apart = [rng.standard_normal(len(problem.sites)) for _ in range(CHECKS - 2)]
-        checks = yield [first, starts[0][0], *(drawn.fitted(problem, z) for z in apart)]
         least = self._least(problem)
         alone = [(site, n) for site in problem.sites for n in points(site, least[site.name], each)]
         whole, *tried = yield [Plan(), *(problem.keep({site.name: n}) for site, n in alone)]
@@ -107,7 +114,10 @@ class knapsack:  # noqa: N801  (registered under its own name)
         for site in problem.sites:
             mine = [i for i, (other, _) in enumerate(alone) if other is site]
             curves[site.name] = curve(scores[site.name], [alone[i][1] for i in mine], [above[i] for i in mine])
-        losses = {"measured": curves} if self.loss == "measured" else {"scores": scores, "measured": curves}
+        losses: dict[str, Losses] = {"measured": curves}
+        if self.loss == "auto":
+            losses["scores"] = matched(problem, scores, alone, above)
+        checks = yield self._checks(problem, losses, first, starts)
         told = foretell(problem, losses, checks, whole[problem.minimise])
         settled = [self._settled(problem, one.losses, starts) for one in told]
         ends = yield [problem.keep(one.counts) for one in settled]
@@ -120,6 +130,18 @@ class knapsack:  # noqa: N801  (registered under its own name)
         ]  # fmt: skip
         problem.facts["foretold"] = CHECKS
         return best.plan
+
+    def _checks(
+        self, problem: Problem, losses: Mapping[str, Losses], first: Plan, starts: Sequence[Sequence[Plan]]
+    ) -> list[Plan]:
+        """Return whole plans for losses to foretell: those that they lead to, and some around the one by measuring.
+
+        Far from there, where networks are ruined, all losses are wrong, and which is the least wrong says nothing.
+        """
+        solved = [problem.keep(self._settled(problem, mine, starts).counts) for mine in losses.values()]
+        rng, some = problem.rng("allocator/knapsack"), CHECKS - 1 - len(solved)
+        apart = [np.exp(SPREAD * rng.standard_normal(len(problem.sites))) for _ in range(some)]
+        return [first, *solved, *(problem.near(solved[0], factors) for factors in apart)]
 
     def _settled(self, problem: Problem, losses: Losses, starts: Sequence[Sequence[Plan]]) -> Settled:
         """Return the best of what each group of starts leads to."""

@@ -45,7 +45,7 @@ class Problem:
     draw numbers. ``finer`` allows the last units to be filled in below the sites' step, so that an arithmetic bound is
     hit. ``minimise`` names what trials measure and a search seeks the least of: a cost, or ``"lost"``, the score of
     what a plan removes. An allocator that has something to tell of its choice puts a phrase into ``said``, and plain
-    JSON data into ``facts``, which are filed with its search.
+    JSON data into ``facts``, which are filed with its search. ``priced`` is for what it asks about again and again.
 
     A site may lie within another, as channels lie in a block. Where nothing of the outer one stays, the inner ones go
     with it: plans say nothing of them, and of the score only that of the outer one is lost. The counts of the inner
@@ -64,6 +64,7 @@ class Problem:
     held_back: HeldBack = lambda *_: ""
     said: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    priced: dict[tuple[int, ...], Floats] = field(default_factory=dict, repr=False)
     _orders: dict[str, Ints] = field(default_factory=dict, repr=False)
     _entries: dict[str, dict[int, tuple[Entry, ...]]] = field(default_factory=dict, repr=False)
 
@@ -73,6 +74,8 @@ class Problem:
 
     def order(self, site: Site) -> Ints:
         """Return the units of a site from best to worst; equal scores keep the order of the site."""
+        if site.order is not None:
+            return site.order
         if site.name not in self._orders:
             self._orders[site.name] = np.argsort(-self.scores[site.name], kind="stable")
         return self._orders[site.name]
@@ -198,12 +201,16 @@ class Problem:
 
         return self.fit(counts_at)
 
-    def near(self, plan: Plan) -> Plan:
+    def near(self, plan: Plan, factors: Floats | None = None) -> Plan:
         """Return a plan of the proportions of this one that keeps every bound and wastes little of them.
+
+        Those of each site may first be multiplied by a factor of its own.
 
         Raises: Infeasible when no plan keeps the bounds.
         """
-        counts = {site.name: site.size for site in self.sites} | {e.site: len(e.kept) for e in plan}
+        whole = {site.name: site.size for site in self.sites} | {e.site: len(e.kept) for e in plan}
+        each = np.ones(len(self.sites)) if factors is None else factors
+        counts = {site.name: factor * whole[site.name] for site, factor in zip(self.sites, each, strict=True)}
 
         def counts_at(share: float) -> dict[str, int]:
             return {site.name: site.allowed(2 * share * counts[site.name] + 0.5) for site in self.sites}

@@ -16,18 +16,20 @@ Losses = Mapping[str, Floats]
 
 def by_scores(problem: Problem) -> dict[str, Floats]:
     """Return the score that each count of a site loses."""
-    return {site.name: losing(problem.scores[site.name]) for site in problem.sites}
+    return {site.name: losing(problem.scores[site.name], site) for site in problem.sites}
 
 
-def losing(scores: Floats) -> Floats:
-    """Return the score that each count loses where the best units stay.
+def losing(scores: Floats, site: Site | None = None) -> Floats:
+    """Return the score that each count loses where the best units stay, or those that come first in a site's order.
 
     Shapes: scores [size]; returns [size + 1] by count.
 
     >>> losing(np.array([1.0, 5.0, 2.0])).tolist()
     [8.0, 3.0, 1.0, 0.0]
     """
-    found: Floats = np.append(np.cumsum(np.sort(scores))[::-1], 0.0)
+    ordered = site is not None and site.order is not None
+    going = scores[site.order][::-1] if ordered else np.sort(scores)  # type: ignore[union-attr]
+    found: Floats = np.append(np.cumsum(going)[::-1], 0.0)
     return found
 
 
@@ -87,22 +89,58 @@ class Foretold:
     explained: float
 
 
+def matched(problem: Problem, losses: Losses, alone: Sequence[tuple[Site, int]], above: Sequence[float]) -> Losses:
+    """Return losses in the unit of what single sites, with so many units, were measured to lose.
+
+    Scores of channels, ranks and bits have no unit in common, so each rewrite has a factor of its own, by least
+    squares over its sites. One of which nothing was measured to lose anything keeps its losses out of the choice.
+    """
+    factors = {}
+    for family in {site.rewrite for site in problem.sites}:
+        mine = [i for i, (site, _) in enumerate(alone) if site.rewrite == family]
+        told = np.array([losses[alone[i][0].name][alone[i][1]] for i in mine])
+        factors[family] = _factor(told, np.array([above[i] for i in mine]))
+    return {site.name: factors[site.rewrite] * losses[site.name] for site in problem.sites}
+
+
+def _factor(told: Floats, measured: Floats) -> float:
+    return max(float(told @ measured) / float(told @ told), 0.0) if told.any() else 0.0
+
+
 def foretell(problem: Problem, losses: Mapping[str, Losses], trials: Sequence[Trial], whole: float) -> list[Foretold]:
     """Compare losses with what plans were measured to lose, above the ``whole`` network; the best comes first.
 
-    Each is scaled to the unit that is measured; where there are scores and measured curves, their mean is a third.
+    Each is scaled to the unit that is measured, rewrite by rewrite: what bits lose in a network of fewer channels is
+    not what they lose in the whole one. Where there are scores and measured curves, their mean is a third.
     """
     measured = np.array([trial[problem.minimise] - whole for trial in trials])
     scaled: dict[str, Losses] = {}
     for name, mine in losses.items():
-        sums = np.array([total(problem, mine, trial.plan) for trial in trials])
-        factor = max(float(sums @ measured) / float(sums @ sums), 0.0) if sums.any() else 0.0
-        scaled[name] = {site: (factor or 1.0) * values for site, values in mine.items()}
+        factors = _factors(problem, mine, trials, measured)
+        scaled[name] = {site.name: factors[site.rewrite] * mine[site.name] for site in problem.sites}
     if len(scaled) == 2:
         one, other = scaled.values()
         scaled["both"] = {site: (one[site] + other[site]) / 2 for site in one}
     told = [_told(problem, name, mine, trials, measured) for name, mine in scaled.items()]
     return sorted(told, key=lambda one: (-one.rank, -one.explained))
+
+
+def _factors(problem: Problem, losses: Losses, trials: Sequence[Trial], measured: Floats) -> dict[str, float]:
+    """Return what losses of each rewrite are to be multiplied by, by least squares over plans.
+
+    A few plans hardly tell rewrites apart, so that the factor of all together counts as one plan more of each.
+    """
+    from scipy.optimize import nnls
+
+    families = sorted({site.rewrite for site in problem.sites})
+    parts = np.array([[total(problem, losses, trial.plan, family) for family in families] for trial in trials])
+    common = _factor(parts.sum(1), measured) or 1.0
+    if len(families) == 1 or not parts.any():
+        return dict.fromkeys(families, common)
+    usual = float(np.sqrt(np.square(common * parts.sum(1)).mean()))
+    rows = np.vstack([common * parts, usual * np.eye(len(families))])
+    solved, _ = nnls(rows, np.append(measured, np.full(len(families), usual)))
+    return {family: common * float(factor) for family, factor in zip(families, solved, strict=True)}
 
 
 def _told(problem: Problem, name: str, losses: Losses, trials: Sequence[Trial], measured: Floats) -> Foretold:
@@ -116,6 +154,13 @@ def _told(problem: Problem, name: str, losses: Losses, trials: Sequence[Trial], 
     return Foretold(name, losses, float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if known else 0.0, explained)
 
 
-def total(problem: Problem, losses: Losses, plan: Plan) -> float:
-    """Return what a plan loses, added up over its sites; nothing counts beside the site that it goes with."""
-    return sum(float(losses[entry.site][len(entry.kept)]) for entry in problem.deciding(plan))
+def total(problem: Problem, losses: Losses, plan: Plan, family: str | None = None) -> float:
+    """Return what a plan loses, added up over its sites, or those of one rewrite.
+
+    Nothing counts beside the site that it goes with.
+    """
+    taken = problem.deciding(plan)
+    if family is not None:
+        mine = {site.name for site in problem.sites if site.rewrite == family}
+        taken = [entry for entry in taken if entry.site in mine]
+    return sum(float(losses[entry.site][len(entry.kept)]) for entry in taken)

@@ -130,11 +130,11 @@ def build(kind: str, spec: Any) -> Any:
 
 
 def checked(what: str, entry: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``given`` with each value validated against the entry's annotation.
+    """Return ``given`` with each value validated against the entry's annotation; one value may stand for a tuple of it.
 
     Raises: RecipeError naming the option; ``what`` names the entry in the message.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = options(entry)
     hints = typing.get_type_hints(entry)
@@ -143,7 +143,7 @@ def checked(what: str, entry: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         if key not in known:
             raise RecipeError(f"{what} has no option {key!r}.{did_you_mean(str(key), known)}")
         try:
-            result[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
+            result[key] = _validated(hints.get(key, Any), value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise RecipeError(f"{what}: {key} = {value!r} is not right: {reason}.") from None
@@ -151,6 +151,31 @@ def checked(what: str, entry: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise RecipeError(f"{what} needs {', '.join(missing)}.")
     return result
+
+
+def _validated(hint: Any, value: Any) -> Any:
+    """Return a value of a type, or, where that is a tuple of any length, the tuple of the one value.
+
+    Raises: ValidationError about the value as it was given.
+
+    >>> _validated(tuple[str, ...], "conv1"), _validated(tuple[int, ...] | None, [1, 2])
+    (('conv1',), (1, 2))
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(hint)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        kinds = [hint, *typing.get_args(hint)]
+        several = any(typing.get_origin(kind) is tuple and Ellipsis in typing.get_args(kind) for kind in kinds)
+        if not several or value is None or isinstance(value, list | tuple | set):
+            raise
+        try:
+            return adapter.validate_python((value,))
+        except ValidationError:
+            pass
+        raise
 
 
 @dataclass(frozen=True)

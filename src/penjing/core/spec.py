@@ -39,6 +39,7 @@ class Spec:
         Spec(name='resnet56', arguments={'num_classes': 100})
         """
         name, bracket, rest = text.strip().partition("(")
+        name = name.rstrip()
         if not bracket:
             return cls(name)
         shown = text if len(text) <= 80 else f"{text[:77]}..."

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -60,7 +60,8 @@ class Site:
     channels of one layer a unit spans at most. ``rewrite`` is what changes it; where it is empty, the one that a plan
     is made for. ``within`` names the site, if any, that takes this one with it when nothing of it stays: the block
     that channels lie in. ``most`` is the largest count short of the whole that is worth having, 0 where all are: a
-    factorised layer of more ranks costs more than the layer.
+    factorised layer of more ranks costs more than the layer. ``order`` tells in which order units stay where
+    their scores do not: of options, keeping n means the first n, of which the last is taken.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Site:
     rewrite: str = ""
     within: str = ""
     most: int = 0
+    order: Ints | None = None
 
     def slots_with(self, *roles: str) -> list[Slot]:
         """Return the slots with one of these roles."""
@@ -144,7 +146,7 @@ class Layer:
     positions one sample has (height times width of a convolution). ``follows`` says that ``groups`` shrinks with
     the channels (depthwise) instead of staying fixed. ``bits`` are those of one of its weights, ``input_bits`` those
     of what it reads; 32 where it is not rounded. ``stored_bits`` are those of all weights with their tables, 0 where
-    they are floats.
+    they are floats. ``inner`` says that the next stage of its chain alone reads what it writes.
     """
 
     name: str
@@ -168,6 +170,7 @@ class Layer:
     bits: int = 32
     input_bits: int = 32
     stored_bits: int = 0
+    inner: bool = False
 
     @property
     def positions(self) -> int:
@@ -195,14 +198,6 @@ class Layer:
         outs = self.out_units[~is_gone(self.out_units, gone)]
         groups = self.groups * len(ins) // self.in_channels if self.follows else self.groups
         return replace(self, in_units=ins, out_units=outs, in_channels=len(ins), out_channels=len(outs), groups=groups)
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """Layers, one after the other with nothing between them, and how many elements the buffers beside them have."""
-
-    layers: tuple[Layer, ...]
-    buffers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +237,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What is left of a pass under a plan: elements of one sample, and operations on them."""
+    """What is left of a pass under a plan: elements of one sample, and operations on them.
+
+    ``layer`` has the shape of a pick or shift in a chain, by which runtimes time it.
+    """
 
     name: str
     kind: str
@@ -250,6 +248,16 @@ class Traffic:
     in_elements: int
     out_elements: int
     operations: int
+    layer: Layer | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Layers with nothing between them but ``passes`` that move values; buffers beside them have so many elements."""
+
+    layers: tuple[Layer, ...]
+    buffers: int = 0
+    passes: tuple[Traffic, ...] = ()
 
 
 @dataclass(frozen=True)

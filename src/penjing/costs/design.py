@@ -13,7 +13,7 @@ from penjing.costs.probe import IMAGE_CHANNELS, Shape
 
 KINDS = (
     "conv", "pointwise", "conv", "depthwise", "conv", "pointwise",
-    "linear", "conv", "grouped", "pointwise", "conv", "image",
+    "linear", "conv", "grouped", "pointwise", "conv", "image", "pick",
 )  # fmt: skip
 """The kinds in the order in which they are taken, over and over: the more of them networks have, the more often."""
 
@@ -37,6 +37,8 @@ TRIES = 3000
 
 def kind_of(shape: Shape) -> str:
     """Return the kind of a layer, one of those that runtimes have kernels of their own for."""
+    if shape.picks:
+        return "pick"
     if not shape.kernel:
         return "linear"
     if shape.transposed:
@@ -53,8 +55,10 @@ def design(seed: int, batch: int) -> Iterator[Shape]:
 
     Widths and sizes are drawn evenly on a logarithmic scale.
     """
-    random, seen = stream(seed, "costs/design"), set[Shape]()
+    # Picks came later; drawn apart, they leave the layers that older files were timed on as they are.
+    layers, picks, seen = stream(seed, "costs/design"), stream(seed, "costs/design/picks"), set[Shape]()
     for kind in cycle(KINDS):
+        random = picks if kind == "pick" else layers
         drawn = (_drawn(kind, random) for _ in range(TRIES))
         shape = next((one for one in drawn if one is not None and one not in seen and _fits(one, batch)), None)
         if shape is None:
@@ -81,6 +85,8 @@ def _drawn(kind: str, random: np.random.Generator) -> Shape | None:
             return None
     if 3 < kernel > side:  # most of it would lie on padding, and no network has such
         return None
+    if kind == "pick":
+        return Shape(read, written, in_size=(side, side), out_size=(side, side), picks=True)
     out = -(-side // stride)
     return Shape(read, written, groups, (kernel, kernel), (stride, stride), (1, 1), False, (side, side), (out, out))
 

@@ -188,6 +188,12 @@ def _features(shape: Shape, read_step: int, write_step: int, batch: int) -> list
     """Return what a layer's time is made of, in the order of ``FEATURES``."""
     taps, used = _taps(shape)
     positions, kernel = math.prod(shape.out_size), math.prod(shape.kernel)
+    if shape.picks:
+        moved = (
+            _up(shape.in_channels, read_step) * positions * batch / 1e6,
+            _up(shape.out_channels, write_step) * positions * batch / 1e6,
+        )
+        return [{"reads": moved[0], "writes": moved[1], "layers": 1.0}.get(name, 0.0) for name in FEATURES]
     read, made, groups = shape.in_channels // shape.groups, shape.out_channels // shape.groups, shape.groups
     if kind_of(shape) == "depthwise":  # blocks go across its groups
         padded = _up(shape.out_channels, write_step)

@@ -9,7 +9,7 @@ from penjing.costs.probe import Shape
 _SIDES = r"\d+(?:x\d+)*"
 _TEXT = re.compile(
     r"(?P<read>\d+)>(?P<made>\d+)(?: g(?P<groups>\d+))?(?: k(?P<kernel>S) s(?P<stride>S)(?: d(?P<dilation>S))?"
-    r"(?P<transposed> transposed)?)?(?: (?P<size>S)>(?P<out>S))?".replace("S", _SIDES)
+    r"(?P<transposed> transposed)?)?(?P<picks> pick)?(?: (?P<size>S)>(?P<out>S))?".replace("S", _SIDES)
 )
 
 
@@ -20,6 +20,8 @@ def written(shape: Shape) -> str:
     '64>128 k3x3 s2x2 8x8>4x4'
     >>> written(Shape(512, 10))
     '512>10'
+    >>> written(Shape(64, 128, in_size=(8, 8), out_size=(8, 8), picks=True))
+    '64>128 pick 8x8>8x8'
     """
     parts = [f"{shape.in_channels}>{shape.out_channels}"]
     parts += [f"g{shape.groups}"] if shape.groups != 1 else []
@@ -27,6 +29,7 @@ def written(shape: Shape) -> str:
         parts += [f"k{_sides(shape.kernel)}", f"s{_sides(shape.stride)}"]
         parts += [f"d{_sides(shape.dilation)}"] if set(shape.dilation) != {1} else []
         parts += ["transposed"] if shape.transposed else []
+    parts += ["pick"] if shape.picks else []
     parts += [f"{_sides(shape.in_size)}>{_sides(shape.out_size)}"] if shape.in_size else []
     return " ".join(parts)
 
@@ -46,7 +49,7 @@ def read_shape(text: str) -> Shape:
     dilation = _numbers(found["dilation"]) or (1,) * len(kernel)
     return Shape(
         int(found["read"]), int(found["made"]), int(found["groups"] or 1), kernel, _numbers(found["stride"]), dilation,
-        bool(found["transposed"]), _numbers(found["size"]), _numbers(found["out"]),
+        bool(found["transposed"]), _numbers(found["size"]), _numbers(found["out"]), bool(found["picks"]),
     )  # fmt: skip
 
 

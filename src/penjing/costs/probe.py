@@ -35,12 +35,15 @@ BUDGET_MS = 40.0
 IMAGE_CHANNELS = 4
 """A layer that reads this many channels or fewer reads the network's input."""
 
+PICKS, END_CHANNELS = 4, 16
+"""How many picks are timed together, and the channels of the convolution that reads one pixel of what each writes."""
+
 OPSET, FORMAT = 20, 10
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the time of a layer depends on; ``kernel`` is empty for a linear layer."""
+    """What the time of a layer depends on; ``kernel`` is empty for a linear layer, and for a pick of channels."""
 
     in_channels: int
     out_channels: int
@@ -51,10 +54,14 @@ class Shape:
     transposed: bool = False
     in_size: tuple[int, ...] = ()
     out_size: tuple[int, ...] = ()
+    picks: bool = False
 
     @classmethod
     def of(cls, layer: Layer) -> Shape:
-        """Return the shape of a layer."""
+        """Return the shape of a layer; that of a shift is the depthwise convolution's that the file has of it."""
+        if layer.kind == "pick":
+            sizes = tuple(layer.in_size), tuple(layer.out_size)
+            return cls(layer.in_channels, layer.out_channels, in_size=sizes[0], out_size=sizes[1], picks=True)
         return cls(
             layer.in_channels, layer.out_channels, layer.groups, tuple(layer.kernel), tuple(layer.stride),
             tuple(layer.dilation), layer.transposed, tuple(layer.in_size), tuple(layer.out_size),
@@ -69,7 +76,7 @@ class Shape:
     @property
     def weights(self) -> int:
         """How many weights the layer has."""
-        return self.in_channels // self.groups * self.out_channels * math.prod(self.kernel)
+        return 0 if self.picks else self.in_channels // self.groups * self.out_channels * math.prod(self.kernel)
 
 
 def time_shape(
@@ -84,9 +91,9 @@ def time_shape(
     chosen: Runtime = registry.build("runtime", runtime)
     if not chosen.reads_files:
         raise PlanError(f"{runtime} reads no ONNX, so single layers cannot be timed on it.")
-    few, many = _copies(shape, batch)
+    (few, many), count = _models(shape, batch)
     clock, _ = clock_for(threads, chosen.own_threads)
-    runs = [chosen.open(Subject(build(shape, copies, batch)), threads, None, precision) for copies in (few, many)]
+    runs = [chosen.open(Subject(model), threads, None, precision) for model in (few, many)]
     least = []
     for once in runs:
         once()
@@ -97,7 +104,38 @@ def time_shape(
         for i in (0, 1) if done % 2 else (1, 0):
             least[i] = min(least[i], timed(runs[i], times[i], clock))
     # Noise can turn the difference of two tiny times around; a layer never takes less than nothing.
-    return max(least[1] - least[0], 0.0) / (many - few)
+    return max(least[1] - least[0], 0.0) / count
+
+
+def _models(shape: Shape, batch: int) -> tuple[tuple[bytes, bytes], int]:
+    """Return two models that differ by so many layers of the shape alone."""
+    if shape.picks and len(shape.in_size) == 2:
+        return (picks(shape, 0, batch), picks(shape, PICKS, batch)), PICKS
+    few, many = _copies(shape, batch)
+    return (build(shape, few, batch), build(shape, many, batch)), many - few
+
+
+def picks(shape: Shape, count: int, batch: int) -> bytes:
+    """Return a model of ``PICKS`` pairs of cheap convolutions, between which so many times channels are picked.
+
+    The runtime picks in plain layout, so that a pick costs the way there and back as well.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, tensors, ends, values = [], [], [], _values()
+    for i in range(PICKS):
+        last = shape.out_channels if i < count else shape.in_channels
+        sizes = {f"first{i}": (shape.in_channels, 1, 1, 1), f"last{i}": (END_CHANNELS, last, 1, 1)}
+        tensors += [numpy_helper.from_array(next(values)(dims), name) for name, dims in sizes.items()]
+        nodes.append(helper.make_node("Conv", ["input", f"first{i}"], [f"x{i}"]))
+        if i < count:
+            index = stream(i, "costs/probe/picks").permutation(shape.out_channels) % shape.in_channels
+            tensors.append(numpy_helper.from_array(index.astype(np.int64), f"index{i}"))
+            nodes.append(helper.make_node("Gather", [f"x{i}", f"index{i}"], [f"y{i}"], axis=1))
+        read = f"y{i}" if i < count else f"x{i}"
+        nodes.append(helper.make_node("Conv", [read, f"last{i}"], [f"end{i}"], strides=list(shape.out_size)))
+        ends.append(helper.make_tensor_value_info(f"end{i}", TensorProto.FLOAT, None))
+    return _model(nodes, [batch, 1, *shape.in_size], ends, tensors)
 
 
 def build(shape: Shape, copies: int, batch: int) -> bytes:
@@ -123,6 +161,12 @@ def build(shape: Shape, copies: int, batch: int) -> bytes:
     for i in range(copies):
         nodes += _layer(shape, source, weight, i) + _end(shape, i)
         outputs.append(helper.make_tensor_value_info(f"end{i}", TensorProto.FLOAT, None))
+    return _model(nodes, entry, outputs, tensors)
+
+
+def _model(nodes: list[Any], entry: list[int], outputs: list[Any], tensors: list[Any]) -> bytes:
+    from onnx import TensorProto, helper
+
     given = helper.make_tensor_value_info("input", TensorProto.FLOAT, entry)
     graph = helper.make_graph(nodes, "probe", [given], outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=FORMAT)
@@ -135,6 +179,9 @@ def _layer(shape: Shape, source: str, weight: Any, i: int) -> list[Any]:
 
     name, bias = f"w{i}", weight(f"b{i}", shape.out_channels)
     out, per_in = shape.out_channels, shape.in_channels // shape.groups
+    if shape.picks:
+        index = helper.make_node("Constant", [], [f"index{i}"], value_ints=[k % shape.in_channels for k in range(out)])
+        return [index, helper.make_node("Gather", [source, f"index{i}"], [f"y{i}"], axis=1)]
     if not shape.kernel:
         return [helper.make_node("Gemm", [source, weight(name, out, per_in), bias], [f"y{i}"], transB=1)]
     options: dict[str, Any] = {

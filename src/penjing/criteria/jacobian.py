@@ -40,3 +40,15 @@ class jacobian:  # noqa: N801 - the name a recipe writes
             saliency = evidence.of_logits.saliency(site.slots[0].tensor)
             return saliency.double().flatten() / len(evidence.batches)
         return evidence.of_logits.gate_gradients(site).double().square().mean(0)
+
+    def of_noise(self, weight: str, evidence: Evidence) -> float:
+        """Return the mean squared first-order change of the logits by noise as large as each entry of a weight.
+
+        What ranks and bits leave of a layer differs from it by a share of its squares; of this number the same share
+        is their score beside that of channels.
+
+        Raises: PlanError as for channels.
+        """
+        samples = sum(len(x) for x, _ in evidence.batches) / max(len(evidence.batches), 1)
+        # Saliency squares the gradient of a batch's mean; the signs of its samples are independent.
+        return float(evidence.of_logits.saliency(weight).sum()) * samples / max(len(evidence.batches), 1)

@@ -38,10 +38,12 @@ class CountedSplit:
         """
         return self.split.labels
 
-    def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False) -> Batches:
+    def batches(
+        self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False, view: int | None = None
+    ) -> Batches:
         """Yield pictures and labels, as ``Split`` says, and count one read once the first is asked for."""
         self.reads.count += 1
-        yield from self.split.batches(size, seed=seed, epoch=epoch, augment=augment)
+        yield from self.split.batches(size, seed=seed, epoch=epoch, augment=augment, view=view)
 
     def subset(self, indices: Indices) -> CountedSplit:
         """Return the pictures at these positions."""

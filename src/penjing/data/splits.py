@@ -46,12 +46,13 @@ class Split(Protocol):
         ...
 
     def batches(
-        self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False
+        self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False, view: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield pictures and labels, None where there are none; the last batch may be smaller.
 
         Without a seed the order is fixed. With one it is shuffled, order and augmentation depend on seed and
-        epoch alone, and a last batch of one picture is dropped: batch norm cannot train on it.
+        epoch alone, and a last batch of one picture is dropped: batch norm cannot train on it. With a ``view``
+        augmentation depends on that in place of the epoch, so that epochs may see the same views in another order.
 
         Shapes: x float32 [n, c, h, w], y int64 [n], or [n, h, w] where labels are masks.
         """
@@ -118,11 +119,13 @@ class ArraySplit:
         """Return the pictures' own mean and standard deviation by channel."""
         return channel_statistics(self.images)
 
-    def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False) -> Batches:
+    def batches(
+        self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False, view: int | None = None
+    ) -> Batches:
         """Yield pictures and labels, as ``Split`` says; augmentation without a seed draws as with seed 0."""
         if augment:
             # Drawn for the whole epoch, so that a picture's fate does not depend on the batch size.
-            rng = stream(seed or 0, f"augment/{epoch}")
+            rng = stream(seed or 0, f"augment/{epoch if view is None else view}")
             corners = rng.integers(0, 2 * self.padding + 1, (len(self), 2))
             mirrored = rng.random(len(self)) < 0.5 * self.flip
         for part in order(len(self), size, seed, epoch):
@@ -168,9 +171,13 @@ class FolderSplit:
         """Return channels, height and width."""
         return len(self.mean), self.size, self.size
 
-    def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False) -> Batches:
+    def batches(
+        self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False, view: int | None = None
+    ) -> Batches:
         """Yield pictures and labels, as ``Split`` says; augmentation without a seed draws as with seed 0."""
-        draws = stream(seed or 0, f"augment/{epoch}").random((len(self), 5)) if augment else None
+        draws = (
+            stream(seed or 0, f"augment/{epoch if view is None else view}").random((len(self), 5)) if augment else None
+        )
         parts = order(len(self), size, seed, epoch)
         pool = ThreadPoolExecutor(THREADS)
         waiting: deque[tuple[npt.NDArray[np.int64], list[Future[Pictures]]]] = deque()
@@ -206,7 +213,7 @@ class FolderSplit:
 class DatasetSplit:
     """A user's map-style dataset of (x, y) pairs or of x alone, normalised and augmented as the user wrote it.
 
-    Differs: ``augment`` is not obeyed, and repeats only as far as the dataset's own randomness does.
+    Differs: ``augment`` and ``view`` are not obeyed, and repeats only as far as the dataset's own randomness does.
     """
 
     dataset: Any
@@ -231,7 +238,9 @@ class DatasetSplit:
             return np.empty(0, np.int64)
         return np.concatenate([labels_of(pair) for pair in self.batches(256)])
 
-    def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False) -> Batches:
+    def batches(
+        self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False, view: int | None = None
+    ) -> Batches:
         """Yield pictures and labels, as ``Split`` says."""
         positions = np.arange(len(self)) if self.indices is None else self.indices
         loader = DataLoader(
@@ -253,7 +262,8 @@ class DatasetSplit:
 class LoaderSplit:
     """A user's loader: anything that yields batches, (x, y) or x alone, each time it is iterated.
 
-    Differs: order and augmentation are the loader's own; ``seed``, ``epoch`` and ``augment`` cannot change them.
+    Differs: order and augmentation are the loader's own; ``seed``, ``epoch``, ``augment`` and ``view`` change
+    nothing.
     Raises: DataError for an iterator, which could be read only once.
     """
 
@@ -283,7 +293,9 @@ class LoaderSplit:
         labels = [label for label, _ in found] or [np.empty(0, np.int64)]
         return np.concatenate(labels), np.concatenate([mark for _, mark in found] or [np.empty(0)])
 
-    def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False) -> Batches:
+    def batches(
+        self, size: int, *, seed: int | None = None, epoch: int = 0, augment: bool = False, view: int | None = None
+    ) -> Batches:
         """Yield the loader's pictures and labels in batches of ``size``."""
         if size < 1:
             raise DataError(f"A batch of {size} pictures is not possible; ask for 1 or more.")

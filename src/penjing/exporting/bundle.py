@@ -34,7 +34,7 @@ from penjing.core.types import Plan
 from penjing.exporting.packed import packed as stored
 from penjing.exporting.packed import take_in
 from penjing.exporting.running import run_packed
-from penjing.graph import form
+from penjing.graph import exits, form
 from penjing.graph.blocks import take_out
 from penjing.graph.chains import stand_in, written
 from penjing.graph.collaborative import KINDS, Partner, attach, partners
@@ -74,6 +74,7 @@ class Manifest:
     ``chains`` holds the stages of those that are chains of linear layers, among them factorised ones; ``collaborative``
     are the convolutions with a collaborative layer, each with its kind and its batch norm; ``quantized`` the layers in
     few bits, each with its method and bits, and ``packed`` says how weights are stored that are codes or sparse.
+    ``exits`` are those of a network that may answer early, each with its place, its form and its threshold.
     ``inputs`` are the shapes of one sample's inputs; ``facts`` what the run that made it wrote down.
     """
 
@@ -86,6 +87,7 @@ class Manifest:
     collaborative: Mapping[str, Any] = field(default_factory=dict)
     quantized: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     packed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exits: Sequence[Mapping[str, Any]] = field(default_factory=list)
     inputs: Sequence[Sequence[int]] = ()
     lineage: Sequence[Any] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -111,8 +113,9 @@ def write(
     Raises: BundleError when the system does not let it.
     """
     place = Path(folder)
+    model, heads, told = exits.parted(model)
     whole, how = stored(model) if finished else (form.tensors(model), {})
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (whole | heads).items()}
     lineage, bits = _lineage(plans)
     weights = as_bytes(tensors | bits)
     manifest = Manifest(
@@ -125,6 +128,7 @@ def write(
         collaborative={name: asdict(partner) for name, partner in partners(model).items()},
         quantized={name: one.to_json() for name, one in precisions(model).items()},
         packed=how,
+        exits=told,
         inputs=[list(shape) for shape in inputs],
         lineage=lineage,
         facts=dict(facts or {}),
@@ -237,12 +241,14 @@ def read_manifest(folder: str | Path) -> Manifest:
     names = isinstance(manifest.identities, list) and all(isinstance(name, str) for name in manifest.identities)
     pairs = isinstance(manifest.collaborative, dict) and all(map(_is_partner, manifest.collaborative.values()))
     shapes = isinstance(manifest.inputs, list) and all(map(_is_shape, manifest.inputs))
+    leaving = isinstance(manifest.exits, list) and all(map(exits.is_told, manifest.exits))
     if not (
         strings
         and maps
         and names
         and pairs
         and shapes
+        and leaving
         and isinstance(manifest.lineage, list)
         and isinstance(manifest.facts, dict)
     ):
@@ -284,10 +290,12 @@ def load(
         stand_in(model, manifest.chains)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()}, shapes)
+        heads = {name: tensors.pop(name) for name in list(tensors) if name.startswith(exits.PREFIX)}
         if manifest.packed:
             tensors = take_in(model, tensors, manifest.packed)
         model = form.refill(model, tensors, manifest.counts).eval()
-        return run_packed(model, manifest.inputs) if packed and manifest.packed else model
+        model = run_packed(model, manifest.inputs) if packed and manifest.packed else model
+        return exits.joined(model, heads, manifest.exits)
     except PlanError as error:
         raise BundleError(f"{place} does not fit its builder: {error}") from None
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from penjing.core.errors import DataError, PenjingError, PlanError, did_you_mean, reason
 from penjing.core.files import write_whole
-from penjing.exporting import tidy
+from penjing.exporting import displaced, tidy
 from penjing.exporting.bias import corrected
 from penjing.exporting.ranges import Calibration, quiet, ranges
 from penjing.exporting.runtimes.operators import LAYERS, layers_in
@@ -139,6 +139,7 @@ def quantize(
             "pictures, normalised as for training."
         )
     proto, name = onnx.load(os.fspath(source)), os.fspath(source)
+    displaced.spread(proto)
     layers, other = _layers(proto, name)
     if others := ", ".join(dict.fromkeys(other.values())):
         notes.append(

@@ -13,12 +13,13 @@ from torch import nn
 
 from penjing.core.errors import PenjingError
 from penjing.core.files import write_whole
-from penjing.exporting import tidy, unpack
+from penjing.exporting import displaced, early, tidy, unpack
 from penjing.exporting.blame import export_error, run_error
 from penjing.exporting.inputs import Example, batch_of, bound, names_of, open_batch, with_batch
 from penjing.exporting.modes import evaluating
 from penjing.exporting.running import refuse_packed
 from penjing.exporting.silence import silence
+from penjing.graph.exits import Every, Exiting
 from penjing.graph.quantized import settled
 
 LARGEST_FILE = 2**31 - 1
@@ -40,7 +41,9 @@ def export_onnx(
     The batch, dimension 0 of every tensor input that shares the first one's, stays open; where the model does not
     allow that, the file gets the example's batch. Batch norm is folded into the layer before it. What the reader of
     a report should know is appended to ``notes``. The model's modes are restored; the file appears complete or not
-    at all. Quantized layers have their weights as packed codes, which the file unpacks.
+    at all. Quantized layers have their weights as packed codes, which the file unpacks. Shifts are depthwise
+    convolutions (``penjing.exporting.displaced``). The file of a network that answers early takes one picture at a
+    time, and stops where it is sure (``penjing.exporting.early``).
 
     ``quick`` takes torch's older exporter: some twenty times faster, the same speed in the runtime, but it bakes in
     every decision the model takes in Python, so use it for measuring only.
@@ -49,9 +52,16 @@ def export_onnx(
     weights; PenjingError when the file cannot be written.
     """
     refuse_packed(model)
-    target, notes, own = Path(path), [] if notes is None else notes, model
-    model = settled(model)
+    target, notes = Path(path), [] if notes is None else notes
     example: Example = (tuple(example_args), dict(example_kwargs or {}))
+    thresholds: tuple[float, ...] = ()
+    if isinstance(model, Exiting):
+        if model.early:
+            thresholds, model, dynamic_batch = model.thresholds, Every(model), False
+            example = with_batch(example, 1)
+        else:
+            model = model.network
+    own, model = model, displaced.as_convolutions(settled(model))
     with evaluating(model):
         try:
             outputs = names_of(model(*example[0], **example[1]), "output")
@@ -67,8 +77,11 @@ def export_onnx(
     tidy.name_batch(proto)
     if left := tidy.unfolded(proto):
         notes.append(f"{len(left)} batch norms were not folded into the layer before them, {left[0]} first.")
+    displaced.gather(proto)
     if left := unpack.pack(proto, own):
         notes.append(f"The file holds the weights of {len(left)} quantized layers in floats, {left[0]} first.")
+    if thresholds:
+        early.branched(proto, thresholds)
     _write(target, proto)
     return target
 

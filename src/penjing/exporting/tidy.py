@@ -10,7 +10,7 @@ FOLDABLE = ("Conv", "ConvTranspose", "Gemm")
 def strip(model: Any) -> None:
     """Drop the exporter's debugging notes in place: they take kilobytes and quote paths of the user's machine."""
     model.ClearField("metadata_props")
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
             item.ClearField("doc_string")
             item.ClearField("metadata_props")
@@ -52,10 +52,11 @@ def unfolded(model: Any) -> list[str]:
 
 def operators(model: Any) -> dict[str, int]:
     """Count the operators of a graph and of the graphs inside it, by name, sorted."""
-    names = [node.op_type for graph in _graphs(model.graph) for node in graph.node]
+    names = [node.op_type for graph in graphs(model.graph) for node in graph.node]
     return {name: names.count(name) for name in sorted(set(names))}
 
 
-def _graphs(graph: Any) -> list[Any]:
+def graphs(graph: Any) -> list[Any]:
+    """Return a graph and those inside it."""
     inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    return [graph, *(found for g in inner for found in _graphs(g))]
+    return [graph, *(found for g in inner for found in graphs(g))]

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
 from penjing.core.errors import ParityError, PenjingError
+from penjing.exporting import early
 from penjing.exporting.blame import run_error
 from penjing.exporting.inputs import with_batch
 from penjing.exporting.modes import evaluating
 from penjing.exporting.session import as_feeds, fixed_batch, run, samples_in, session
+from penjing.graph.exits import Exiting
 
 ROUNDINGS = 20
 """How many units in the last place of the largest output two orders of summation may differ by in half precision."""
@@ -51,11 +53,14 @@ def parity(model: nn.Module, path: str | os.PathLike[str], batches: Iterable[Any
 
     A batch is the input tensor, a sequence of inputs (what the file does not read, such as labels, is left out), or
     a mapping by name. Each is compared as it comes and, where the file's batch is open, the first sample of the first
-    also alone. The model's modes are restored.
+    also alone. The model's modes are restored. Of a network that answers early, pictures are left out for which
+    rounding may decide where (``penjing.exporting.early.decided``).
 
     Raises: ParityError when the outputs differ in number or shape, or there is nothing to compare.
     """
     running = _opened(model, path)
+    if isinstance(model, Exiting) and model.early:
+        batches = early.decided(model, batches)
     pairs: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
     samples = 0
     with evaluating(model):

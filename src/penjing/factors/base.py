@@ -51,7 +51,7 @@ class Factorization(ABC):
     def stages(self, spec: LayerSpec, ranks: Sequence[int]) -> dict[str, LayerSpec]:
         """Return the shapes of the chain by the names of its stages; the bias is on the last with weights."""
         made = {n: stage.times(spec.groups) for n, stage in self._stages(spec.one_group(), tuple(ranks)).items()}
-        last = next(n for n in reversed(made) if made[n].kind != "pick")
+        last = next(n for n in reversed(made) if not made[n].moves)
         return {n: replace(stage, bias=spec.bias and n == last) for n, stage in made.items()}
 
     def cost(self, spec: LayerSpec, ranks: Sequence[int], size: Sequence[int] | None = None) -> Cost:
@@ -129,7 +129,7 @@ class Factorization(ABC):
 
     def _taken(self, module: nn.Module, name: str) -> LayerSpec:
         spec = read(module, name)
-        reason = "only orders channels" if spec.kind == "pick" else self.refuses(spec)
+        reason = "only moves channels" if spec.moves else self.refuses(spec)
         if reason:
             raise PlanError(f"{name or spec} cannot be factored by {self.name}: it {reason}.")
         return spec

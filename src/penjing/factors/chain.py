@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.factors.layer import Basis, LayerSpec, Pick, read
+from penjing.factors.layer import Basis, LayerSpec, Pick, Shift, read
 
 LAST = ("last", "pointwise", "filters", "join")
 """The names of the stages that write what the layer wrote."""
@@ -60,6 +60,8 @@ def empty(spec: LayerSpec, dtype: torch.dtype = torch.float32) -> nn.Module:
     mode: Any = spec.padding_mode
     if spec.kind == "pick":
         return Pick(torch.empty(spec.out_channels, dtype=torch.int64, device="meta"), spec.in_channels)
+    if spec.kind == "shift":
+        raise PlanError(f"{spec} is no shape alone: a shift needs its counts of channels by tap.")
     if spec.kind == "linear":
         return nn.Linear(spec.in_channels, spec.out_channels, spec.bias, device="meta", dtype=dtype)
     return nn.Conv2d(
@@ -72,6 +74,8 @@ def layer(spec: LayerSpec, weight: Tensor, bias: Tensor | None, like: nn.Module)
     """Return an ordinary layer with these values, of ``like``'s precision and on its device; draws no random number."""
     if spec.kind == "pick":
         return Pick(weight.to(like.weight.device), spec.in_channels).train(like.training)  # type: ignore[arg-type]
+    if spec.kind == "shift":
+        return shifted(spec, weight.tolist()).train(like.training)
     made: Any = empty(replace(spec, bias=bias is not None))
     old: Any = like.weight
     made.weight = nn.Parameter(_as(weight.reshape(made.weight.shape), old), old.requires_grad)
@@ -79,6 +83,14 @@ def layer(spec: LayerSpec, weight: Tensor, bias: Tensor | None, like: nn.Module)
         made.bias = nn.Parameter(_as(bias, old), old.requires_grad)
     trained: nn.Module = made.train(like.training)
     return trained
+
+
+def shifted(spec: LayerSpec, counts: Sequence[int]) -> Shift:
+    """Return the shift of a shape that moves so many channels by each tap.
+
+    Raises: PlanError for counts of another number of taps.
+    """
+    return Shift(counts, spec.kernel, spec.stride, spec.padding, spec.dilation, spec.padding_mode)
 
 
 def _as(new: Tensor, old: Tensor) -> Tensor:
@@ -91,7 +103,7 @@ def build(stages: Mapping[str, LayerSpec], weights: Mapping[str, Tensor], like: 
     made: dict[str, nn.Module] = {}
     for name in reversed(list(stages)):
         stage = stages[name]
-        if stage.kind == "pick":
+        if stage.moves:
             if bias is not None:  # the stages before write the channels in another order
                 bias = torch.empty_like(bias).index_copy(0, weights[name].to(bias.device), bias.detach())
             made[name] = layer(stage, weights[name], None, like)
@@ -104,18 +116,18 @@ def build(stages: Mapping[str, LayerSpec], weights: Mapping[str, Tensor], like: 
 def merge(chain: nn.Sequential, name: str = "") -> nn.Module:
     """Return the one layer that computes what a chain of linear stages does.
 
-    A basis counts as the convolution that holds its filters. On each axis one stage alone may have a kernel. A bias
-    before the last stage is carried through where no padding follows it.
+    A basis counts as the convolution that holds its filters, a shift as a depthwise one. On each axis one stage alone
+    may have a kernel. A bias before the last stage is carried through where no padding follows it.
 
     Raises: PlanError naming the stage that no single layer can hold.
     """
     stages = [square(stage, name) if isinstance(stage, Basis) else stage for stage in chain]
     specs = [read(stage, f"{name}.{key}" if name else key) for key, stage in chain.named_children()]
-    weighty = [stage for stage, spec in zip(stages, specs, strict=True) if spec.kind != "pick"]
+    weighty = [stage for stage, spec in zip(stages, specs, strict=True) if not spec.moves]
     if not weighty:
         raise PlanError(f"{name or 'The chain'} has no stage with weights; there is nothing to merge.")
     merged = product(specs, name or "The chain")
-    dense, bias = _contract(stages, specs)
+    dense, bias = contract([numbers(stage) for stage in stages], specs)
     if merged.groups > 1:
         g = merged.groups
         blocks = dense.reshape(g, dense.shape[0] // g, g, dense.shape[1] // g, *dense.shape[2:])
@@ -165,30 +177,44 @@ def square(basis: Basis, name: str = "") -> nn.Module:
     return layer(whole, torch.cat(laid), torch.cat(biases) if whole.bias else None, convs[0])
 
 
-def _contract(stages: Sequence[nn.Module], specs: Sequence[LayerSpec]) -> tuple[Tensor, Tensor | None]:
+def contract(
+    stages: Sequence[tuple[Tensor, Tensor | None]], specs: Sequence[LayerSpec]
+) -> tuple[Tensor, Tensor | None]:
     """Multiply from the last stage to the first, where what is between stays as small as the layer.
+
+    A stage is its weight and bias, all in one precision; of a pick, the index. Differentiable.
 
     Shapes: [out, in, height, width], [out].
     """
-    dense = torch.eye(specs[-1].out_channels, dtype=torch.float64)[:, :, None, None]
+    dtype = next(weight.dtype for weight, _ in stages if weight.is_floating_point())
+    dense = torch.eye(specs[-1].out_channels, dtype=dtype)[:, :, None, None]
     bias: Tensor | None = None
-    for stage, spec in zip(reversed(stages), reversed(specs), strict=True):
-        at: Any = stage
+    for (weight, own), spec in zip(reversed(stages), reversed(specs), strict=True):
         if spec.kind == "pick":
-            columns = torch.zeros(dense.shape[0], spec.in_channels, *dense.shape[2:], dtype=torch.float64)
-            dense = columns.index_add(1, at.index.cpu(), dense)
+            columns = torch.zeros(dense.shape[0], spec.in_channels, *dense.shape[2:], dtype=dtype)
+            dense = columns.index_add(1, weight, dense)
             continue
-        if spec.bias:
-            through = dense.sum((2, 3)) @ at.bias.detach().to("cpu", torch.float64)
+        if own is not None:
+            through = dense.sum((2, 3)) @ own
             bias = through if bias is None else bias + through
         g, (kh, kw) = spec.groups, spec.kernel
-        weight = at.weight.detach().to("cpu", torch.float64)
         weight = weight.reshape(g, spec.out_channels // g, spec.in_channels // g, kh, kw)
         outer = dense.reshape(dense.shape[0], g, spec.out_channels // g, *dense.shape[2:])
         (u, v), (x, y) = dense.shape[2:], spec.kernel
         dense = torch.einsum("tgiuv,gijxy->tgjuxvy", outer, weight)
         dense = dense.reshape(dense.shape[0], spec.in_channels, u * x, v * y)
     return dense, bias
+
+
+def numbers(stage: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return a stage's weight and bias in float64, or a pick's index, on the CPU."""
+    if isinstance(stage, Pick):
+        return stage.index.cpu(), None
+    if isinstance(stage, Shift):
+        return stage.kernels(), None
+    at: Any = stage
+    bias = None if at.bias is None else at.bias.detach().to("cpu", torch.float64)
+    return at.weight.detach().to("cpu", torch.float64), bias
 
 
 def _geometry(specs: Sequence[LayerSpec], what: str) -> LayerSpec:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
@@ -17,12 +18,14 @@ Pair: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """The shape of a convolution, of a linear layer, or of a ``pick`` that only orders or repeats channels.
+    """The shape of a convolution, of a linear layer, or of what has no weights: a ``pick``, a ``shift``.
 
-    A linear layer has a kernel of one tap. ``padding`` is a pair, or ``"same"`` as torch writes it.
+    A pick only orders or repeats channels; a shift displaces each by a tap of its kernel, and has the geometry of a
+    depthwise convolution. A linear layer has a kernel of one tap. ``padding`` is a pair, or ``"same"`` as torch writes
+    it.
     """
 
-    kind: Literal["conv", "linear", "pick"]
+    kind: Literal["conv", "linear", "pick", "shift"]
     in_channels: int
     out_channels: int
     kernel: Pair = (1, 1)
@@ -39,9 +42,14 @@ class LayerSpec:
         return math.prod(self.kernel)
 
     @property
+    def moves(self) -> bool:
+        """Whether it only moves values and has no weights."""
+        return self.kind in ("pick", "shift")
+
+    @property
     def weights(self) -> int:
         """The number of weights, which is the MACs of one output position."""
-        return 0 if self.kind == "pick" else self.out_channels * (self.in_channels // self.groups) * self.taps
+        return 0 if self.moves else self.out_channels * (self.in_channels // self.groups) * self.taps
 
     @property
     def params(self) -> int:
@@ -59,7 +67,7 @@ class LayerSpec:
         >>> LayerSpec("conv", 3, 8, (3, 3), (2, 2), (1, 1)).out_size((32, 32))
         (16, 16)
         """
-        if self.kind != "conv" or isinstance(self.padding, str):
+        if self.kind not in ("conv", "shift") or isinstance(self.padding, str):
             return tuple(size)
         shape = zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in shape)
@@ -113,7 +121,7 @@ def from_json(facts: Mapping[str, Any]) -> LayerSpec:
     numbers = [spec.in_channels, spec.out_channels, spec.groups, *(n for pair in pairs for n in pair)]
     if any(type(n) is not int or not 0 <= n < 2**31 for n in (*numbers, *padding)) or 0 in numbers:
         raise ValueError("not a number of channels or taps")
-    kinds, modes = ("conv", "linear", "pick"), ("zeros", "reflect", "replicate", "circular")
+    kinds, modes = ("conv", "linear", "pick", "shift"), ("zeros", "reflect", "replicate", "circular")
     if (
         spec.kind not in kinds
         or spec.padding_mode not in modes
@@ -142,6 +150,75 @@ class Pick(nn.Module):
         return x.index_select(1, self.index)
 
 
+class Shift(nn.Module):
+    """Displace channels by whole pixels; without parameters and multiplications.
+
+    ``counts`` says how many channels, one after the other, take what lies at each tap of a kernel, row by row: the
+    depthwise convolution with a one there and zeros elsewhere. Geometry and padding are that convolution's.
+
+    Shapes: [batch, channels, height, width] to [batch, channels, height', width'].
+
+    Paper: Wu et al., Shift: A Zero FLOP, Zero Parameter Alternative to Spatial Convolutions, CVPR 2018, section 3.
+    Differs: groups of any size, a stride and dilation of its own.
+
+    Raises: PlanError for counts that are not one a tap, or no channels.
+    """
+
+    def __init__(
+        self,
+        counts: Sequence[int],
+        kernel: Pair = (3, 3),
+        stride: Pair = (1, 1),
+        padding: Pair | str = (1, 1),
+        dilation: Pair = (1, 1),
+        padding_mode: str = "zeros",
+    ) -> None:
+        super().__init__()
+        if len(counts) != math.prod(kernel) or min(counts, default=-1) < 0 or not sum(counts):
+            raise PlanError(
+                f"A shift by a kernel of {kernel[0]} x {kernel[1]} has {math.prod(kernel)} counts of channels, one a "
+                f"tap; got {list(counts)}."
+            )
+        self.counts = list(counts)  # a list of numbers, which a cut of channels sets
+        self.geometry = (kernel, stride, padding, dilation)
+        self.padding_mode = padding_mode
+
+    @property
+    def spec(self) -> LayerSpec:
+        """The shape."""
+        channels, (kernel, stride, padding, dilation) = sum(self.counts), self.geometry
+        return LayerSpec(
+            "shift", channels, channels, kernel, stride, padding, dilation, channels, padding_mode=self.padding_mode
+        )
+
+    def kernels(self) -> Tensor:
+        """Return the kernels of the depthwise convolution that computes the same, float64.
+
+        Shapes: [channels, 1, height, width].
+        """
+        taps = torch.arange(len(self.counts)).repeat_interleave(torch.tensor(self.counts))
+        ones = F.one_hot(taps, len(self.counts)).double()
+        return ones.view(-1, 1, *self.geometry[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the displaced channels."""
+        (kh, kw), (sh, sw), _, (dh, dw) = self.geometry
+        high, wide = sides(self.spec)
+        if any((*high, *wide)):
+            x = F.pad(x, (*wide, *high), "constant" if self.padding_mode == "zeros" else self.padding_mode)
+        rows, columns = x.shape[2] - dh * (kh - 1), x.shape[3] - dw * (kw - 1)
+        moved = []
+        for tap, part in enumerate(x.split(self.counts, 1)):
+            if self.counts[tap]:
+                top, left = dh * (tap // kw), dw * (tap % kw)
+                moved.append(part[:, :, top : top + rows : sh, left : left + columns : sw])
+        return torch.cat(moved, 1)
+
+    def extra_repr(self) -> str:
+        """Return the counts and the kernel."""
+        return f"{self.counts}, kernel={self.geometry[0]}, stride={self.geometry[1]}"
+
+
 class Basis(nn.Module):
     """Filters of several shapes that read the same input, their outputs one after the other.
 
@@ -163,13 +240,15 @@ def read(module: nn.Module, name: str = "") -> LayerSpec:
 
     A basis has the shape of the convolution that holds each of its filters in the middle of a kernel.
 
-    Raises: PlanError for anything but a Conv2d, Linear, Pick or Basis whose forward is torch's own.
+    Raises: PlanError for anything but a Conv2d, Linear, Pick, Shift or Basis whose forward is torch's own.
     """
     cls: Any = type(module)
     if isinstance(module, Basis):
         return around([read(conv, f"{name}.{key}" if name else key) for key, conv in module.named_children()], name)
     if isinstance(module, Pick):
         return LayerSpec("pick", module.channels, len(module.index))
+    if isinstance(module, Shift):
+        return module.spec
     if isinstance(module, nn.Linear) and cls.forward is nn.Linear.forward:
         return LayerSpec("linear", module.in_features, module.out_features, bias=module.bias is not None)
     own = isinstance(module, nn.Conv2d) and cls._conv_forward is nn.Conv2d._conv_forward
@@ -206,6 +285,16 @@ def _grown(spec: LayerSpec, kernel: Pair) -> Pair | str:
     high, wide = (p + d * (k - n) // 2 for p, d, k, n in zip(spec.padding, spec.dilation, kernel, spec.kernel,
                                                              strict=True))  # fmt: skip
     return high, wide
+
+
+def sides(spec: LayerSpec) -> tuple[Pair, Pair]:
+    """Return the padding before and after each axis, as torch works out ``"same"``."""
+    if not isinstance(spec.padding, str):
+        (high, wide) = spec.padding
+        return (high, high), (wide, wide)
+    total = [d * (k - 1) for d, k in zip(spec.dilation, spec.kernel, strict=True)]
+    high_, wide_ = ((n // 2, n - n // 2) for n in total)
+    return high_, wide_
 
 
 def values(module: nn.Module, name: str = "") -> Tensor:

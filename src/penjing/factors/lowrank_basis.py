@@ -60,7 +60,7 @@ class lowrank_basis(Factorization):  # noqa: N801 - the name a recipe writes
             return "has a kernel that is flat already"
         if any(n % 2 == 0 for n in spec.kernel):
             return "has a kernel of even size, which has no middle for the flat filters to lie in"
-        if not isinstance(spec.padding, str) and any(p < 0 for p in _inner(spec)):
+        if not isinstance(spec.padding, str) and any(p < 0 for p in inner_padding(spec)):
             return f"is padded by {spec.padding} alone, less than half its kernel, so that flat filters would see more"
         return ""
 
@@ -86,7 +86,7 @@ class lowrank_basis(Factorization):  # noqa: N801 - the name a recipe writes
 
     def _stages(self, spec: LayerSpec, ranks: Ranks) -> dict[str, LayerSpec]:
         """Return the shapes side by side, and the join after them all."""
-        (kh, kw), (ph, pw) = spec.kernel, _inner(spec)
+        (kh, kw), (ph, pw) = spec.kernel, inner_padding(spec)
         shapes: dict[str, tuple[Pair, Pair]] = {
             "vertical": ((kh, 1), (_outer(spec)[0], pw)),
             "horizontal": ((1, kw), (ph, _outer(spec)[1])),
@@ -168,7 +168,7 @@ def _outer(spec: LayerSpec) -> Pair:
     return spec.padding
 
 
-def _inner(spec: LayerSpec) -> Pair:
+def inner_padding(spec: LayerSpec) -> Pair:
     """Return the padding of filters flat along each axis: what is left when they lie in the middle."""
     outer = _outer(spec)
     return (

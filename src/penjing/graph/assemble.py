@@ -65,13 +65,14 @@ def assemble(
     batch: int,
 ) -> Assembly:
     """Turn labels into units, sites and notes."""
+    labels.part_groups()
     classes = labels.classes()
     number, reasons = labels.reasons(classes)
     written = [(owner, vector) for vector, owner in {id(v): (v, o) for v, o in findings.makers}.values()]
     made, maker = _first_makers([(owner, classes[vector]) for owner, vector in written])
     made = made[number[made] < 0]
     axes = [(Place(*key, labels.roles.get(key, "tied")), classes[vector]) for key, vector in labels.axes.items()]
-    axes += [(Place(tensor, 1, "in", g), classes[vector]) for (tensor, g), vector in labels.grouped.items()]
+    axes += [_by_group(tensor, g, classes[vector]) for (tensor, g), vector in labels.grouped.items()]
     groups = _group(made, [c for _, c in axes], len(number))
     lone = np.array([members[0] for members in groups if len(members) == 1], dtype=np.int64)
     groups = [members for members in groups if len(members) > 1]
@@ -126,6 +127,13 @@ class Place(NamedTuple):
     axis: int
     role: str
     groups: int = 1
+
+
+def _by_group(tensor: str, groups: int, classes: Ints) -> tuple[Place, Ints]:
+    """Return the second axis of a grouped kernel: a plain one where all groups lose the same of it."""
+    rows = classes.reshape(groups, -1)
+    alike = (rows == rows[:1]).all()
+    return (Place(tensor, 1, "in"), rows[0]) if alike else (Place(tensor, 1, "in", groups), classes)
 
 
 def _first_makers(written: list[tuple[str, Ints]]) -> tuple[Ints, dict[int, str]]:

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.types import Ints, Layer
-from penjing.factors.chain import empty, merge
+from penjing.factors.chain import empty, merge, shifted
 from penjing.factors.gauge import boundaries, scores, settle
-from penjing.factors.layer import Basis, LayerSpec, Pick, from_json, read
+from penjing.factors.layer import Basis, LayerSpec, Pick, Shift, from_json, read
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, compare, eval_outputs
 from penjing.graph.surgery import places_of
 
 BESIDE = "beside"
 """Under which name a bundle holds the shapes of filters that lie side by side."""
+
+SHIFTED = "shifted"
+"""Under which name a bundle holds how many channels of a shift take each tap."""
 
 
 def with_modules(model: nn.Module, graph: Graph) -> Graph:
@@ -114,13 +117,18 @@ def _facts(module: nn.Module, path: str, chains: Mapping[str, tuple[LayerSpec, .
         return {BESIDE: {name: _facts(conv, f"{path}.{name}", chains) for name, conv in module.named_children()}}
     spec = _standing(module, path, chains)
     assert spec is not None
-    return asdict(spec)
+    return asdict(spec) | ({SHIFTED: list(module.counts)} if isinstance(module, Shift) else {})
 
 
 def _made(facts: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     """Return a stage of such a shape, without numbers."""
     if set(facts) == {BESIDE} and facts[BESIDE]:
         return Basis({name: empty(from_json(own), dtype) for name, own in facts[BESIDE].items()})
+    if SHIFTED in facts:
+        spec, counts = from_json({k: v for k, v in facts.items() if k != SHIFTED}), facts[SHIFTED]
+        if spec.kind != "shift" or any(type(n) is not int for n in counts) or sum(counts) != spec.in_channels:
+            raise ValueError("not the counts of a shift")
+        return shifted(spec, counts)
     return empty(from_json(facts), dtype)
 
 
@@ -200,7 +208,7 @@ def _end(model: nn.Module, path: str) -> tuple[list[nn.Module], str, Tensor | No
         before += [stage for _, stage in stages[:-1]]
         name, module = stages[-1]
         path = f"{path}.{name}"
-    if isinstance(module, Basis | Pick):
+    if isinstance(module, Basis | Pick | Shift):
         return None
     ordered = order is None or order.sort().values.tolist() == list(range(read(module, path).out_channels))
     return (before, path, order) if ordered else None
@@ -277,7 +285,7 @@ def _between_picks(path: str, chain: nn.Module) -> list[list[str]]:
     """Return the runs of two or more stages of a chain that pick nothing, by their full names."""
     runs: list[list[str]] = [[]]
     for name, stage in chain.named_children():
-        if isinstance(stage, Pick):
+        if isinstance(stage, Pick | Shift):
             runs.append([])
         else:
             runs[-1].append(f"{path}.{name}")
@@ -320,7 +328,9 @@ def _unbroken(
     nodes = {node.name: node for node in graph.program.nodes}
     for path in chains:
         stages = [
-            f"{path}.{n}.weight" for n, one in model.get_submodule(path).named_children() if type(one) is not Pick
+            f"{path}.{n}.weight"
+            for n, one in model.get_submodule(path).named_children()
+            if not isinstance(one, Pick | Shift)
         ]
         if len(stages) > 1 and all(stage in alone and stage in at for stage in stages):
             places = tuple(at[stage] for stage in stages)
@@ -357,7 +367,7 @@ def _strange(model: nn.Module, paths: Collection[str]) -> frozenset[str]:
 
 
 def _weighty(chain: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, stage) for name, stage in chain.named_children() if not isinstance(stage, Pick)]
+    return [(name, stage) for name, stage in chain.named_children() if not isinstance(stage, Pick | Shift)]
 
 
 def _writing(module: nn.Module, path: str) -> Iterator[str]:
@@ -375,7 +385,7 @@ def _writing(module: nn.Module, path: str) -> Iterator[str]:
 def _spec(module: nn.Module) -> LayerSpec | None:
     """Return the shape of a layer of torch's own; None of anything else."""
     if (
-        not isinstance(module, nn.Conv2d | nn.Linear | Pick | Basis)
+        not isinstance(module, nn.Conv2d | nn.Linear | Pick | Shift | Basis)
         or module._forward_hooks
         or module._forward_pre_hooks
     ):

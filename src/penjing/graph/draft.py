@@ -176,12 +176,13 @@ class Draft:
 
     @cached_property
     def passes(self) -> tuple[Traffic, ...]:
-        """What is left of the operators without weights."""
-        return tuple(
+        """What is left of the operators without weights, and those within chains."""
+        left = [
             self._remembered(("pass", i), partial(_units_moved, one), partial(self._traffic, one))
             for i, one in enumerate(self.graph.passes)
             if one.writes.born not in self._skipped
-        )
+        ]
+        return (*left, *(one for chain in self._chains.values() for one in chain.passes))
 
     def _traffic(self, one: Pass) -> Traffic:
         read, written = sum(value.elements(self.gone) for value in one.reads), one.writes.elements(self.gone)

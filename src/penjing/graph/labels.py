@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penjing.core.types import Ints
+from penjing.graph.balance import unions
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,7 @@ class Labels:
         self.grouped: dict[tuple[str, int], Ints] = {}
         self.roles: dict[tuple[str, int], str] = {}
         self._edges: list[Edge] = []
+        self._balances: list[tuple[Ints, str]] = []
         self._pins: list[tuple[Ints, Reason]] = []
         self._suspects: list[tuple[Ints, Reason]] = []
 
@@ -85,35 +87,14 @@ class Labels:
             self._edges.append(Edge(np.tile(first, len(table) - 1), table[1:].reshape(-1), self.cause, counted=True))
         return first
 
-    def balance(self, table: Ints) -> bool:
-        """Tie the labels of ``[rows, columns]`` so that every row loses equally many; tell if columns are then one.
+    def balance(self, table: Ints) -> None:
+        """Say that the rows of ``[rows, columns]`` must lose equally many.
 
-        What goes together already may lie unevenly over the rows; such classes are joined to others that make up for
-        it, the nearest first, and no more than that takes. Of free labels these are those of a column.
+        What goes together for it is found once all ties and pins are known, for all tables at once; of labels that
+        nothing else ties, these are those of a column.
         """
-        classes = self.classes()[table]
-        if (classes == classes[:1]).all():
-            return True
-        found, first, number = np.unique(classes.T, return_index=True, return_inverse=True)
-        if len(found) == classes.size:
-            self.tie_rows(table)
-            return True
-        counts = np.zeros((len(found), len(table)), dtype=np.int64)
-        np.add.at(counts, (number.reshape(classes.T.shape), np.arange(len(table))), 1)
-        label = table.T.reshape(-1)[first]
-        waiting = [k for k in np.argsort(first).tolist() if counts[k].min() != counts[k].max()]
-        while waiting:
-            start = waiting.pop(0)
-            total = counts[start]
-            while total.min() != total.max():
-                sums = total + counts[waiting]
-                missing = sums.max(1, keepdims=True) - sums
-                # Least missing in all, and of those in the fewest rows: what fills one row at a time closes sooner.
-                at = int(np.argmin(missing.sum(1) * (len(table) + 1) + (missing > 0).sum(1)))
-                total = sums[at]
-                edge = (label[[start]], label[[waiting.pop(at)]])
-                self._edges.append(Edge(*edge, self.cause, counted=True))
-        return False
+        if len(table) > 1:
+            self._balances.append((table, self.cause))
 
     def pin(self, labels: Ints, reason: Reason) -> None:
         """Keep these labels, for this reason."""
@@ -140,6 +121,12 @@ class Labels:
         """Say that the second axis of a grouped kernel carries these labels, those of all groups in a row."""
         self.tie(self.grouped.setdefault((name, groups), labels), labels)
 
+    def part_groups(self) -> None:
+        """Tie what all groups of a kernel read where other code reads the same axis of it, which knows no groups."""
+        for (name, groups), vector in self.grouped.items():
+            if (name, 1) in self.axes:
+                self.tie(self.axes[name, 1], self.tie_rows(vector.reshape(groups, -1)))
+
     def mark(self, name: str, axis: int, role: str) -> None:
         """Give an axis its role; ``out`` outranks ``in``, which outranks ``tied``."""
         rank = {"tied": 0, "in": 1, "out": 2}
@@ -148,6 +135,21 @@ class Labels:
 
     def classes(self) -> Ints:
         """Return the class of each label: labels that go together share one."""
+        found = self._tied()
+        if not self._balances:
+            return found
+        pinned = np.zeros(len(found), dtype=np.bool_)
+        for labels, _ in self._pins:
+            pinned[found[labels]] = True
+        first = np.unique(found, return_index=True)[1]
+        for at, members in unions([found[table] for table, _ in self._balances], pinned):
+            a, *others = first[members].tolist()
+            self._edges.append(Edge(np.full(len(others), a), np.array(others), self._balances[at][1], counted=True))
+        self._balances.clear()
+        return self._tied()
+
+    def _tied(self) -> Ints:
+        """Return the connected components of the ties."""
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 

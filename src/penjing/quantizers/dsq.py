@@ -24,12 +24,12 @@ class dsq(Quantizer):  # noqa: N801  (registered under its own name)
     """Round between learned ends; gradients are those of one tanh a step, whose softness is learned as well.
 
     ``activations`` are bits, or ``same`` as the weights'; ``alpha`` is what softness begins with, 0 being the hard
-    staircase. Ends begin with those of the weights, and of a ``share`` of what a layer reads, moved inwards to where
-    the squared error is least; ``start`` of ``range`` leaves them where they are.
+    staircase. Ends begin with those of the weights, and of a ``share`` of what a layer reads; ``start`` of ``mse``
+    moves them inwards to where the squared error is least, which is nearer before training and further after it.
 
     Paper: Gong et al., Differentiable Soft Quantization, ICCV 2019, eqs. 3 to 9. Differs: gradients of ends and
-    softness, sums over all numbers, are scaled as those of learned steps (``lsq``); ends begin with the least squared
-    error; where no sample is negative the lower one stays 0, so that zeros stay zeros.
+    softness, sums over all numbers, are scaled as those of learned steps (``lsq``); where no sample is negative the
+    lower end stays 0, so that zeros stay zeros.
     """
 
     widths: ClassVar[tuple[int, ...]] = tuple(range(1, 9))
@@ -38,7 +38,7 @@ class dsq(Quantizer):  # noqa: N801  (registered under its own name)
     activations: Activations = "same"
     alpha: float = 0.2
     share: float = 0.999
-    start: Literal["mse", "range"] = "mse"
+    start: Literal["mse", "range"] = "range"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.

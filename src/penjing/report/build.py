@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penjing.core.files import write_whole
-from penjing.report import bars, explain, few_bits, plots, record, searches, sensitivity, table, units, words
+from penjing.report import (
+    bars,
+    explain,
+    few_bits,
+    leaving,
+    light,
+    plots,
+    record,
+    searches,
+    sensitivity,
+    table,
+    units,
+    words,
+)
 from penjing.report.results import Results, read
 
 if TYPE_CHECKING:
@@ -69,6 +82,9 @@ def _sentences(results: Results) -> dict[str, Any]:
         "spent": explain.summary(results.spending, results) if results.spending else [],
         "few_bits": few_bits.lines(results.few_bits),
         "fewer_bits": few_bits.summary(results.few_bits),
+        "light": light.lines(results.lightened),
+        "lighter": light.summary(results.lightened),
+        **leaving.told(results.exits),
         "findings": explain.rows(results.spending),
         "asked": words.asked,
         "excess": words.excess,

@@ -9,7 +9,7 @@ from typing import Any
 
 from penjing.core.console import table
 from penjing.core.errors import RecipeError
-from penjing.report import units
+from penjing.report import light, units
 from penjing.report.results import Results, read
 from penjing.report.spent import Half, Layer, Spending
 from penjing.report.table import plain
@@ -93,7 +93,7 @@ def summary(spending: Spending, results: Results) -> list[str]:
         lines.append(spending.note if spending.note.endswith(".") else f"{spending.note}.")
     if spending.how != "whole":
         lines += [*_fixed(spending), *_kept(spending, results), *_causes(spending)]
-    return lines
+    return [*lines, light.summary(results.lightened)] if results.lightened else lines
 
 
 def _gain(spending: Spending) -> str:

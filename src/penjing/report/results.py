@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from penjing.core.errors import RecipeError
+from penjing.report.leaving import Leaving
 from penjing.report.sensed import Foretold, Sensitivity
 from penjing.report.spent import Spending
 from penjing.steps.few_bits import FewBits
+from penjing.steps.lightened import Lightened
 
 ORIGINAL = "original"
 RESULT = "penjing"
@@ -279,6 +281,8 @@ class Results:
     spending: Spending | None = None
     sensitivity: list[Sensitivity] = field(default_factory=list)
     few_bits: list[FewBits] = field(default_factory=list)
+    lightened: list[Lightened] = field(default_factory=list)
+    exits: list[Leaving] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""
@@ -376,14 +380,11 @@ def _check_counts(row: Row, where: str) -> None:
 
 def _explain(faults: list[Any]) -> str:
     first, more = faults[0], len(faults) - 1
-    path = ""
-    for part in first["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     also = f" ({more} more fault{'s' * (more > 1)} like this.)" if more else ""
     if first["type"] == "missing":
         return f"The results have no {path}, which a report needs. Was the run finished?{also}"
-    got = repr(first["input"])
-    got = got if len(got) <= 60 else f"{got[:57]}..."
+    got = repr(first["input"]) if len(repr(first["input"])) <= 60 else f"{repr(first['input'])[:57]}..."
     return f"The results have {path} = {got}, which cannot be right: {first['msg']}.{also}"
 
 

@@ -6,16 +6,17 @@ after the channels are cut is factored anew, so that the ranks are the best of w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
 
-from penjing.core.types import Chain, Kept, Layer, Site, Slot
+from penjing.core.types import Chain, Kept, Layer, Site, Slot, Traffic
 from penjing.factors.base import Factorization
-from penjing.factors.layer import LayerSpec, read
+from penjing.factors.layer import LayerSpec, read, sides
 from penjing.factors.side_by_side import side_by_side
 from penjing.factors.spectra import Axis
 from penjing.graph.chains import as_layer, as_left, put_in, size_read
@@ -36,6 +37,8 @@ class Factored:
     by: ClassVar[Factorization]
     drawn: ClassVar[bool] = False
     """Whether the numbers of a chain are drawn anew, and hold nothing of the layer's."""
+    shares: ClassVar[bool] = True
+    """Whether scores are shares of what a layer holds; else they tell how far the answers move."""
 
     def of(self, spec: LayerSpec, ranks: Mapping[str, int]) -> tuple[Factorization, tuple[int, ...]]:
         """Return how a layer is factored of whose axes these lose ranks, and to which."""
@@ -77,7 +80,7 @@ class Factored:
         return 1
 
     def beside(self, stages: Mapping[str, LayerSpec]) -> dict[str, str]:
-        """Return what stages that read what the first reads are called in the network, by their names."""
+        """Return what stages that read the same, side by side, are called in the network, by their names."""
         return {}
 
     def find(self, graph: Graph) -> list[Site]:
@@ -131,7 +134,7 @@ class Factored:
             if layer.name in ranks:
                 spec = as_left(graph.modules[layer.weight], layer)
                 if stages := self._stages(spec, ranks[layer.name], size_read(layer, spec)):
-                    found[i] = _chain(layer, size_read(layer, spec), stages, self.beside(stages))
+                    found[i] = chain_of(layer, size_read(layer, spec), stages, self.beside(stages))
         return found
 
     def _chosen(
@@ -169,25 +172,52 @@ def _by_layer(kept: Mapping[str, Kept]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _chain(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec], beside: Mapping[str, str]) -> Chain:
-    """Return the stages as layers of the graph, in which ranks are no units; one that orders channels is a buffer."""
-    found: list[Layer] = []
+def chain_of(layer: Layer, size: tuple[int, ...], stages: Mapping[str, LayerSpec], beside: Mapping[str, str]) -> Chain:
+    """Return the stages as layers of the graph, in which ranks are no units.
+
+    One that picks channels is a buffer, and, like one that shifts them, a pass over what it moves. Those ``beside`` one
+    another read the same, and what is theirs of the layer's own units only the weights tell.
+    """
+    found, passes = list[Layer](), list[Traffic]()
     ins, buffers = layer.in_units, 0
-    for name, called in beside.items():
-        stage = stages[name]
-        found.append(as_layer(layer, called, stage, size, ins, np.full(stage.out_channels, -1)))
-    if beside:
-        ins = np.full(sum(one.out_channels for one in found), -1)
-        size = tuple(stages[next(iter(beside))].out_size(size))
-    last = [name for name, stage in stages.items() if stage.kind != "pick"][-1]
-    for name, stage in stages.items():
-        if name in beside:
-            continue
-        if stage.kind == "pick":
-            buffers += stage.out_channels
-        else:
-            outs = layer.out_units if name == last else np.full(stage.out_channels, -1)
-            found.append(as_layer(layer, name, stage, size, ins, outs))
-            ins = np.full(stage.out_channels, -1)
-        size = tuple(stage.out_size(size))
-    return Chain(tuple(found), buffers)
+    last = [name for name, stage in stages.items() if not stage.moves][-1]
+    todo = list(stages.items())
+    while todo:
+        group = [todo.pop(0)]
+        while group[0][0] in beside and todo and todo[0][0] in beside:
+            group.append(todo.pop(0))
+        (name, stage), read = group[0], size
+        size = tuple(stage.out_size(read))
+        wide = sum(one.out_channels for _, one in group)
+        if stage.moves:
+            buffers += stage.out_channels if stage.kind == "pick" else 0
+            passes += _moved(_as_moved(layer, name, stage, read), stage, read)
+        outs = layer.out_units if name == last else np.full(wide, -1)
+        for called, one in group:
+            if not one.moves:
+                own = outs if len(group) == 1 else np.full(one.out_channels, -1)
+                made = as_layer(layer, beside.get(called, called), one, read, ins, own)
+                found.append(replace(made, inner=last not in dict(group)))
+        ins = np.full(wide, -1)
+        if len(group) > 1:
+            values = wide * math.prod(size)
+            passes.append(Traffic(f"{layer.name}.{beside[name].rpartition('.')[0]}", "move", "cat", values, values, 0))
+    return Chain(tuple(found), buffers, tuple(passes))
+
+
+def _as_moved(layer: Layer, name: str, stage: LayerSpec, size: Sequence[int]) -> Layer:
+    """Return a stage without weights as a layer: a shift has the geometry of a convolution, and a pick none."""
+    none = np.full(stage.in_channels, -1), np.full(stage.out_channels, -1)
+    return replace(as_layer(layer, name, stage, size, *none), kind=stage.kind)
+
+
+def _moved(layer: Layer, stage: LayerSpec, size: Sequence[int]) -> list[Traffic]:
+    """Return what moves values in a stage without weights."""
+    name = layer.name
+    read, written = math.prod(size), stage.out_channels * math.prod(stage.out_size(size))
+    if stage.kind == "pick":
+        return [Traffic(name, "move", "index_select", stage.in_channels * read, written, 0, layer)]
+    pads = [before + after for before, after in sides(stage)]
+    padded = stage.in_channels * math.prod(n + more for n, more in zip(size, pads, strict=True))
+    around = [Traffic(f"{name}.pad", "move", "pad", stage.in_channels * read, padded, 0)] if any(pads) else []
+    return [*around, Traffic(name, "move", "cat", written, written, 0, layer)]

@@ -57,5 +57,5 @@ class lowrank_basis(Factored):  # noqa: N801  (registered under its own name)
         return torch.full((site.size,), 1 / site.size, dtype=torch.float64)
 
     def beside(self, stages: Mapping[str, LayerSpec]) -> dict[str, str]:
-        """Return what stages that read what the first reads are called in the network, by their names."""
+        """Return what stages that read the same, side by side, are called in the network, by their names."""
         return {name: f"basis.{name}" for name in stages if name != "join"}

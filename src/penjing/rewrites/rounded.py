@@ -54,7 +54,7 @@ class Rounded:
         widths, none = self.quantizer.widths, np.arange(0)
         return [
             Site(f"{layer.name}/bits", "bits", FLOAT, (Slot(layer.weight, -1, "out", none, none),), none,
-                 least=min(widths), most=max(widths))
+                 least=min(widths), most=max(widths), order=np.arange(FLOAT))
             for layer in graph.layers if layer.weight in graph.modules
         ]  # fmt: skip
 
@@ -62,7 +62,10 @@ class Rounded:
         """Return by how much each bit lessens the share of a weight that rounding takes for noise."""
         weight = model.get_parameter(site.slots[0].tensor).detach()
         least, most = site.least, site.most
-        noise = [1.0] * least + [_noise(self.quantizer, weight, bits) for bits in range(least, most + 1)]
+        few = _noise(self.quantizer, weight, least)
+        # None has fewer than the least, so that what these bring is shared among them: scores that fall are in order.
+        noise = [*np.linspace(1.0, few, least, endpoint=False).tolist(), few]
+        noise += [_noise(self.quantizer, weight, bits) for bits in range(least + 1, most + 1)]
         noise += [noise[-1]] * (FLOAT - len(noise)) + [0.0]
         falling = torch.tensor(noise, dtype=torch.float64).cummin(0).values
         return falling[:-1] - falling[1:]

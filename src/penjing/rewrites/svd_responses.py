@@ -23,6 +23,7 @@ from penjing.factors.spectra import Axis
 from penjing.factors.svd import svd as decomposition
 from penjing.graph.chains import put_in
 from penjing.rewrites.factored import Factored, Made
+from penjing.rewrites.norms_heard import NormsHeard
 
 POSITIONS = 64
 """How many output positions of one picture take part; neighbours tell nearly the same."""
@@ -117,14 +118,12 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
             model.eval()
             for path, module in modules.items():
                 stack.enter_context(module.register_forward_hook(heard.layer(path)))
-            for module in model.modules():
-                if isinstance(module, _BatchNorm) and module.running_mean is not None:
-                    stack.enter_context(module.register_forward_pre_hook(heard.norm))
+            stack.enter_context(heard.norms.listening(model))
             device = next(model.parameters()).device
             for x in console.track(self.pictures, "collecting responses"):
-                heard.last.clear()
+                heard.norms.begin()
                 model(x.to(device))
-        return {path: Written(moments, heard.norms.get(path)) for path, moments in heard.moments.items()}
+        return {path: Written(moments, heard.norms.of.get(path)) for path, moments in heard.moments.items()}
 
 
 def sampled(y: Tensor, module: nn.Module, generator: torch.Generator) -> Tensor:
@@ -141,23 +140,16 @@ class _Heard:
 
     def __init__(self) -> None:
         self.moments: dict[str, Moments] = {}
-        self.norms: dict[str, _BatchNorm | None] = {}
-        self.last: dict[int, tuple[str, Tensor]] = {}
+        self.norms = NormsHeard()
         self._generator = torch_stream(0, "svd_responses/positions")
 
     def layer(self, path: str) -> Callable[[nn.Module, Any, Tensor], None]:
         """Return what hears a layer write."""
 
         def wrote(module: nn.Module, _: Any, y: Tensor) -> None:
-            self.last[id(y)] = path, y  # which keeps the tensor, and so its number, until the forward ends
+            self.norms.wrote(path, y)
             rows = sampled(y, module, self._generator)
             found = Moments.of(rows, rows)
             self.moments[path] = self.moments[path] + found if path in self.moments else found
 
         return wrote
-
-    def norm(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Hear a norm read."""
-        if args and id(args[0]) in self.last and isinstance(module, _BatchNorm):
-            path = self.last[id(args[0])][0]
-            self.norms[path] = module if self.norms.get(path, module) is module else None

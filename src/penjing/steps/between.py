@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from penjing.exporting.runtimes.operators import LAYERS
 from penjing.exporting.runtimes.subject import LayerTime
+from penjing.steps.few_bits import FASTER, SIZE_ONLY
 from penjing.steps.sides import Finding
 
 LAYOUT = frozenset({"Reorder", "ReorderInput", "ReorderOutput", "Transpose"})
@@ -20,6 +21,9 @@ FAST = frozenset(
 )  # fmt: skip
 """Operators without weights that ONNX Runtime has in its blocked layout, or that any layout suits."""
 
+ROUNDING = frozenset({"Abs", "Ceil", "Div", "Floor", "Max", "Min", "Round", "Sign", "Sub", "Where"})
+"""Operators that round what layers of few bits read, in files for runtimes that compute in floats."""
+
 LEAST = 0.02
 """Operators that take less of the time together are not worth a word."""
 
@@ -29,16 +33,19 @@ def kind(operator: str) -> str:
     return "layout" if operator in LAYOUT else "quantize" if operator in QUANTIZE else ""
 
 
-def find(rows: Sequence[LayerTime], scale: float, runtime: str, odd: Collection[str] = ()) -> list[Finding]:
+def find(
+    rows: Sequence[LayerTime], scale: float, runtime: str, odd: Collection[str] = (), *, rounded: bool = False
+) -> list[Finding]:
     """Return what changes of layout and of precision cost; ``rows`` are a profile.
 
-    ``scale`` makes its times latency. Layers of ``odd`` widths change layouts on their own account.
+    ``scale`` makes its times latency. Layers of ``odd`` widths change layouts on their own account. ``rounded`` says
+    that what layers read is rounded by operators of the file.
 
     What they bring when they go is their time, which is measured.
     """
     total = scale * sum(row.ms for row in rows)
     quantize = scale * sum(row.ms for row in rows if kind(row.operator) == "quantize")
-    found = [*_layouts(rows, scale, runtime, odd)]
+    found = [*_layouts(rows, scale, runtime, odd, rounded)]
     if quantize:
         count = sum(kind(row.operator) == "quantize" for row in rows)
         says = f"{count} of them between layers take {100 * quantize / total:.2g} % of the time"
@@ -47,7 +54,9 @@ def find(rows: Sequence[LayerTime], scale: float, runtime: str, odd: Collection[
     return [one for one in found if (one.brings or 0.0) >= LEAST * total]
 
 
-def _layouts(rows: Sequence[LayerTime], scale: float, runtime: str, odd: Collection[str]) -> list[Finding]:
+def _layouts(
+    rows: Sequence[LayerTime], scale: float, runtime: str, odd: Collection[str], rounded: bool
+) -> list[Finding]:
     """Return the operators for whose sake the layout changes, an entry for each kind of operator."""
     around: dict[str, list[tuple[int, int]]] = {}
     for at, row in enumerate(rows):
@@ -61,6 +70,11 @@ def _layouts(rows: Sequence[LayerTime], scale: float, runtime: str, odd: Collect
         shown = ", ".join(where[:3]) + (f" and {len(where) - 3} more layers" if len(where) > 3 else "")
         times = "once" if len(places) == 1 else f"{len(places)} times"
         says = f"after {shown} it is off the fast path: {runtime} changes the layout {times} around it and behind it"
+        if rounded and operator in ROUNDING:
+            says = f"it rounds what layers read, in a file that is size only; {says}"
+            remedy = f"{FASTER}; or leave what layers read in floats (quantize: a method for weights alone)"
+            found.append(Finding(operator, SIZE_ONLY, says, remedy, ms))
+            continue
         remedy = "write it with what the fast path takes: convolutions, pooling, additions, ReLU, concatenation"
         found.append(Finding(operator, "fallback operator", says, remedy, ms))
     return found

@@ -12,6 +12,7 @@ from penjing.costs.units import Asked, resolve, show
 from penjing.exporting.measure import ratio
 from penjing.exporting.runtimes.subject import Subject
 from penjing.exporting.session import file_bytes
+from penjing.steps.on_average import averaged, shown
 from penjing.steps.original import Original, counted, drafted, estimated, original_of
 from penjing.steps.price import asked, units
 from penjing.steps.state import Run, State
@@ -35,12 +36,18 @@ class check:  # noqa: N801  (registered under its own name)
             file = self._file(state)
             original = original_of(state, run)
             draft = drafted(state.model, state.example)
-            subjects = {"original": original.subject, "model": Subject(file, state.model, state.example)}
+            pair = {"original": original.subject, "model": Subject(file, state.model, state.example)}
+            subjects = {name: shown(one, state, run) for name, one in pair.items()}
             wanted = asked(run.budget)
             timings = run.measure(f"the file of {run.at}", subjects, self._limit(wanted, original, run))
             faster = ratio(timings["original"], timings["model"])
             here = {"latency": original.timing.median_ms / faster.median}
-            costs = counted(draft) | {"size": float(file_bytes(file))} | here | estimated(draft, run.target)
+            costs = (
+                averaged(counted(draft), state.model, run)
+                | {"size": float(file_bytes(file))}
+                | here
+                | estimated(draft, run.target)
+            )
             if "error" in wanted:
                 costs["error"] = evaluate(state.judged, state.labelled_for("The budget error").val).error
             misses = []

@@ -48,10 +48,13 @@ class Judge:
 def at_step(sites: Sequence[Site], step: int) -> list[Site]:
     """Return the sites with counts rounded so that *channels* come in multiples of ``step``.
 
-    A unit may span several channels (the members of a group), and then few units make a step. Bits are no channels.
+    A unit may span several channels (the members of a group), and then few units make a step. Bits and options are no
+    channels.
     """
     return [
-        site if site.kind == "bits" else replace(site, step=min(step // math.gcd(step, site.width), site.size))
+        site
+        if site.kind in ("bits", "options")
+        else replace(site, step=min(step // math.gcd(step, site.width), site.size))
         for site in sites
     ]
 

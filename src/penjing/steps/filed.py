@@ -16,6 +16,7 @@ from penjing.graph.blocks import lies_in, removed
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate
 from penjing.rewrites.factored import Factored
+from penjing.rewrites.lighten import lighten
 from penjing.steps.state import Run
 from penjing.training.loop import History
 from penjing.training.options import Options
@@ -23,6 +24,7 @@ from penjing.training.options import Options
 
 def file_widths(run: Run, graph: Graph, plan: Plan, rewrites: Collection[str]) -> None:
     """Write down the width of each site before and after; a second cut goes on from the first one's line."""
+    rewrites = [name for name in rewrites if name != "lighten"]  # whose options are told apart
     lines = {(line["kind"], line["site"]): line for line in run.noted("sites")}
     for (kind, name), (before, after) in _widths(graph, plan, rewrites).items():
         if (kind, name) in lines:
@@ -38,7 +40,7 @@ def file_errors(run: Run, graph: Graph, plan: Plan, whole: nn.Module, made: nn.M
     errors: dict[str, float] = {}
     for entry in plan:
         change = build("rewrite", entry.rewrite)
-        if not isinstance(change, Factored) or change.drawn:
+        if not isinstance(change, Factored) or change.drawn or isinstance(change, lighten):
             continue
         name = entry.site.rpartition("/")[0]
         chain = made.get_submodule(paths[name])

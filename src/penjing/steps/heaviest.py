@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penjing.core.protocols import Target
-from penjing.costs.table import LayerTable
+from penjing.costs.table import LayerTable, moves
 from penjing.graph.draft import Draft
 
 PARTS = {"latency": "latency_ms", "energy": "energy_mj", "dram_bytes": "dram_bytes", "sram": "need_bytes",
@@ -21,7 +21,7 @@ def heaviest(cost: str, draft: Draft, target: Target, table: LayerTable) -> tupl
 
 def _parts(cost: str, draft: Draft, target: Target, table: LayerTable) -> Iterable[tuple[str, float]]:
     if cost == "latency" and target.runtime:
-        return [(layer.name, table.scale * table.time(layer)) for layer in draft.layers]
+        return [(layer.name, table.scale * table.time(layer)) for layer in [*draft.layers, *moves(draft)]]
     if cost in PARTS and not target.runtime:
         rows = target.estimate(draft).rows
         return [(row.name, float(getattr(row, PARTS[cost]))) for row in rows]

@@ -81,8 +81,8 @@ class metapruning:  # noqa: N801  (registered under its own name)
             raise PlanError(f"metapruning: lr must be a number above 0; got {self.lr}.")
         if self.start not in STARTS:
             raise PlanError(f"metapruning: start is one of {', '.join(STARTS)}; got {self.start!r}.")
-        for name in ("hints", "fitnets"):
-            if any(name == term or (isinstance(term, Mapping) and name in term) for term in self.terms):
+        for name in (type(build("term", term)).__name__ for term in self.terms):
+            if name in ("hints", "fitnets"):
                 raise PlanError(
                     f"metapruning: {name} compares layers, whose weights are written here; take soft_targets."
                 )

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.registry import build, checked, entries
 from penjing.rewrites.rounded import Rounded
 from penjing.steps.check import check
+from penjing.steps.exits import exits
 from penjing.steps.export import export
-from penjing.steps.factorize import factorize
 from penjing.steps.int8 import int8
 from penjing.steps.price import asked
 from penjing.steps.prune import prune
 from penjing.steps.quantize import quantize
+from penjing.steps.recalibrate import recalibrate
+from penjing.steps.stands_for import as_cut
 from penjing.steps.train import train
 from penjing.training.options import Options, check_values
 
-AFTER_BITS = ("train", "recalibrate", "export", "check", "evaluate")
+AFTER_BITS = ("train", "recalibrate", "exits", "export", "check", "evaluate")
 """What steps may follow once weights are rounded."""
+
+AFTER_EXITS = ("export", "check", "evaluate")
+"""What steps may follow once a network has exits: they are trained on the layers that they stand behind."""
 
 AFTER_INT8 = ("export", "check", "evaluate")
 """What steps may follow once the file is to be rounded."""
@@ -38,15 +44,17 @@ def ordered(steps: Any) -> list[Any]:
         raise RecipeError("There are no steps; write for example [prune, train, export, check].")
     todo = [_built(i, step) for i, step in enumerate(spelled_out(steps), 1)]
     todo = [step.as_int8() if isinstance(step, quantize) and step.name == "int8" else step for step in todo]
+    for i, (step, after) in enumerate(pairwise(todo)):
+        if isinstance(step, quantize) and isinstance(after, recalibrate):
+            todo[i] = replace(step, refresh=0)  # once is enough
     for step in todo:
-        if isinstance(step, factorize) and step.ranks is None:
-            step = step.as_prune()
+        step = as_cut(step)
         if isinstance(step, prune):
             for kind in ("criterion", "allocator"):
                 build(kind, getattr(step, kind))
             for name in step.rewrites:
                 build("rewrite", name)
-            build("cost", step.measure)
+            build("cost", step.judged_by)
         if isinstance(step, train):
             check_values(Options(**{f.name: getattr(step, f.name) for f in fields(Options)}))
         asked(getattr(step, "budget", None))
@@ -101,9 +109,12 @@ def _built(number: int, step: Any) -> Any:
 def _check_order(steps: Sequence[Any]) -> None:
     """Refuse what would show only after all the work: a check of what is not exported, a cut of what is quantized."""
     written: list[str] = []
-    rounded = False
+    rounded = leaves = False
     for step in steps:
         name = type(step).__name__.rstrip("_")
+        if leaves and entries("step").get(name) is type(step) and name not in AFTER_EXITS:
+            raise PlanError(_after_exits(name))
+        leaves = leaves or isinstance(step, exits)
         if rounded and entries("step").get(name) is type(step) and name not in AFTER_BITS:
             raise PlanError(
                 f"{name}: bits come last, since {name} changes layers, and what it leaves of them would have to be "
@@ -120,6 +131,18 @@ def _check_order(steps: Sequence[Any]) -> None:
                 )
         elif type(step).__name__ != "evaluate_":
             written.clear()
+
+
+def _after_exits(name: str) -> str:
+    """Say why a step cannot follow exits."""
+    may = f"What may follow exits: {', '.join(AFTER_EXITS)}."
+    if name == "int8":
+        return f"int8: ONNX Runtime quantizes no file that stops early; leave exits or int8 out. {may}"
+    if name == "exits":
+        return f"exits: the network has exits already, and takes them once; name all layers in one step. {may}"
+    return (
+        f"{name}: exits come last, since {name} changes layers that they were trained behind; put exits after it. {may}"
+    )
 
 
 def _rounds(step: prune) -> bool:

@@ -1,8 +1,8 @@
 """Which sites and layers a user's patterns mean.
 
 Before a colon stands a kind: ``conv:*`` and ``linear:head*`` are sites that such layers write, ``rank:*`` those between
-the layers of a chain, as a factorisation makes them. The ranks and bits that a layer may lose, ``conv1/rank`` and
-``conv1/bits``, go by the layer's name as well.
+the layers of a chain, as a factorisation makes them. The ranks, bits and options of a layer, ``conv1/rank``,
+``conv1/bits`` and ``conv1/option``, go by the layer's name as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def chosen(graph: Graph, sites: Sequence[Site], include: Sequence[str], exclude:
         prefixes = {kinds[tensor] for tensor in written if tensor in kinds}
         if written and written <= graph.ranks:
             prefixes.add("rank")
-        own = {site.name, site.name.rpartition("/")[0]} if site.kind in ("ranks", "bits") else {site.name}
+        own = {site.name, site.name.rpartition("/")[0]} if site.kind in ("ranks", "bits", "options") else {site.name}
         return own | {f"{kind}:{name}" for kind in prefixes for name in own}
 
     return [site for site in sites if matches(names(site), include, exclude)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -24,17 +24,24 @@ from penjing.graph.graph import Graph
 from penjing.graph.quantized import refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.factored import Factored
+from penjing.rewrites.lighten import LIGHT, lighten
 from penjing.rewrites.nested import nested
-from penjing.rewrites.perform import perform, without_chains
+from penjing.rewrites.perform import perform, without_chains, without_roundings
 from penjing.steps.choose import Chooser, Judge
+from penjing.steps.ends import ends_of
 from penjing.steps.filed import file_certificate, file_errors, file_widths
-from penjing.steps.own_scores import own_scores
+from penjing.steps.lightened import lightened
+from penjing.steps.menus import with_menus
+from penjing.steps.own_scores import in_one_unit, own_scores
 from penjing.steps.patterns import chosen
 from penjing.steps.pictures import seeing
 from penjing.steps.price import Predicting, Pricer
 from penjing.steps.sensitivity import sensitivity
 from penjing.steps.settle import Cut
 from penjing.steps.state import Run, State
+
+MEASURE = {"error": {"images": 2048, "recalibrate": 2}}
+"""What tried plans are judged by where neither the user nor the allocator says it."""
 
 NORMS = ("l1", "l2", "fpgm")
 """Criteria that see nothing in a layer whose filters are all of one size; the report names such layers."""
@@ -60,6 +67,7 @@ class prune:  # noqa: N801  (registered under its own name)
     single weights), ``rewrite`` says what a unit is; of several, such as ``["channels", "layers"]``, one plan is made.
     ``include`` and ``exclude`` are patterns of site names; before a colon stands a kind, as in ``conv:*`` and
     ``linear:head*``, for sites of what such layers write, and ``rank:*``, for those within factorised layers (PRF).
+    Bits are taken from the first and the last layer only where ``ends`` is true.
     ``images`` calibration pictures, with their labels where
     there are any, feed criteria that need data. ``step`` fixes the multiple that widths are rounded to; by default it
     is 4 (finer for the last units, so that the bound is hit), or, when latency is bounded, the better of 4 and what
@@ -69,9 +77,9 @@ class prune:  # noqa: N801  (registered under its own name)
     them with a number of its own. Where the error alone is bounded, the step seeks the fewest MACs that keep it on
     validation without training. ``budget`` replaces the run's for this step. ``towards`` goes that share of the way
     from the network as it is now to the budget, so that several cuts with training between them get there in rounds;
-    nothing is measured on the way. ``measure`` is the cost that allocators which try several plans minimise, here on
-    at most 2,048 validation pictures after batch norm is recalibrated; where no data tells it, they minimise the score
-    lost.
+    nothing is measured on the way. ``measure`` is the cost that allocators which try several plans minimise, by default
+    the error, or what the allocator prefers (``knapsack``: the divergence), on at most 2,048 validation pictures after
+    batch norm is recalibrated; where no data tells it, they minimise the score lost.
     """
 
     criterion: Any = "jacobian"
@@ -79,13 +87,14 @@ class prune:  # noqa: N801  (registered under its own name)
     rewrite: str | tuple[str, ...] = "channels"
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
+    ends: bool = False
     images: int = 512
     step: int | None = None
     rounds: int = 4
     normalise: bool | None = None
     budget: Mapping[str, Any] | str | None = None
     towards: float = 1.0
-    measure: Any = field(default_factory=lambda: {"error": {"images": 2048, "recalibrate": 2}})
+    measure: Any = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -119,10 +128,23 @@ class prune:  # noqa: N801  (registered under its own name)
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
 
+    families: ClassVar[tuple[str, ...]] = LIGHT
+    """What layers are offered by the rewrite ``lighten``; the step of that name may say otherwise."""
+
     @property
     def rewrites(self) -> tuple[str, ...]:
         """The names of what may be cut."""
         return (self.rewrite,) if isinstance(self.rewrite, str) else self.rewrite
+
+    @property
+    def judged_by(self) -> Any:
+        """The cost that tried plans are judged by.
+
+        Raises: RecipeError for an allocator that is none.
+        """
+        if self.measure is not None:
+            return self.measure
+        return getattr(build("allocator", self.allocator), "measures", MEASURE)
 
     def __call__(self, state: State, run: Run) -> State:
         """Return the state with a smaller model.
@@ -145,6 +167,10 @@ class prune:  # noqa: N801  (registered under its own name)
         allocator, criterion = build("allocator", self.allocator), build("criterion", self.criterion)
         graph = trace(state.model, *state.example)
         graph, sites = with_folds(graph, self.sites(graph, changes))
+        for change in changes.values():
+            if isinstance(change, lighten):
+                pricer = Predicting(graph, state, run, self.budget)
+                sites = with_menus(graph, sites, change, state.model, pricer, run, self.families)
         raw = getattr(criterion, "comparable", False) or getattr(allocator, "absolute", False)
         return Scored(graph, changes, sites, self._scores(criterion, raw, graph, sites, changes, state, run))
 
@@ -181,9 +207,16 @@ class prune:  # noqa: N801  (registered under its own name)
                 file_certificate(run, cut.certificate)
             self._file(criterion, graph, cut.plan, state, run)
             if any(isinstance(change, Factoring) for change in known.changes.values()):
-                whole = state.copy_model()
+                chained = without_roundings(cut.plan, known.changes)
+                whole, made = state.copy_model(), cut.model
                 perform(whole, graph, without_chains(cut.plan, known.changes), known.changes)
-                file_errors(run, graph, cut.plan, whole, cut.model)
+                if len(chained) < len(cut.plan):  # how far ranks lead away is told without the bits
+                    made = state.copy_model()
+                    perform(made, graph, chained, known.changes)
+                file_errors(run, graph, chained, whole, made)
+            for change in known.changes.values():
+                if isinstance(change, lighten):
+                    run.note("lightened", *lightened(graph, cut.plan, change, sites, state.model))
             run.note("sensitivity", sensitivity(cut.plan, chooser, run.at))
             _file_search(chooser.driver, run)
             _file_ruins(cut.plan, run)
@@ -197,6 +230,12 @@ class prune:  # noqa: N801  (registered under its own name)
         Raises: PlanError when none is left, with the first reason.
         """
         found = [replace(site, rewrite=name) for name, change in changes.items() for site in change.find(graph)]
+        kept = set() if self.ends else {f"{layer.name}/bits" for layer in ends_of(graph)}
+        mine = [site for site in found if site.kind != "bits" or site.name not in kept]
+        if found and not mine:
+            names = " and ".join(site.name for site in found)
+            raise PlanError(f"Nothing may be cut: {names} are of the first or last layer; ends: true takes them.")
+        found = mine
         if mine := chosen(graph, found, self.include, self.exclude):
             return nested(graph, mine, changes)
         if found:
@@ -216,7 +255,7 @@ class prune:  # noqa: N801  (registered under its own name)
 
     def _judge(self, state: State, run: Run) -> Judge | None:
         """Return what trials are judged by; None where no data tells it, and the score lost decides."""
-        cost = build("cost", self.measure)
+        cost = build("cost", self.judged_by)
         name = type(cost).__name__.rstrip("_")
         if not isinstance(cost, Measured):
             return Judge(name, lambda: cost)
@@ -224,7 +263,9 @@ class prune:  # noqa: N801  (registered under its own name)
 
         def made() -> Cost:
             mine = cost.on(data, run.seed)
-            return mine.beside(state.original) if isinstance(mine, Compared) else mine
+            # A cost that trains its trials has terms, and these learn from whoever teaches.
+            other = state.teacher if getattr(mine, "terms", ()) else state.original
+            return mine.beside(other) if isinstance(mine, Compared) else mine
 
         return None if data is None or not cost.fits(data) else Judge(name, made)
 
@@ -245,6 +286,9 @@ class prune:  # noqa: N801  (registered under its own name)
         evidence = Evidence(state.model, graph, batches, seed=run.seed)
         refusals: list[str] = []
         own = own_scores(graph, sites, changes, state.model)
+        normalised = (not raw) if self.normalise is None else self.normalise
+        if own and not normalised:
+            own = in_one_unit(own, sites, changes, criterion, evidence)
         scores = {}
         for site in sites:
             try:
@@ -262,7 +306,7 @@ class prune:  # noqa: N801  (registered under its own name)
             scores[site.name] = score
         if not scores:
             raise PlanError(f"No site can be scored. {refusals[0]}")
-        if (not raw) if self.normalise is None else self.normalise:
+        if normalised:
             scores = {name: s / max(float(np.abs(s).mean()), 1e-30) for name, s in scores.items()}
         return scores
 

@@ -7,21 +7,23 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from torch import fx
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.registry import build, entries, register
-from penjing.core.types import Layer, Plan
+from penjing.core.types import Plan
 from penjing.graph.graph import Graph
 from penjing.graph.quantized import FLOAT, quantized, refuse_quantized
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform
 from penjing.rewrites.rounded import SAMPLES, Rounded
+from penjing.steps.ends import ends_of
 from penjing.steps.filed import file_widths
 from penjing.steps.int8 import int8
 from penjing.steps.patterns import takes
+from penjing.steps.pictures import told_count
 from penjing.steps.prune import prune
 from penjing.steps.state import Run, State
+from penjing.training.recalibrate import batch_norms, recalibrate
 
 
 @register("step")
@@ -33,8 +35,9 @@ class quantize:  # noqa: N801  (registered under its own name)
     counts; by default those usual for the method. A layer that no pattern means stays in floats, and so do the first
     and the last unless ``ends`` is true. Where bits are left out and ``allocator`` is given, or a ``budget``, the
     budget decides, as in ``prune``, whose other options are those of the same name. ``images`` training pictures,
-    without labels, show what layers read. What was quantized trains on by ``train``; channels, ranks and blocks go
-    before it. The method ``int8`` is the step of that name.
+    without labels, show what layers read. Batch norm, which has seen other numbers than it gets then, is recalibrated
+    on ``refresh`` pictures, on none where that is 0 or the step ``recalibrate`` follows. What was quantized trains on
+    by ``train``; channels, ranks and blocks go before it. The method ``int8`` is the step of that name.
     """
 
     method: Any = "lsq"
@@ -43,6 +46,7 @@ class quantize:  # noqa: N801  (registered under its own name)
     exclude: tuple[str, ...] = ()
     ends: bool = False
     images: int = SAMPLES
+    refresh: int = 1024
     allocator: Any = None
     budget: Mapping[str, Any] | str | None = None
     measure: Any = None
@@ -68,6 +72,8 @@ class quantize:  # noqa: N801  (registered under its own name)
                 object.__setattr__(self, name, (getattr(self, name),))
         if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
             raise PlanError(f"quantize: images must be a whole number, 1 or more; got {self.images!r}.")
+        if isinstance(self.refresh, bool) or not isinstance(self.refresh, int) or self.refresh < 0:
+            raise PlanError(f"quantize: refresh must be a whole number, 0 or more; got {self.refresh!r}.")
         widths = self.change.quantizer.widths
         if self.searched:
             if self.bits is not None:
@@ -125,13 +131,11 @@ class quantize:  # noqa: N801  (registered under its own name)
         made: int8 = build("step", self.method)
         return made
 
-    def as_prune(self, graph: Graph) -> prune:
-        """Return the step that lets the budget decide about the layers of this network."""
-        own = {} if self.measure is None else {"measure": self.measure}
-        ends = () if self.ends else tuple(layer.name for layer in ends_of(graph))
+    def as_prune(self) -> prune:
+        """Return the step that lets the budget decide about the layers."""
         return prune(
-            allocator="knapsack" if self.allocator is None else self.allocator, rewrite=self.name,
-            include=self.include, exclude=(*self.exclude, *ends), images=self.images, budget=self.budget, **own,
+            allocator="knapsack" if self.allocator is None else self.allocator, rewrite=self.name, ends=self.ends,
+            include=self.include, exclude=self.exclude, images=self.images, budget=self.budget, measure=self.measure,
         )  # fmt: skip
 
     def __call__(self, state: State, run: Run) -> State:
@@ -142,9 +146,22 @@ class quantize:  # noqa: N801  (registered under its own name)
         if self.name == "int8":
             return self.as_int8()(state, run)
         refuse_quantized("quantize", state.model)
+        done = self.as_prune()(state, run) if self.searched else self._rounded(state, run)
+        return self._refreshed(done, run)
+
+    def _refreshed(self, state: State, run: Run) -> State:
+        """Return the state with batch norms that have seen what rounded layers write, where there are pictures."""
+        data = state.data
+        if not self.refresh or data is None or len(data.train) < 2 or not batch_norms(state.model):
+            return state
+        with run.stage("quantize", f"batch norm on {told_count(self.refresh, data)}"):
+            model = state.copy_model()
+            recalibrate(model, data.calibration(self.refresh, run.seed, size=128))
+        return state.with_model(model)
+
+    def _rounded(self, state: State, run: Run) -> State:
+        """Return the state with layers in the bits that are given."""
         graph = trace(state.model, *state.example, proof=False)
-        if self.searched:
-            return self.as_prune(graph)(state, run)
         with run.stage("quantize") as said:
             change, plan = self.change, self._plan(graph, run)
             model = state.copy_model()
@@ -203,39 +220,6 @@ class quantize:  # noqa: N801  (registered under its own name)
 def methods() -> list[str]:
     """Return the names of the rewrites that quantize."""
     return [name for name, one in entries("rewrite").items() if issubclass(one, Rounded)]
-
-
-def ends_of(graph: Graph) -> list[Layer]:
-    """Return the layers that read the network's input or write its output; where these cannot be told, none.
-
-    What is between them and the outside, poolings and batch norms among them, is passed over.
-    """
-    nodes = {node.name: node for node in graph.program.nodes}
-    layers = {nodes[name]: layer for name, layer in zip(graph.nodes, graph.layers, strict=True) if name in nodes}
-    inputs = [
-        node
-        for node, name in zip(
-            (node for node in graph.program.nodes if node.op == "placeholder"), graph.program.names, strict=False
-        )
-        if name is None
-    ]
-    outputs = [node for node in graph.program.nodes if node.op == "output"]
-    first = _met(inputs, layers, lambda node: list(node.users))
-    last = _met(outputs, layers, lambda node: list(node.all_input_nodes))
-    return [layer for node, layer in layers.items() if node in first or node in last]
-
-
-def _met(begin: Sequence[fx.Node], layers: Mapping[fx.Node, Layer], further: Any) -> set[fx.Node]:
-    """Return the layers that are met first on the way from some nodes."""
-    seen, met, todo = set(begin), set[fx.Node](), list(begin)
-    while todo:
-        for node in further(todo.pop()):
-            if node in layers:
-                met.add(node)
-            elif node not in seen:
-                seen.add(node)
-                todo.append(node)
-    return met
 
 
 def _listed(bits: Sequence[int]) -> str:

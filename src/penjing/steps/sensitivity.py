@@ -30,7 +30,9 @@ def sensitivity(plan: Plan, chooser: Chooser, at: str) -> dict[str, Any]:
     for site in chooser.sites:
         scores = chooser.scores[site.name]
         stays = scores[kept[site.name]] if site.name in kept else scores
-        facts = {"site": site.name, "kind": site.rewrite, "size": site.size, "kept": len(stays)}
+        # The name of a menu lists its options, which are told apart.
+        name = f"{site.name.rpartition('/')[0]}/option" if site.kind == "options" else site.name
+        facts = {"site": name, "kind": site.rewrite, "size": site.size, "kept": len(stays)}
         facts |= {"score": float(scores.sum()), "lost": float(scores.sum() - stays.sum()), "saves": 0.0}
         if site.name in kept and whole:
             without = Plan(tuple(entry for entry in plan if entry.site != site.name))
@@ -60,7 +62,7 @@ def _measured(site: Site, scores: Floats, count: int, alone: Mapping[int, float]
     if not alone:
         return {}
     counts = sorted(alone)
-    expected = curve(losing(scores), counts, [alone[n] for n in counts])[count]
+    expected = curve(losing(scores, site), counts, [alone[n] for n in counts])[count]
     return {"measured": [{"kept": n, "loss": alone[n]} for n in counts], "expected": float(expected)}
 
 

@@ -23,8 +23,10 @@ from penjing.costs.probe import IMAGE_CHANNELS, Shape
 from penjing.exporting.measure import Timing, profile
 from penjing.exporting.runtimes.subject import LayerTime, Subject
 from penjing.graph.draft import Draft
+from penjing.graph.quantized import FLOAT
 from penjing.steps import between, few_bits
 from penjing.steps.causes import UNKNOWN, find
+from penjing.steps.on_average import averaged, leaves_early
 from penjing.steps.price import timed
 from penjing.steps.sides import ALIGNED, SMALL, Finding, Pair, Setting, Side, slow
 from penjing.steps.state import Run, State
@@ -66,6 +68,11 @@ def _measured(
     run: Run, drafts: tuple[Draft, Draft], subjects: Sequence[Subject], timings: tuple[Timing, Timing]
 ) -> dict[str, Any]:
     runtime, *_, precision = timings[0].runtime.split()
+    if leaves_early(subjects[1].model):
+        totals = [timing.median_ms for timing in timings]
+        why = "Which layers run depends on the picture, so that no times of layers are told"
+        whole = _whole(drafts, runtime, totals, why)
+        return whole | {"after_macs": averaged({}, subjects[1].model, run).get("macs", whole["after_macs"])}
     how: dict[str, Any] = {"threads": run.threads, "batch": run.batch, "runtime": runtime, "precision": precision}
     try:
         profiles = [profile(subject, **how) for subject in subjects]
@@ -102,7 +109,8 @@ def _measured(
             if row.name not in names:
                 others.setdefault(row.operator, [0.0, 0.0])[i] += scale * row.ms
     said = _with_few_bits(findings, few_bits.find(drafts[1].layers, runtime))
-    said += between.find(profiles[1], scales[1], runtime, _odd(pairs))
+    rounded = any(layer.input_bits < FLOAT for layer in drafts[1].layers)
+    said += between.find(profiles[1], scales[1], runtime, _odd(pairs), rounded=rounded)
     facts = _facts(drafts, runtime, pairs, others, totals, setting, said)
     return facts | {"how": "measured", "note": _left(len(found), len(findings))}
 

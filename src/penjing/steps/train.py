@@ -28,7 +28,8 @@ class train(Options):  # noqa: N801  (registered under its own name)
 
     The default ``terms`` are its soft targets and hints, or, where pictures have no class, its outputs and hints. A
     teacher of the user's own gives no hints: they compare layers of one name, channel by channel, and its channels mean
-    something else. ``attention_transfer`` and ``fitnets`` are for that.
+    something else. ``attention_transfer`` and ``fitnets`` are for that. With ``views`` there are none either: answers
+    that are written down have no layers.
     Options are those of ``penjing.training.options.Options``. Zeros that a rewrite left are held.
     Validation accuracy is told after each epoch; test is never read.
     """
@@ -51,14 +52,17 @@ class train(Options):  # noqa: N801  (registered under its own name)
     def trained(self, state: State, run: Run, said: list[str], *more: Term) -> nn.Module:
         """Return a trained copy, with ``more`` terms beside those of the options, and write down how it went."""
         data = state.data_for("train")
-        taught = ("soft_targets" if data.labelled else "outputs", *(("hints",) if state.tutor is None else ()))
+        taught = (
+            "soft_targets" if data.labelled else "outputs",
+            *(() if state.tutor is not None or self.views else ("hints",)),
+        )
         terms = [*(build("term", term) for term in (taught if self.terms is None else self.terms)), *more]
         if any(isinstance(build("rewrite", name), Zeroing) for plan in state.plans for name in plan.rewrites()):
             terms.append(build("term", "hold_zeros"))
         recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
         model = state.copy_model()
         if quantized(model):
-            terms.append(Rounding(recipe.steps(len(data.train)) * recipe.epochs))
+            terms.append(Rounding())
         history = fit(
             model,
             data.train,
@@ -69,6 +73,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
             teacher=state.teacher,
             on_epoch=lambda row: self._tell(row, run),
             checkpoint=run.checkpoint(),
+            answers=run.folder,
         )
         file_training(run, history, recipe, [repr(term) for term in terms])
         if data.labelled:

@@ -73,7 +73,7 @@ def introduce(state: State, run: Run) -> None:
             facts["validation"] = found.accuracy
             told = f"{found.accuracy:.2f} % right on validation pictures"
             if near_chance(found, data.num_classes):
-                told += ", hardly better than guessing: are its weights loaded"
+                told += "; that is hardly better than guessing (are its weights loaded?)"
         else:
             facts["distance"] = distance(tutor, state.original, data.val)
             told = f"its outputs differ by {facts['distance']:.1f} % from the original's on validation pictures"

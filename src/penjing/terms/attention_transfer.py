@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from penjing.core.errors import TrainError
 from penjing.core.registry import register
 from penjing.terms.clock import Clock
-from penjing.terms.pairs import Between, Layers, ends, need_maps, one_size
+from penjing.terms.pairs import Between, ends, need_maps, one_size
 from penjing.terms.teacher import Teacher
 
 
@@ -25,9 +26,10 @@ class attention_transfer:  # noqa: N801 - the name a recipe writes
     Adds ``weight * Σ mean (q_s - q_t)²`` over pairs of layers, the mean being over batch and places; ``q`` is the mean
     over channels of the squared response at each place, divided by its norm over all places. So channels may differ in
     number and order, and responses in size: any two networks that read the same picture can be compared. ``layers``
-    names them, ``model=teacher`` where the names differ; by default they are the last ones at every spatial size above
-    one that both have (``penjing.terms.pairs.ends``). With ``decay`` the weight falls linearly to 0 at the end of
-    training. Labels are not used.
+    names them, ``model=teacher`` where the names differ; by default they are the ends of stages, at every spatial size
+    above one that both have (``penjing.terms.pairs.ends``). With ``decay`` the weight falls linearly to 0 at the end of
+    training. The mean makes small maps weigh more, and a narrow student cannot follow everywhere: 1000 is for last maps
+    of 8 x 8 and more; where they are smaller, or training stalls, take 10 to 30. Labels are not used.
 
     Raises: TrainError without a teacher, for a layer that either network lacks, or one that returns no map.
     Paper: Zagoruyko, Komodakis, Paying More Attention to Attention, ICLR 2017, eq. 2, in the form of the released code.
@@ -35,7 +37,7 @@ class attention_transfer:  # noqa: N801 - the name a recipe writes
     """
 
     weight: float = 1000.0
-    layers: Layers = ()
+    layers: str | tuple[str, ...] | Mapping[str, str] = ()
     decay: bool = False
     teacher: Any = field(default=None, repr=False, compare=False)
     _teacher: Teacher = field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from penjing.core.errors import TrainError
 from penjing.core.modes import modes_kept
 from penjing.core.registry import register
-from penjing.terms.pairs import Between, Layers, gap, middle, need_maps, one_size
+from penjing.terms.pairs import Between, gap, middle, need_maps, one_size
 from penjing.terms.teacher import Teacher
 
 
@@ -25,18 +26,18 @@ class fitnets:  # noqa: N801 - the name a recipe writes
     its own regressor ``r``, from the model's channels to the teacher's. It trains along, with the loop's optimiser and
     without weight decay, is no part of the model, and is forgotten when the term is detached; where the numbers of
     channels agree it begins as the identity, since a network made from its teacher agrees with it channel by channel.
-    ``layers`` names the pairs, ``model=teacher`` where the names differ; by default it is the middle one of the last
-    layers at every spatial size above one (``penjing.terms.pairs.middle``). Labels are not used.
+    ``layers`` names the pairs, ``model=teacher`` where the names differ; by default it is the middle one of the
+    ends of stages that both networks have (``penjing.terms.pairs.middle``). Labels are not used.
 
     Raises: TrainError without a teacher, for a layer that either network lacks, or one that returns no map.
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
-    Differs: beside the task from the start, in one stage; relative to the size of what is computed, so that one weight
-    suits every teacher, where the code that others compare with takes 100 times the mean square; a 1x1 regressor,
-    the larger map being averaged over the places of the smaller where the sizes differ.
+    Differs: beside the task from the start, in one stage; relative to the size of what is computed, which differs
+    widely between networks, where others take 100 times the mean square; a 1x1 regressor, the larger map being averaged
+    over the places of the smaller where the sizes differ.
     """
 
-    weight: float = 100.0
-    layers: Layers = ()
+    weight: float = 2.0
+    layers: str | tuple[str, ...] | Mapping[str, str] = ()
     teacher: Any = field(default=None, repr=False, compare=False)
     _teacher: Teacher = field(init=False, repr=False, compare=False, default_factory=lambda: Teacher("fitnets"))
     _between: Between = field(init=False, repr=False, compare=False, default_factory=lambda: Between("fitnets", middle))

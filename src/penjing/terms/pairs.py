@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from penjing.core.errors import TrainError, did_you_mean
+from penjing.graph.stages import modules_in
 from penjing.terms.teacher import Teacher
 
-Layers: TypeAlias = tuple[str, ...] | Mapping[str, str]
+Layers: TypeAlias = str | tuple[str, ...] | Mapping[str, str]
 """Layers by name: one for both networks, ``model=teacher`` for two, or a mapping of the model's to the teacher's."""
 
 
@@ -44,8 +45,9 @@ def pairs_of(layers: Layers) -> tuple[Pair, ...]:
     """
     if isinstance(layers, Mapping):
         return tuple(Pair(own, theirs) for own, theirs in layers.items())
-    halves = [(name.partition("=")[0].strip(), name.rpartition("=")[2].strip()) for name in layers]
-    return tuple(Pair(*half) for half in halves)
+    names = (layers,) if isinstance(layers, str) else layers
+    halves = [[half.strip() for half in name.split("=", 1)] for name in names]
+    return tuple(Pair(half[0], half[-1]) for half in halves)
 
 
 class Ears:
@@ -99,9 +101,14 @@ class Between:
     def listen(self, model: nn.Module, teacher: nn.Module, layers: Layers) -> None:
         """Begin to listen.
 
-        Raises: TrainError for a layer that either network lacks.
+        Raises: TrainError for a layer that either network lacks, or a teacher whose answers alone are there.
         """
         self.close()
+        if getattr(teacher, "answers_alone", False):
+            raise TrainError(
+                f"{self._term} listens to what the teacher computes on the way, and with views its answers alone are "
+                "written down: leave views out, or take terms of the outputs, such as soft_targets, dkd and dist."
+            )
         self._layers = pairs_of(layers)
         self._ears = own, theirs = Ears(model), Ears(teacher)
         for pair in self._layers:
@@ -149,11 +156,13 @@ def alike(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[Pair
 
 
 def ends(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[Pair, ...]:
-    """Pair the last layers at each spatial size above one that both networks have; channels and names may differ.
+    """Pair the ends of stages at each spatial size above one that both networks have; channels and names may differ.
 
-    Where the networks have no such size in common, their stages are paired in order from the end.
+    That is the module of the most modules that returns this size, of equals the last: a stage or block, and not what
+    the next block computes before it goes on to a smaller size. Where the networks have no such size in common, their
+    stages are paired in order from the end.
     """
-    mine, others = _stages(own), _stages(theirs)
+    mine, others = (_stages(heard, prefer=modules_in(heard)) for heard in (own, theirs))
     if common := [size for size in mine if size in others]:
         return tuple(Pair(mine[size], others[size]) for size in common)
     from_the_end = zip(reversed(mine.values()), reversed(others.values()), strict=False)
@@ -166,14 +175,16 @@ def middle(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[Pai
     return found[len(found) // 2 : len(found) // 2 + 1]
 
 
-def _stages(heard: Mapping[str, Tensor]) -> dict[tuple[int, ...], str]:
-    """Return the last layer of each spatial size above one, in the order they ended."""
-    last: dict[tuple[int, ...], str] = {}
+def _stages(heard: Mapping[str, Tensor], prefer: Mapping[str, int] | None = None) -> dict[tuple[int, ...], str]:
+    """Return the most preferred layer of each spatial size above one, of equals the last, in the order they ended."""
+    found: dict[tuple[int, ...], str] = {}
+    rank = prefer or dict.fromkeys(heard, 0)
     for name, tensor in heard.items():
-        if tensor.shape[2:].numel() > 1:
-            last.pop(tuple(tensor.shape[2:]), None)
-            last[tuple(tensor.shape[2:])] = name
-    return last
+        size = tuple(tensor.shape[2:])
+        if tensor.shape[2:].numel() > 1 and rank[name] >= rank.get(found.get(size, ""), 0):
+            found.pop(size, None)
+            found[size] = name
+    return found
 
 
 def need_maps(term: str, heard: list[Heard]) -> None:

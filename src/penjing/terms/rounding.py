@@ -9,21 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from penjing.graph.quantized import Quantized, quantized
+from penjing.terms.clock import Clock
 
 
 @dataclass(eq=False)
 class Rounding:
-    """Tell every quantized layer how far a training of so many ``steps`` is; adds nothing to the loss."""
+    """Tell every quantized layer how far a training is; adds nothing to the loss."""
 
-    steps: int
     _layers: list[Quantized] = field(init=False, repr=False, default_factory=list)
-    _step: nn.Parameter = field(init=False, repr=False)
+    _clock: Clock = field(init=False, repr=False, default_factory=Clock)
+
+    def time(self, steps: int) -> None:
+        """Take how many steps the training has."""
+        self._clock.steps = steps
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Find the layers; return how many steps were taken, which a checkpoint keeps."""
         self._layers = list(quantized(model).values())
-        self._step = nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
-        return [self._step]
+        return self._clock.attach()
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
         """Return zero."""
@@ -32,8 +35,8 @@ class Rounding:
     @torch.no_grad()
     def after_step(self) -> None:
         """Count the step and let the layers clip and anneal."""
-        self._step.data.add_(1)
-        progress = min(int(self._step) / max(self.steps, 1), 1.0)
+        self._clock.tick()
+        progress = float(self._clock.progress())
         for layer in self._layers:
             layer.after_step(progress)
 

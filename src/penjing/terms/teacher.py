@@ -27,6 +27,13 @@ class _Loan:
     state: tuple[Any, ...] = ()
     said: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Weak references cannot be sent to another process, where nobody gives anything back.
+        return {**self.__dict__, "borrowers": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, borrowers=WeakSet())
+
     def forget(self) -> None:
         self.input, self.state, self.said = None, (), None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +17,7 @@ from penjing.core.protocols import Progress, Shown, Taught, Term, Timed
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.options import Options, check, make_optimizer
 from penjing.training.processes import accelerator_here, open_fabric, resolve_precision, spread
+from penjing.training.remembered import Remembered
 from penjing.training.session import Job, Row, Session
 from penjing.training.state import chance, device_of, placement_kept, tensors_of
 
@@ -50,6 +53,7 @@ def fit(
     progress: Progress | None = None,
     on_epoch: Callable[[Row], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    answers: Path | None = None,
 ) -> History:
     """Train ``model`` in place; its modes, device and memory layout and the global generators end as they were.
 
@@ -62,7 +66,8 @@ def fit(
     its running statistics are averaged after each epoch. ``on_epoch`` is then called after training, since that must
     happen in this process, and ``progress`` gives way to the first process's own bar; what a term learns comes back
     in the parameters that its ``attach`` returned, and nothing else of it. ``checkpoint`` says where training keeps
-    itself; where that file is there already, it goes on from it, and ends as if it had never been stopped.
+    itself; where that file is there already, it goes on from it, and ends as if it had never been stopped. ``answers``
+    is the folder for what the teacher says beforehand of fixed ``views``, by default one that goes with the training.
 
     Raises: TrainError when the recipe, the data and the model do not fit; and when the loss or a weight stops being
     finite, after putting the model back to the start of that epoch; ResumeError for a checkpoint that does not fit.
@@ -78,6 +83,10 @@ def fit(
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         extras: list[nn.Parameter] = []
+        if recipe.views and teacher is not None and any(map(_borrows, terms)):
+            teacher = remembering = Remembered(teacher)
+        else:
+            remembering = None
         with chance(seed, "train/attach", device_of(model)):
             for term in terms:
                 if teacher is not None and isinstance(term, Taught):
@@ -88,6 +97,9 @@ def fit(
                     term.show(next(iter(train.batches(2)))[0].to(device_of(model)))
                 attached.callback(term.detach)
                 extras += term.attach(model)
+        if remembering is not None:
+            place = answers or Path(attached.enter_context(tempfile.TemporaryDirectory(prefix="penjing-")))
+            remembering.fill(train, recipe.views, seed, place)
         make_optimizer(recipe, model, extras)  # refuses a frozen model here, before any process starts
         job = Job(model, train, val, recipe, tuple(terms), extras, seed, checkpoint=checkpoint)
         if alone:
@@ -99,3 +111,8 @@ def fit(
                 for row in report["rows"]:
                     on_epoch(dict(row))
     return History(tuple(report["rows"]), report["kept"], precision, accelerator, report["stopped"])
+
+
+def _borrows(term: Term) -> bool:
+    """Tell whether a term takes the teacher that is lent."""
+    return isinstance(term, Taught) and getattr(term, "teacher", None) is None

@@ -24,7 +24,9 @@ class Options:
     distribution by which the pictures of a batch are blended, 0 for none (``penjing.training.blend``); terms see the
     blend, so that a teacher tells what it makes of pictures it has not learned by heart. ``keep`` says whether the
     last weights stay or those of the epoch with the best validation accuracy. ``precision`` "auto" is bf16-mixed where
-    the hardware computes in bf16. On a CPU a device is a process.
+    the hardware computes in bf16. On a CPU a device is a process. ``views`` is how many augmentations of each picture
+    there are, which epochs take in turn; a lent teacher then answers each of them once, beforehand
+    (``penjing.training.remembered``). 0 draws them anew in every epoch.
     """
 
     epochs: int = 40
@@ -38,6 +40,7 @@ class Options:
     warmup: float = 0.05
     label_smoothing: float = 0.0
     mixup: float = 0.0
+    views: int = 0
     clip: float | None = None
     keep: Literal["last", "best"] = "last"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
@@ -68,6 +71,10 @@ def check_values(recipe: Options) -> None:
         value = getattr(recipe, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise TrainError(f"{name} must be a whole number, at least {least}; got {value!r}.")
+    if isinstance(recipe.views, bool) or not isinstance(recipe.views, int) or recipe.views < 0:
+        raise TrainError(f"views counts the augmentations of a picture, 0 for new ones always; got {recipe.views!r}.")
+    if recipe.views and recipe.mixup:
+        raise TrainError("views are the same again and again, and mixup blends anew each time: leave one of them out.")
     if not (math.isfinite(recipe.lr) and recipe.lr > 0):
         raise TrainError(f"lr must be a number above 0; got {recipe.lr}.")
     if not 0 <= recipe.warmup < 1:

@@ -34,8 +34,8 @@ from penjing.graph.chains import as_last_stages
 from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
 from penjing.graph.kernels import as_it_is
+from penjing.graph.patches import by_group, by_position, patches, picked
 from penjing.training.least_squares import Moments, damped, solve
-from penjing.training.patches import by_group, by_position, patches, picked
 from penjing.training.recalibrate import batch_norms
 from penjing.training.state import Snapshot, device_of
 from penjing.training.surgeon import Surgeon
@@ -72,7 +72,7 @@ def reconstruct(
 
     Of a layer that is a chain of factors now, the last is refitted to what the first ones hand it: the asymmetric
     reconstruction of Zhang et al., Accelerating Very Deep Convolutional Networks, PAMI 2016, section 3.3, with the
-    other factors held.
+    other factors held. One whose last factors lie side by side stays as it is.
 
     All batches run side by side, each stopping at every layer until it is refitted: one forward of either network in
     all. In memory are the activations of all samples where they stopped, and the original's targets at all layers.
@@ -94,6 +94,8 @@ def reconstruct(
             targets = _targets(original, graph, batches, seed)
             absent = {i for name in without for i in graph.blocks[name].layers}
             graph, orders = as_last_stages(graph, compressed)
+            own = dict(compressed.named_parameters(remove_duplicate=False))
+            absent |= {i for i, layer in enumerate(graph.layers) if layer.weight and layer.weight not in own}
             there = {i: target for i, target in targets.items() if i not in absent}
             places = _places(compressed, graph, gone, there, orders)
             joints = partial(Joints, compressed, graph, absent=absent, orders=orders)

@@ -155,7 +155,8 @@ class Session:
         at, epoch = self.at, self.at.epoch
         self.model.train()
         unread: list[Tensor] = []
-        batches = self.job.train.batches(self.recipe.batch, seed=self.job.seed, epoch=epoch, augment=True)
+        again = {"view": epoch % self.recipe.views} if self.recipe.views else {}
+        batches = self.job.train.batches(self.recipe.batch, seed=self.job.seed, epoch=epoch, augment=True, **again)
         for x, y in islice((pair for pair in batches if len(pair[0]) >= self.recipe.least), at.step, None):
             unread.append(self._step(epoch * self.steps + at.step, x, y))
             at.step, at.seen = at.step + 1, at.seen + len(x)

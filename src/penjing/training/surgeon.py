@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from penjing.core.types import Layer
-from penjing.training.patches import by_group
+from penjing.graph.patches import by_group
 
 ROUNDS = 64
 """In so many rounds the weights of a large filter go."""

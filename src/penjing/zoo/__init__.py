@@ -9,9 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penjing.zoo.alexnets import alexnet
+    from penjing.zoo.densenet import densenet121, densenet_cifar
     from penjing.zoo.digits import digits_net
-    from penjing.zoo.inverted import mobilenet_v2, mobilenet_v2_cifar
-    from penjing.zoo.krizhevsky import alexnet
+    from penjing.zoo.mobilenetv1 import mobilenet_v1, mobilenet_v1_cifar
+    from penjing.zoo.mobilenetv2 import mobilenet_v2, mobilenet_v2_cifar
+    from penjing.zoo.nin import nin_cifar
     from penjing.zoo.pictures import picture
     from penjing.zoo.resnet import (
         resnet18,
@@ -25,21 +28,27 @@ if TYPE_CHECKING:
         resnet110,
         resnet152,
     )
-    from penjing.zoo.separable import mobilenet_v1, mobilenet_v1_cifar
+    from penjing.zoo.shiftnet import shiftnet20_cifar, shiftnet56_cifar
+    from penjing.zoo.shufflenetv1 import shufflenet_v1, shufflenet_v1_cifar
+    from penjing.zoo.shufflenetv2 import shufflenet_v2, shufflenet_v2_cifar
     from penjing.zoo.squeezenet import squeezenet1_0, squeezenet1_0_cifar, squeezenet1_1, squeezenet1_1_cifar
     from penjing.zoo.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg16_bn_wide, vgg19, vgg19_bn
     from penjing.zoo.weights import build, builder_of, load_weights
+    from penjing.zoo.xceptionnet import xception, xception_cifar
 
 __all__ = [
     "alexnet",
     "build",
     "builder_of",
+    "densenet121",
+    "densenet_cifar",
     "digits_net",
     "load_weights",
     "mobilenet_v1",
     "mobilenet_v1_cifar",
     "mobilenet_v2",
     "mobilenet_v2_cifar",
+    "nin_cifar",
     "picture",
     "resnet18",
     "resnet20",
@@ -51,6 +60,12 @@ __all__ = [
     "resnet101",
     "resnet110",
     "resnet152",
+    "shiftnet20_cifar",
+    "shiftnet56_cifar",
+    "shufflenet_v1",
+    "shufflenet_v1_cifar",
+    "shufflenet_v2",
+    "shufflenet_v2_cifar",
     "squeezenet1_0",
     "squeezenet1_0_cifar",
     "squeezenet1_1",
@@ -64,15 +79,20 @@ __all__ = [
     "vgg16_bn_wide",
     "vgg19",
     "vgg19_bn",
+    "xception",
+    "xception_cifar",
 ]
 
 BUILDERS = {
-    "alexnet": "krizhevsky",
+    "alexnet": "alexnets",
+    "densenet121": "densenet",
+    "densenet_cifar": "densenet",
     "digits_net": "digits",
-    "mobilenet_v1": "separable",
-    "mobilenet_v1_cifar": "separable",
-    "mobilenet_v2": "inverted",
-    "mobilenet_v2_cifar": "inverted",
+    "mobilenet_v1": "mobilenetv1",
+    "mobilenet_v1_cifar": "mobilenetv1",
+    "mobilenet_v2": "mobilenetv2",
+    "mobilenet_v2_cifar": "mobilenetv2",
+    "nin_cifar": "nin",
     "resnet18": "resnet",
     "resnet20": "resnet",
     "resnet32": "resnet",
@@ -83,6 +103,12 @@ BUILDERS = {
     "resnet101": "resnet",
     "resnet110": "resnet",
     "resnet152": "resnet",
+    "shiftnet20_cifar": "shiftnet",
+    "shiftnet56_cifar": "shiftnet",
+    "shufflenet_v1": "shufflenetv1",
+    "shufflenet_v1_cifar": "shufflenetv1",
+    "shufflenet_v2": "shufflenetv2",
+    "shufflenet_v2_cifar": "shufflenetv2",
     "squeezenet1_0": "squeezenet",
     "squeezenet1_0_cifar": "squeezenet",
     "squeezenet1_1": "squeezenet",
@@ -96,6 +122,8 @@ BUILDERS = {
     "vgg16_bn_wide": "vgg",
     "vgg19": "vgg",
     "vgg19_bn": "vgg",
+    "xception": "xceptionnet",
+    "xception_cifar": "xceptionnet",
 }
 """Each network's builder and the file it lives in."""
 

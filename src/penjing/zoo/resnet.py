@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import RecipeError
 from penjing.zoo.initial import he_normal
+from penjing.zoo.widths import scaled
 
 Shortcut = Literal["A", "B"]
 """How a 6n+2 network crosses a change of width: A pads with zeros, B projects with a 1x1 convolution."""
@@ -69,22 +70,23 @@ class CifarBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Classify 32 x 32 colour pictures with three stages of 16, 32 and 64 channels.
+    """Classify 32 x 32 colour pictures with three stages of 16, 32 and 64 channels, times ``width``.
 
     Shapes: x [n, 3, 32, 32] → logits [n, num_classes].
     Paper: He et al., 2016, section 4.2; a network of ``blocks`` per stage has 6 blocks + 2 layers.
     """
 
-    def __init__(self, blocks: int, num_classes: int, shortcut: Shortcut) -> None:
+    def __init__(self, blocks: int, num_classes: int, shortcut: Shortcut, width: float = 1.0) -> None:
         super().__init__()
         if shortcut not in ("A", "B"):
             raise RecipeError(f"shortcut = {shortcut!r} is not right: choose 'A' (zero padding) or 'B' (1x1).")
-        self.conv1 = _conv3x3(3, 16)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, blocks, 1, shortcut)
-        self.layer2 = self._stage(16, 32, blocks, 2, shortcut)
-        self.layer3 = self._stage(32, 64, blocks, 2, shortcut)
-        self.linear = nn.Linear(64, num_classes)
+        planes = 2 * scaled(8, width)  # even, since option A pads both sides alike
+        self.conv1 = _conv3x3(3, planes)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.layer1 = self._stage(planes, planes, blocks, 1, shortcut)
+        self.layer2 = self._stage(planes, 2 * planes, blocks, 2, shortcut)
+        self.layer3 = self._stage(2 * planes, 4 * planes, blocks, 2, shortcut)
+        self.linear = nn.Linear(4 * planes, num_classes)
         he_normal(self)
 
     @staticmethod
@@ -194,33 +196,33 @@ class ImageNetResNet(nn.Module):
         return logits
 
 
-def resnet20(num_classes: int = 10, shortcut: Shortcut = "A") -> CifarResNet:
+def resnet20(num_classes: int = 10, shortcut: Shortcut = "A", width: float = 1.0) -> CifarResNet:
     """Build the 20-layer network for 32 x 32 pictures (269,722 parameters)."""
-    return CifarResNet(3, num_classes, shortcut)
+    return CifarResNet(3, num_classes, shortcut, width)
 
 
-def resnet32(num_classes: int = 10, shortcut: Shortcut = "A") -> CifarResNet:
+def resnet32(num_classes: int = 10, shortcut: Shortcut = "A", width: float = 1.0) -> CifarResNet:
     """Build the 32-layer network for 32 x 32 pictures (464,154 parameters)."""
-    return CifarResNet(5, num_classes, shortcut)
+    return CifarResNet(5, num_classes, shortcut, width)
 
 
-def resnet44(num_classes: int = 10, shortcut: Shortcut = "A") -> CifarResNet:
+def resnet44(num_classes: int = 10, shortcut: Shortcut = "A", width: float = 1.0) -> CifarResNet:
     """Build the 44-layer network for 32 x 32 pictures (658,586 parameters)."""
-    return CifarResNet(7, num_classes, shortcut)
+    return CifarResNet(7, num_classes, shortcut, width)
 
 
-def resnet56(num_classes: int = 10, shortcut: Shortcut = "A") -> CifarResNet:
+def resnet56(num_classes: int = 10, shortcut: Shortcut = "A", width: float = 1.0) -> CifarResNet:
     """Build the 56-layer network for 32 x 32 pictures (853,018 parameters).
 
     >>> sum(p.numel() for p in resnet56().parameters())
     853018
     """
-    return CifarResNet(9, num_classes, shortcut)
+    return CifarResNet(9, num_classes, shortcut, width)
 
 
-def resnet110(num_classes: int = 10, shortcut: Shortcut = "A") -> CifarResNet:
+def resnet110(num_classes: int = 10, shortcut: Shortcut = "A", width: float = 1.0) -> CifarResNet:
     """Build the 110-layer network for 32 x 32 pictures (1,727,962 parameters)."""
-    return CifarResNet(18, num_classes, shortcut)
+    return CifarResNet(18, num_classes, shortcut, width)
 
 
 def resnet18(num_classes: int = 1000) -> ImageNetResNet:

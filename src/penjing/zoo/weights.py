@@ -20,6 +20,7 @@ from penjing.core.errors import RecipeError, did_you_mean, reason
 from penjing.core.importing import call_named
 from penjing.core.random import derive
 from penjing.core.spec import Spec
+from penjing.factors.layer import Pick
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts file the state dict beside an epoch and an optimiser."""
@@ -32,7 +33,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 
     A ``state_dict`` or ``model`` wrapper and a ``module.`` prefix are taken off; floating tensors are cast to
     the network's own types. The network is left as it was unless everything fits. Batch norm's
-    ``num_batches_tracked`` may be missing, as in files older than PyTorch 0.4.1.
+    ``num_batches_tracked`` may be missing, as in files older than PyTorch 0.4.1, and so may the order in which channels
+    are shuffled, which other code computes.
 
     Raises: RecipeError naming the file and the tensors that are missing, unexpected, of another shape or type,
     or not finite.
@@ -40,7 +42,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     path = Path(path)
     own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = _without_prefix(_read(path), own)
-    _match_names(path, type(model).__name__, own, given)
+    _match_names(path, model, own, given)
     ready: dict[str, Tensor] = {}
     for key, value in given.items():
         want = own[key]
@@ -174,8 +176,9 @@ def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict
     return {key.removeprefix(prefix): value for key, value in given.items()}
 
 
-def _match_names(path: Path, network: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
+def _match_names(path: Path, model: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    orders = {f"{name}.index" for name, module in model.named_modules() if isinstance(module, Pick)}
+    missing = [key for key in own if key not in given and not (key in orders or key.endswith("num_batches_tracked"))]
     unexpected = [key for key in given if key not in own]
     parts = []
     if missing:
@@ -184,7 +187,7 @@ def _match_names(path: Path, network: str, own: Mapping[str, Tensor], given: Map
         parts.append(f"has {_listed(unexpected)} unknown to the network")
     if parts:
         raise RecipeError(
-            f"{path.name} does not fit {network}: it {' and '.join(parts)}; "
+            f"{path.name} does not fit {type(model).__name__}: it {' and '.join(parts)}; "
             "use the builder these weights were trained with."
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 from penjing.core.registry import register
 from penjing.exporting.runtimes.operators import Executed, layers_in, named
 from penjing.exporting.runtimes.subject import RUNS, WARMUP, LayerTime, Subject, check_precision, typical
-from penjing.exporting.session import fixed_batch, random_feeds, run, session
+from penjing.exporting.session import as_feeds, fixed_batch, random_feeds, run, session
 
 
 @register("runtime")
@@ -37,13 +37,17 @@ class onnxruntime:  # noqa: N801 - the name a target writes
         return ["fp32"]
 
     def open(self, subject: Subject, threads: int, batch: int | None, precision: str) -> Callable[[], Sequence[Any]]:
-        """Return what runs the file once.
+        """Return what runs the file once, or once on each of the subject's pictures.
 
         Raises: PlanError for another precision than the file's; PenjingError for what is no model, or does not take
         this batch.
         """
         check_precision("onnxruntime", precision, self.precisions())
         running = session(subject.file, threads)
+        if subject.pictures:
+            several = [as_feeds(running, x) for x in subject.pictures]
+            run(running, several[0])
+            return lambda: [running.run(None, feeds) for feeds in several]
         feeds = random_feeds(running, batch or fixed_batch(running) or 1)
         run(running, feeds)
         return partial(running.run, None, feeds)

@@ -26,11 +26,15 @@ WARMUP = 4
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network to run: an ONNX file or the bytes of one, the module with an example of its inputs, or both."""
+    """A network to run: an ONNX file or the bytes of one, the module with an example of its inputs, or both.
+
+    Where how long it takes depends on the picture, ``pictures`` are the inputs that it runs on, one after the other.
+    """
 
     source: Source | None = None
     model: nn.Module | None = None
     example: Example = ((), {})
+    pictures: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:

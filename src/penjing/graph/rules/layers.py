@@ -132,7 +132,7 @@ def _by_group(
 
 
 def _by_offset(call: Call, w: Tagged, ins: Ints | None, groups: int, transposed: bool) -> Ints | None:
-    """Let all groups lose equally many inputs, and outputs at equal offsets; return output labels."""
+    """Let all groups lose equally many inputs, and equally many outputs; return output labels."""
     if transposed:
         if ins is not None:
             call.labels.balance(ins.reshape(groups, -1))
@@ -146,14 +146,13 @@ def _by_offset(call: Call, w: Tagged, ins: Ints | None, groups: int, transposed:
         table = ins.reshape(groups, -1)
         if not w.name or call.known(w, 1) is not None:
             call.couple(w, 1, call.labels.tie_rows(table), "in")
-        elif call.labels.balance(table):
-            call.couple(w, 1, table[0], "in")
         else:
+            call.labels.balance(table)
             call.labels.bind_groups(w.name, groups, ins)
     outs = call.dim(w, 0)
     call.labels.mark(w.name, 0, "out")
     if outs is not None:
-        call.labels.tie_rows(outs.reshape(groups, -1))
+        call.labels.balance(outs.reshape(groups, -1))
     return outs
 
 

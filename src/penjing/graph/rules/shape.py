@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from penjing.core.types import Ints
+from penjing.factors.layer import Pick
 from penjing.graph.labels import Tagged
-from penjing.graph.rules.table import Call, Gather, Result, rule
+from penjing.graph.rules.held import hold
+from penjing.graph.rules.table import Call, Count, Gather, Result, rule
 
 CONSTANT = "passes a size written as a constant"
 
@@ -282,6 +284,8 @@ def index(call: Call) -> Result:
     labels = dims[d]
     if labels is None:
         return call.tagged(dims)
+    if isinstance(call.owner, Pick):
+        hold(call, [Count(call.module, "channels", None, labels)])
     values = call.around.buffers.get(name)
     if values is None:
         call.pin(labels, "is picked from by an index that is not a buffer of a module", fixed_by_code=True)

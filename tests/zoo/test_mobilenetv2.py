@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from penjing import zoo
-from penjing.zoo.inverted import InvertedResidual
+from penjing.zoo.mobilenetv2 import InvertedResidual
 
 PUBLISHED = [
     ("mobilenet_v2", 1.4, 6_108_776, 582_195_824),

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from penjing import zoo
 from penjing.core.errors import RecipeError
-from penjing.zoo.separable import SeparableBlock
+from penjing.zoo.mobilenetv1 import SeparableBlock
 
 PUBLISHED = [
     ("mobilenet_v1", 1.0, 4_231_976, 568_740_352),

@@ -1,0 +1,116 @@
+"""Layers as blocks of light architectures, beside channels that are pruned, on ResNet-56 and VGG-16 for CIFAR-10.
+
+    python benchmarks/lighten.py --data CIFAR_FOLDER --models MODELS_FOLDER --out benchmarks/results/lighten
+
+The folders are those of ``hardware.py``. ``PLANS`` say what may change; each is chosen by the exact solver under a
+budget (latency as measured on ONNX Runtime, MACs, or what a model of hardware tells), refitted, and trained for the
+epochs of the row with the original as its teacher (``--epochs``, on ``--pictures`` of the training pictures). Rows of
+the kind ``families`` say only which family each layer takes on a target, without training. A row that is done is
+skipped; ``--only`` picks rows by a part of their name.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hardware import CALIBRATION, RESNET56, VGG16, Network
+from penjing import api
+from penjing.rewrites.lighten import FAMILIES
+from penjing.steps.lighten import lighten
+from penjing.steps.prune import prune
+from penjing.steps.recalibrate import recalibrate
+from penjing.steps.reconstruct import reconstruct
+from penjing.steps.train import train
+from rows import arguments, fill
+
+SOLVER = {"knapsack": {"loss": "scores"}}
+
+PLANS: Mapping[str, Sequence[Any]] = {
+    "channels": [prune(allocator=SOLVER, images=CALIBRATION)],
+    "light": [lighten(images=CALIBRATION)],
+    "all": [lighten(families=tuple(FAMILIES), images=CALIBRATION)],
+    "beside": [lighten(rewrite=("channels",), images=CALIBRATION)],
+    **{name: [lighten(families=(name,), images=CALIBRATION)] for name in FAMILIES},
+}
+"""What may change, by the name of the rows: all families beside ranks, light ones beside channels, one alone."""
+
+TARGETS = (("onnxruntime", "latency=0.7x"), ("edge_tpu_like", "latency=0.7x"), ("eyeriss_v1", "latency=0.7x"))
+"""Where it is asked which family a layer takes."""
+
+
+def row(
+    network: Network, plan: str, target: str, budget: str, epochs: int, seed: int, where: argparse.Namespace
+) -> dict[str, Any]:
+    """Choose, recover, train, export and measure; return the row."""
+    steps = [*PLANS[plan], reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)]
+    if epochs:
+        steps.append(train(epochs=epochs, lr=network.lr, mixup=network.mixup, terms=network.terms))
+    data = network.data(where, seed)
+    if where.pictures is not None:
+        data = replace(data, train=data.calibration_split(where.pictures, seed))
+    result = api.run(network.build(where), data, [*steps, "export", "check"], budget, seed=seed, target=target).results
+    original, ours = result["rows"][:2]
+    told = ("accuracy", "macs", "params", "size", "latency", "target")
+    lightened = result["lightened"]
+    return {
+        "budget": budget,
+        "on": target,
+        "plan": plan,
+        "seed": seed,
+        "epochs": epochs,
+        "train pictures": len(data.train),
+        "original": {key: original[key] for key in told},
+        "penjing": {key: ours[key] for key in told},
+        "accuracy": ours["accuracy"],
+        "validation": result["validation"],
+        "macs": ours["macs"] / original["macs"],
+        "params": ours["params"] / original["params"],
+        "speed-up": ours["ratio"],
+        "budget met": result["budget"],
+        "rounds": result["rounds"],
+        "families": dict(Counter(one["family"] or "whole" for one in lightened)),
+        "layers": {one["layer"]: [one["family"], one["ranks"], one["error"]] for one in lightened},
+        "seconds": {stage["name"]: stage["seconds"] for stage in result["stages"]},
+        "test reads": result["test_reads"],
+    }
+
+
+def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name every row and say how it is made."""
+    for epochs in dict.fromkeys((0, where.epochs)):
+        for network in (RESNET56, VGG16):
+            for plan in PLANS:
+                for budget in ("latency=0.7x", "macs=0.5x"):
+                    name = f"{network.name}_{budget.replace('=', '')}_{plan}_{epochs}epochs_seed{where.seed}"
+                    yield name, partial(row, network, plan, "onnxruntime", budget, epochs, where.seed, where)
+    for network in (RESNET56, VGG16):
+        for plan in ("light", "all"):
+            for target, budget in TARGETS:
+                name = f"{network.name}_families_{target}_{plan}_seed{where.seed}"
+                yield name, partial(row, network, plan, target, budget, 0, where.seed, where)
+
+
+def main() -> None:
+    """Read where things lie and how long to train, and fill the rows."""
+    parser = arguments(__doc__, "benchmarks/results/lighten")
+    for need in ("data", "models"):
+        parser.add_argument(f"--{need}", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--pictures", type=int, help="train on so many pictures alone, for short rows")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    where = parser.parse_args()
+    torch.set_num_threads(where.threads)
+    fill(where.out, rows(where), where.only)
+
+
+if __name__ == "__main__":
+    main()
