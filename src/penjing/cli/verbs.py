@@ -98,8 +98,7 @@ def _built(recipe: recipes.Recipe) -> tuple[Any, Any, dict[str, Any]]:
     from penjing.data import load
 
     network = zoo.build(recipe.model, recipe.weights, seed=recipe.seed)
-    how = {name: getattr(recipe, name) for name in ("seed", "val", "mean", "std", "side")}
-    data = load(recipe.data, **how)
+    data = load(recipe.data, **{name: getattr(recipe, name) for name in ("seed", "val", "mean", "std", "side")})
     keys = {name: getattr(recipe, name) for name in ("steps", "budget", "seed")}
     keys |= {name: getattr(recipe.target, name) for name in ("threads", "batch")}
     teacher = recipe.teacher and zoo.build(recipe.teacher, recipe.teacher_weights)
@@ -177,8 +176,7 @@ def frontier(
         recipe = recipes.parse(recipes.changed({"steps": ["prune"]}, asked), "frontier")
         network, read, keys = _built(recipe)
         how: dict[str, Any] = {"epochs": epochs, "lr": lr, "criterion": criterion, "allocator": allocator}
-        if shares is not None:
-            how["shares"] = shares.split(",")
+        how |= {} if shares is None else {"shares": shares.split(",")}
         at = {name: keys[name] for name in ("teacher", "seed", "target", "threads", "batch")}
         found = api.frontier(network, read, cost, **how, **at, folder=out, workers=workers, timeout=trial_timeout)
         typer.echo(json_text(found.to_json(), indent=1) if as_json else str(found))
@@ -238,8 +236,7 @@ def report(
         from penjing.publish import REPORT, read_results
         from penjing.report.build import write_report
 
-        results = read_results(folder)
-        typer.echo(str(write_report(results, out or folder / REPORT)))
+        typer.echo(str(write_report(read_results(folder), out or folder / REPORT)))
 
 
 @app.command()
