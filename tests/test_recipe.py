@@ -81,7 +81,7 @@ def test_the_usual_steps_are_a_recipe_without_training_too():
         ("val: 144", "target: {threads: 0}", "threads must be a whole number, 1 or more; got 0"),
         ("val: 144", "target: {thread: 1}", "target has no option 'thread'. Did you mean 'threads'"),
         ("val: 144", "target: 3", "target must hold key: value pairs; got 3"),
-        ("val: 144", "mean: 0.5", "mean = 0.5 is not right"),
+        ("val: 144", "mean: half", "mean = 'half' is not right"),
         ("criterion: l1", "criterion: l3", "no criterion 'l3'"),
         ("criterion: l1", "allocator: gredy", "Did you mean 'greedy'"),
         ("criterion: l1", "step: 0", "step must be a whole number, 1 or more"),
