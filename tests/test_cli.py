@@ -108,12 +108,12 @@ class Stop(Exception):
 @pytest.fixture
 def given(monkeypatch, tmp_path):
     """Return a function that runs the shell up to where the work begins, and returns what it would be given."""
-    built = []
+    built, read = [], []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PENJING_TRACEBACK", "1")
-    monkeypatch.setattr(penjing.zoo, "build", lambda *args: built.append(args))
+    monkeypatch.setattr(penjing.zoo, "build", lambda *args, **_: built.append(args))
     monkeypatch.setattr(penjing.zoo, "builder_of", lambda name: name)
-    monkeypatch.setattr(penjing.data, "load", lambda *args, **options: built.append((*args, options)))
+    monkeypatch.setattr(penjing.data, "load", lambda *args, **options: read.append((*args, options)))
 
     def stop(*args, **options):
         raise Stop(*args, **options)
@@ -122,13 +122,15 @@ def given(monkeypatch, tmp_path):
 
     def shell(*words):
         built.clear()
+        read.clear()
         done = run(*words)
         assert isinstance(done.exception, Stop), (done.output, done.exception)
-        (model, weights), (data, options) = built
+        ((model, weights), *teachers), ((data, options),) = built, read
+        taught = dict(zip(("teacher", "teacher_weights"), teachers[0], strict=True)) if teachers else {}
         asked = done.exception.options
         target = asked.pop("target")
         on = {"target": target.name, "precision": target.precision, "frame_rate": getattr(target, "frame_rate", None)}
-        return {"model": model, "weights": weights, "data": data, **options, **asked, **on}
+        return {"model": model, "weights": weights, "data": data, **options, **asked, **on, **taught}
 
     return shell
 
@@ -147,11 +149,13 @@ FLAGS = [
     ("val", "0.25", 0.25),
     ("mean", "0.5,0.25,0.125", (0.5, 0.25, 0.125)),
     ("std", "0.5", (0.5,)),
+    ("side", "48", 48),
+    ("teacher", "tiny:failing", "tiny:failing"),
 ]
 
 
 def test_every_key_of_a_recipe_is_a_flag_of_run():
-    assert {name for name, _, _ in FLAGS} | {"frame_rate"} == set(options.KEYS)
+    assert {name for name, _, _ in FLAGS} | {"frame_rate", "teacher_weights"} == set(options.KEYS)
     settable = {f.name for f in dataclasses.fields(Recipe)} - {"steps", "penjing", "target"}
     below = {"threads", "batch", "target", "precision", "frame_rate"}
     assert settable | below == set(options.KEYS)
