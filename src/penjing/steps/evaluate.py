@@ -36,6 +36,7 @@ class evaluate_:  # noqa: N801  (registered under its own name)
                 return state
             found = evaluate(state.judged, data.val)
             if not run.noted("validation") and near_chance(found, data.num_classes):
+                run.note("guesses", True)
                 run.note("remarks", GUESSING if state.tutor is None else BEGINNER)
                 console.remark(f"Beware: {GUESSING}" if state.tutor is None else BEGINNER)
             run.note("validation", found.accuracy)

@@ -29,7 +29,8 @@ class train(Options):  # noqa: N801  (registered under its own name)
     The default ``terms`` are its soft targets and hints, or, where pictures have no class, its outputs and hints. A
     teacher of the user's own gives no hints: they compare layers of one name, channel by channel, and its channels mean
     something else. ``attention_transfer`` and ``fitnets`` are for that. With ``views`` there are none either: answers
-    that are written down have no layers.
+    that are written down have no layers. An original that is hardly better than guessing, as one with new weights is,
+    teaches nobody by default.
     Options are those of ``penjing.training.options.Options``. Zeros that a rewrite left are held.
     Validation accuracy is told after each epoch; test is never read.
     """
@@ -52,11 +53,10 @@ class train(Options):  # noqa: N801  (registered under its own name)
     def trained(self, state: State, run: Run, said: list[str], *more: Term) -> nn.Module:
         """Return a trained copy, with ``more`` terms beside those of the options, and write down how it went."""
         data = state.data_for("train")
-        taught = (
-            "soft_targets" if data.labelled else "outputs",
-            *(() if state.tutor is not None or self.views else ("hints",)),
-        )
-        terms = [*(build("term", term) for term in (taught if self.terms is None else self.terms)), *more]
+        terms = [
+            *(build("term", term) for term in (self._taught(state, run) if self.terms is None else self.terms)),
+            *more,
+        ]
         if any(isinstance(build("rewrite", name), Zeroing) for plan in state.plans for name in plan.rewrites()):
             terms.append(build("term", "hold_zeros"))
         recipe = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
@@ -79,6 +79,15 @@ class train(Options):  # noqa: N801  (registered under its own name)
         if data.labelled:
             said.append(f"validation {history.rows[history.kept - 1]['val_accuracy']:.2f} %")
         return model
+
+    def _taught(self, state: State, run: Run) -> tuple[str, ...]:
+        """Return the terms by default: none where the original, which would teach, can only guess itself."""
+        if not state.data_for("train").labelled:
+            return ("outputs",) if state.tutor is not None or self.views else ("outputs", "hints")
+        if state.tutor is None and run.noted("guesses"):
+            console.remark("The original can only guess and teaches nobody: labels alone, unless `terms` are given")
+            return ()
+        return ("soft_targets",) if state.tutor is not None or self.views else ("soft_targets", "hints")
 
     def _led_away(self, state: State, model: nn.Module, data: Data) -> str | None:
         """Tell whether training without any labels ended further from the teacher than it began, and how far."""
