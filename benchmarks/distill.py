@@ -73,6 +73,7 @@ TERMS: Mapping[str, tuple[Any, ...]] = {
     "fitnets": ("fitnets",),
     "dkd": ("dkd",),
     "dist": ({"dist": {"temperature": 4.0}},),
+    "self_distillation": ("self_distillation",),
 }
 """What is added to the loss; ``dist`` at the temperature that its paper takes for pictures of 32 x 32."""
 
