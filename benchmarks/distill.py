@@ -39,7 +39,6 @@ from papers.clock import Clock
 from papers.learn import learned
 from penjing import api, load, zoo
 from penjing.core.errors import PlanError
-from penjing.core.files import write_whole
 from penjing.data import Data
 from penjing.data import load as pictures_of
 from penjing.data.pairs import Batches
@@ -52,7 +51,7 @@ from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.evaluate import evaluate
 from penjing.training.state import chance
-from rows import Row, arguments, fill
+from rows import Row, answer, arguments
 
 EPOCHS, LR = 10, 0.1
 """Of a student from new weights."""
@@ -297,27 +296,10 @@ def rows(where: argparse.Namespace) -> Iterator[Row]:
 def main() -> None:
     """Fill the rows, or name, show or draw them."""
     parser = arguments(__doc__, "benchmarks/results/distill")
-    for flag in ("--data", "--data100", "--models"):
-        parser.add_argument(flag, type=Path)
+    parser.add_argument("--data100", type=Path)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--pictures", type=int, help="train on so many pictures alone, for short rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="name the rows")
-    parser.add_argument("--show", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the students' accuracy")
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    if where.show:
-        print(tables(read(where.out)))
-    elif where.plot is not None:
-        print(write_whole(where.plot, drawn(read(where.out)).encode()))
-    elif where.list:
-        print("\n".join(name for name, _ in rows(where) if where.only in name))
-    elif where.data is None or where.models is None:
-        parser.error("rows need their pictures and the published weights: give --data and --models.")
-    else:
-        fill(where.out, rows(where), where.only)
+    answer(parser, rows, "data", "models", tables=lambda out: tables(read(out)), drawn=lambda out: drawn(read(out)))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from hardware import CALIBRATION, RESNET56, Network
@@ -37,7 +35,7 @@ from penjing.steps.prune import prune
 from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.train import train
-from rows import Row, arguments, fill
+from rows import Row, answer, arguments
 
 EPOCHS, LR = 20, 0.01
 RESNET20 = Network("resnet20", "resnet20_cifar10.safetensors", RESNET56.normal, ("soft_targets", "hints"))
@@ -125,20 +123,8 @@ def rows(where: argparse.Namespace) -> Iterator[Row]:
 def main() -> None:
     """Fill the rows, or name them."""
     parser = arguments(__doc__, "benchmarks/results/exits")
-    for flag in ("--data", "--models"):
-        parser.add_argument(flag, type=Path)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--pictures", type=int, help="train on so many pictures alone, for short rows")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="name the rows")
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    if where.list:
-        print("\n".join(name for name, _ in rows(where) if where.only in name))
-    elif where.data is None or where.models is None:
-        parser.error("rows need their pictures and the published weights: give --data and --models.")
-    else:
-        fill(where.out, rows(where), where.only)
+    answer(parser, rows, "data", "models")
 
 
 if __name__ == "__main__":

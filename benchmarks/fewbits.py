@@ -33,7 +33,6 @@ from papers.clock import Clock
 from papers.learn import learned
 from penjing import api, zoo
 from penjing.core.errors import Infeasible, Missed
-from penjing.core.files import write_whole
 from penjing.data import Data
 from penjing.exporting import bundle
 from penjing.exporting.measure import ratio
@@ -45,7 +44,7 @@ from penjing.steps.original import original_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 from penjing.training.state import chance
-from rows import Row, arguments, fill
+from rows import Row, answer, arguments
 
 EPOCHS = 20
 """Of every row from a trained network; rows from new weights have twice as many."""
@@ -259,29 +258,11 @@ def rows(where: argparse.Namespace) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Fill the rows, or show or draw them."""
+    """Fill the rows, or name, show or draw them."""
     parser = arguments(__doc__, "benchmarks/results/fewbits")
-    for flag in ("--data", "--models"):
-        parser.add_argument(flag, type=Path)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--pictures", type=int, help="train on so many pictures alone, for short rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="name the rows")
-    parser.add_argument("--show", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy against bytes")
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    if where.show:
-        print(tables(read(where.out)))
-    elif where.plot is not None:
-        print(write_whole(where.plot, drawn(read(where.out)).encode()))
-    elif where.list:
-        print("\n".join(name for name, _ in rows(where) if where.only in name))
-    elif where.data is None or where.models is None:
-        parser.error("rows need their pictures and the published weights: give --data and --models.")
-    else:
-        fill(where.out, rows(where), where.only)
+    answer(parser, rows, "data", "models", tables=lambda out: tables(read(out)), drawn=lambda out: drawn(read(out)))
 
 
 if __name__ == "__main__":

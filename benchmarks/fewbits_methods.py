@@ -110,15 +110,12 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 """What one plan of the exact solver chooses among."""
 
-ENDS = ("conv1/bits", "linear/bits")
-"""Bits that no plan takes: the first and last layer stay in floats, as they do where every layer gets the same."""
-
 BUDGETS = ("size=0.2x", "latency=0.7x", "size=0.2x,latency=0.7x")
 
 
 def family(name: str, epochs: int) -> list[Any]:
     """Return the steps of a plan of one family, or of all in one."""
     judged = {"divergence": {"images": 512, "recalibrate": 2}}
-    cut = prune(rewrite=FAMILIES[name], allocator="knapsack", images=CALIBRATION, measure=judged, exclude=ENDS)
+    cut = prune(rewrite=FAMILIES[name], allocator="knapsack", images=CALIBRATION, measure=judged)
     training = [train(epochs=epochs, lr=LR, weight_decay=1e-4, terms=TAUGHT)] if epochs else []
     return [cut, recalibrate(images=CALIBRATION), *training]

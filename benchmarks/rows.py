@@ -85,3 +85,39 @@ def main(doc: str | None, out: str, rows: Callable[[argparse.Namespace], Iterabl
     where = parser.parse_args()
     torch.set_num_threads(where.threads)
     fill(where.out, rows(where), where.only)
+
+
+def answer(
+    parser: argparse.ArgumentParser,
+    rows: Callable[[argparse.Namespace], Iterable[Row]],
+    *needs: str,
+    tables: Callable[[Path], str] | None = None,
+    drawn: Callable[[Path], str] | None = None,
+) -> None:
+    """Add the flags of rows that train, and fill the rows, or name, show or draw them, as is asked.
+
+    ``needs`` are the folders without which no row is made; ``tables`` and ``drawn`` tell of a folder of rows.
+    """
+    import torch
+
+    for need in needs:
+        parser.add_argument(f"--{need}", type=Path)
+    parser.add_argument("--pictures", type=int, help="train on so many pictures alone, for short rows")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="name the rows")
+    if tables is not None:
+        parser.add_argument("--show", action="store_true", help="print the tables as Markdown")
+    if drawn is not None:
+        parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the rows")
+    where = parser.parse_args()
+    torch.set_num_threads(where.threads)
+    if tables is not None and where.show:
+        print(tables(where.out))
+    elif drawn is not None and where.plot is not None:
+        print(write_whole(where.plot, drawn(where.out).encode()))
+    elif where.list:
+        print("\n".join(name for name, _ in rows(where) if where.only in name))
+    elif any(getattr(where, need) is None for need in needs):
+        parser.error(f"no row can be made without {' and '.join(f'--{need}' for need in needs)}.")
+    else:
+        fill(where.out, rows(where), where.only)

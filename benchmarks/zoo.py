@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from penjing.recipe import usual_steps
 from penjing.training.evaluate import evaluate
 from penjing.training.recalibrate import recalibrate
 from penjing.training.state import chance
-from rows import Row, arguments, fill
+from rows import Row, answer, arguments
 
 SIZE = (3, 32, 32)
 """Pictures of the networks that have a row."""
@@ -153,22 +152,8 @@ def rows(where: argparse.Namespace) -> Iterator[Row]:
 def main() -> None:
     """Fill the rows, name them, or show them."""
     parser = arguments(__doc__, "benchmarks/results/zoo")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--pictures", type=int, help="train on so many pictures alone, for short rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="name the rows")
-    parser.add_argument("--show", action="store_true", help="print the table as Markdown")
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    if where.show:
-        print(table(read(where.out)))
-    elif where.list:
-        print("\n".join(name for name, _ in rows(where) if where.only in name))
-    elif where.data is None:
-        parser.error("rows need their pictures: give --data.")
-    else:
-        fill(where.out, rows(where), where.only)
+    answer(parser, rows, "data", tables=lambda out: table(read(out)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penjing.report import units
+from penjing.report.ratio import Ratio
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,6 @@ class Exit:
 
 
 @dataclass(frozen=True)
-class Faster:
-    """How many times as fast stopping early is, with its interval."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Leaving:
     """What exits brought on ``pictures`` of validation: accuracies in percent, and MACs of a picture on average."""
 
@@ -47,7 +39,7 @@ class Leaving:
     macs: float
     measured_on: int
     latency: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ratio: Faster | None = None
+    ratio: Ratio | None = None
 
 
 @dataclass(frozen=True)

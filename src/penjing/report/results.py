@@ -13,6 +13,7 @@ from typing import Any
 
 from penjing.core.errors import RecipeError
 from penjing.report.leaving import Leaving
+from penjing.report.ratio import Ratio
 from penjing.report.sensed import Foretold, Sensitivity
 from penjing.report.spent import Spending
 from penjing.steps.few_bits import FewBits
@@ -33,15 +34,6 @@ class Latency:
     batch: int
     runtime: str
     best_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A speed-up against the original with its interval; above one means faster."""
-
-    median: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -231,17 +231,16 @@ class prune:  # noqa: N801  (registered under its own name)
         """
         found = [replace(site, rewrite=name) for name, change in changes.items() for site in change.find(graph)]
         kept = set() if self.ends else {f"{layer.name}/bits" for layer in ends_of(graph)}
-        mine = [site for site in found if site.kind != "bits" or site.name not in kept]
-        if found and not mine:
+        free = [site for site in found if site.name not in kept]
+        if found and not free:
             names = " and ".join(site.name for site in found)
             raise PlanError(f"Nothing may be cut: {names} are of the first or last layer; ends: true takes them.")
-        found = mine
-        if mine := chosen(graph, found, self.include, self.exclude):
+        if mine := chosen(graph, free, self.include, self.exclude):
             return nested(graph, mine, changes)
-        if found:
-            names = ", ".join(site.name for site in found[:5])
+        if free:
+            names = ", ".join(site.name for site in free[:5])
             raise PlanError(
-                f"Nothing may be cut: of {len(found)} sites ({names}{', ...' if len(found) > 5 else ''}) none matches "
+                f"Nothing may be cut: of {len(free)} sites ({names}{', ...' if len(free) > 5 else ''}) none matches "
                 f"include {list(self.include)} without exclude {list(self.exclude)}."
             )
         others = set(self.rewrites) <= {"layers", "kernels"}
