@@ -51,7 +51,7 @@ from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.training.evaluate import evaluate
 from penjing.training.state import chance
-from rows import Row, answer, arguments
+from rows import Row, answer, arguments, scale, short
 
 EPOCHS, LR = 10, 0.1
 """Of a student from new weights."""
@@ -61,9 +61,6 @@ TEACHER = 2
 
 RECOVERY, RECOVERY_LR = 4, 0.01
 """Of training after the cut."""
-
-FEW = 1000
-"""Validation pictures of a row on fewer than all training pictures."""
 
 TERMS: Mapping[str, tuple[Any, ...]] = {
     "none": (),
@@ -120,10 +117,7 @@ def pictures(source: str, where: argparse.Namespace, seed: int) -> Data:
         raise PlanError("Rows of CIFAR-100 need its pictures: give --data100.")
     else:
         data = pictures_of(where.data100, seed=seed, val=5000)
-    if where.pictures is None:
-        return data
-    val = data.val.subset(range(min(FEW, len(data.val))))
-    return replace(data, train=data.calibration_split(where.pictures, seed), val=val)
+    return short(data, where.pictures, seed)
 
 
 # ------------------------------------------------------------------------------------------------- networks
@@ -162,11 +156,6 @@ def cut(budget: str, data: Data, where: argparse.Namespace, seed: int) -> nn.Mod
 
 
 # ------------------------------------------------------------------------------------------------- rows
-
-
-def scale(where: argparse.Namespace, epochs: int) -> str:
-    """Return the part of a name that says how long a row is trained."""
-    return f"{epochs}epochs" + ("" if where.pictures is None else f"_{where.pictures}pictures")
 
 
 def best(where: argparse.Namespace, count: int) -> list[str]:

@@ -35,22 +35,16 @@ from penjing.steps.prune import prune
 from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.train import train
-from rows import Row, answer, arguments
+from rows import Row, answer, arguments, scale, short
 
 EPOCHS, LR = 20, 0.01
 RESNET20 = Network("resnet20", "resnet20_cifar10.safetensors", RESNET56.normal, ("soft_targets", "hints"))
 NETWORKS = (RESNET20, RESNET56)
-FEW = 1000
-"""Validation pictures of a row on fewer than all training pictures."""
 
 
 def pictures(network: Network, where: argparse.Namespace) -> Data:
     """Return the data, with as many training pictures as the row may have."""
-    data = network.data(where, 0)
-    if where.pictures is None:
-        return data
-    val = data.val.subset(range(min(FEW, len(data.val))))
-    return replace(data, train=data.calibration_split(where.pictures, 0), val=val)
+    return short(network.data(where, 0), where.pictures, 0)
 
 
 def row(
@@ -103,7 +97,7 @@ def tested(model: nn.Module, data: Data) -> dict[str, Any]:
 def rows(where: argparse.Namespace) -> Iterator[Row]:
     """Name every row and say how it is made."""
     how: dict[str, Any] = {"epochs": where.epochs, "lr": LR}
-    long = f"{where.epochs}epochs" + ("" if where.pictures is None else f"_{where.pictures}pictures")
+    long = scale(where, where.epochs)
     for network in NETWORKS:
         terms = network.terms
         cut = [prune(images=CALIBRATION), reconstruct(), recalibrate(), train(**how, terms=terms)]

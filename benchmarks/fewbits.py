@@ -17,7 +17,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from penjing.steps.original import original_of
 from penjing.steps.state import Run, State
 from penjing.training.evaluate import evaluate
 from penjing.training.state import chance
-from rows import Row, answer, arguments
+from rows import Row, answer, arguments, scale, short
 
 EPOCHS = 20
 """Of every row from a trained network; rows from new weights have twice as many."""
@@ -52,20 +51,13 @@ EPOCHS = 20
 BASELINE, BASELINE_LR = 60, 0.05
 """Epochs and rate of VGG-16 at half its width."""
 
-FEW = 1000
-"""Validation pictures of a row on fewer than all training pictures."""
-
 RESNET20 = Network("resnet20", "resnet20_cifar10.safetensors", RESNET56.normal, ())
 HALF = "vgg16_half"
 
 
 def pictures(network: Network, where: argparse.Namespace, seed: int) -> Data:
     """Return the data, with as many training pictures as the row may have."""
-    data = network.data(where, seed)
-    if where.pictures is None:
-        return data
-    val = data.val.subset(range(min(FEW, len(data.val))))
-    return replace(data, train=data.calibration_split(where.pictures, seed), val=val)
+    return short(network.data(where, seed), where.pictures, seed)
 
 
 def length(where: argparse.Namespace, epochs: int) -> dict[str, Any]:
@@ -90,11 +82,6 @@ def fresh(seed: int) -> nn.Module:
     """Return ResNet-20 with new weights."""
     with chance(seed, "fewbits/fresh", torch.device("cpu")):
         return zoo.resnet20()
-
-
-def scale(where: argparse.Namespace, epochs: int) -> str:
-    """Return the part of a name that says how long a row is trained."""
-    return f"{epochs}epochs" + ("" if where.pictures is None else f"_{where.pictures}pictures")
 
 
 # ------------------------------------------------------------------------------------------------- rows

@@ -8,15 +8,22 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from penjing.core.errors import PenjingError
 from penjing.core.files import write_whole
 from penjing.exporting.measure import cpu_name
 
+if TYPE_CHECKING:
+    from penjing.data import Data
+
 Row: TypeAlias = tuple[str, Callable[[], dict[str, Any]]]
 """Its name, and what makes it."""
+
+FEW = 1000
+"""Validation pictures of a row on fewer than all training pictures."""
 
 
 def machine() -> dict[str, Any]:
@@ -37,6 +44,19 @@ def machine() -> dict[str, Any]:
             "onnxruntime": onnxruntime.__version__,
         },
     }
+
+
+def short(data: Data, pictures: int | None, seed: int) -> Data:
+    """Return the data, with as many training pictures as a row may have and few for validation; whole for None."""
+    if pictures is None:
+        return data
+    val = data.val.subset(range(min(FEW, len(data.val))))
+    return replace(data, train=data.calibration_split(pictures, seed), val=val)
+
+
+def scale(where: argparse.Namespace, epochs: int) -> str:
+    """Return the part of a name that says how long a row is trained."""
+    return f"{epochs}epochs" + ("" if where.pictures is None else f"_{where.pictures}pictures")
 
 
 def arguments(doc: str | None, out: str) -> argparse.ArgumentParser:

@@ -18,7 +18,6 @@ import argparse
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,7 +34,7 @@ from penjing.recipe import usual_steps
 from penjing.training.evaluate import evaluate
 from penjing.training.recalibrate import recalibrate
 from penjing.training.state import chance
-from rows import Row, answer, arguments
+from rows import Row, answer, arguments, short
 
 SIZE = (3, 32, 32)
 """Pictures of the networks that have a row."""
@@ -51,9 +50,6 @@ BUDGET = "macs=0.5x"
 CALIBRATION = 1024
 """Pictures by which batch norm's statistics are taken anew after training."""
 
-FEW = 1000
-"""Validation pictures of a row on fewer than all training pictures."""
-
 
 def networks() -> list[str]:
     """Return the networks that have a row."""
@@ -62,11 +58,7 @@ def networks() -> list[str]:
 
 def pictures(where: argparse.Namespace, seed: int) -> Data:
     """Return the data, with as many training pictures as the row may have."""
-    data = load(where.data, seed=seed, val=5000)
-    if where.pictures is None:
-        return data
-    val = data.val.subset(range(min(FEW, len(data.val))))
-    return replace(data, train=data.calibration_split(where.pictures, seed), val=val)
+    return short(load(where.data, seed=seed, val=5000), where.pictures, seed)
 
 
 def steps() -> list[Any]:
@@ -142,10 +134,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def rows(where: argparse.Namespace) -> Iterator[Row]:
     """Name every row and say how it is made."""
-    short = "" if where.pictures is None else f"_{where.pictures}pictures"
+    few = "" if where.pictures is None else f"_{where.pictures}pictures"
     for seed in where.seeds:
         for network in networks():
-            name = f"{network}{short}_seed{seed}"
+            name = f"{network}{few}_seed{seed}"
             yield name, partial(row, network, name, seed, where)
 
 

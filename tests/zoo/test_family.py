@@ -61,6 +61,19 @@ def test_every_family_of_the_zoo_is_named_by_its_members(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["densenet121", "densenet_cifar", "shiftnet56_cifar", "squeezenet1_0", "squeezenet1_1_cifar"]
+)
+def test_a_width_multiplies_the_channels_of_every_layer_but_the_last(name: str) -> None:
+    with torch.device("meta"):
+        whole, half = (
+            [module.weight.shape[0] for module in zoo.build(f"{name}(width={width})").modules()
+             if isinstance(module, nn.Linear | nn.Conv2d)]
+            for width in (1.0, 0.5)
+        )  # fmt: skip
+    assert half == [*(n // 2 for n in whole[:-1]), whole[-1]]
+
+
+@pytest.mark.parametrize(
     ("arch", "classes", "told"),
     [
         ("mobilnet_v2", None, r"no network 'mobilnet_v2'.*mean 'mobilenet_v2'"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import RecipeError
 from penjing.zoo.initial import he_normal
+from penjing.zoo.widths import scaled
 
 BOTTLENECK = 4
 """How often more channels than a layer writes its 1x1 convolution has."""
@@ -94,21 +95,27 @@ class DenseNet(nn.Module):
         return logits
 
 
-def densenet121(num_classes: int = 1000) -> DenseNet:
-    """Build DenseNet-121 for 224 x 224 pictures (7,978,856 parameters, 2.8 billion MACs)."""
-    return DenseNet(num_classes, 32, (6, 12, 24, 16), small=False)
+def densenet121(num_classes: int = 1000, width: float = 1.0) -> DenseNet:
+    """Build DenseNet-121 for 224 x 224 pictures (7,978,856 parameters, 2.8 billion MACs).
+
+    ``width`` multiplies the growth of 32, and with it the channels of every layer.
+
+    Raises: RecipeError for a width at which layers add no channel.
+    """
+    return DenseNet(num_classes, scaled(32, width), (6, 12, 24, 16), small=False)
 
 
-def densenet_cifar(num_classes: int = 10, depth: int = 100, growth: int = 12) -> DenseNet:
+def densenet_cifar(num_classes: int = 10, depth: int = 100, growth: int = 12, width: float = 1.0) -> DenseNet:
     """Build DenseNet-BC for 32 x 32 pictures (769,162 parameters, 288 million MACs).
 
     ``depth`` counts the convolutions and the linear layer, ``growth`` the channels that each dense layer adds (k in the
-    paper).
+    paper). ``width`` multiplies it, so that networks of one growth are a family.
 
-    Raises: RecipeError for a depth that is not 4 and a multiple of 6, and for a growth below 1.
+    Raises: RecipeError for a depth that is not 4 and a multiple of 6, a growth below 1, and a width at which layers add
+        no channel.
     """
     if depth < 10 or (depth - 4) % 6:
         raise RecipeError(f"DenseNet-BC has a depth of 10, 16, 22 and so on, by 6; got {depth}.")
     if growth < 1:
         raise RecipeError(f"growth is how many channels a dense layer adds, 1 or more; got {growth}.")
-    return DenseNet(num_classes, growth, ((depth - 4) // 6,) * 3, small=True)
+    return DenseNet(num_classes, scaled(growth, width), ((depth - 4) // 6,) * 3, small=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from penjing.core.errors import RecipeError
 from penjing.factors.layer import Shift
 from penjing.zoo.initial import he_normal
+from penjing.zoo.widths import scaled
 
 STAGES = (16, 32, 64)
 """Channels of the stages; all but the first begin with a stride of 2."""
@@ -61,6 +62,8 @@ class ShiftBlock(nn.Module):
 class ShiftNet(nn.Module):
     """Classify colour pictures with 1x1 convolutions and shifts.
 
+    ``width`` multiplies the channels of the stages.
+
     Shapes: x [n, 3, h, w] → logits [n, num_classes].
     """
 
@@ -68,15 +71,16 @@ class ShiftNet(nn.Module):
     layer2: nn.Module
     layer3: nn.Module
 
-    def __init__(self, num_classes: int, count: int, expansion: int) -> None:
+    def __init__(self, num_classes: int, count: int, expansion: int, width: float) -> None:
         super().__init__()
         if expansion < 1:
             raise RecipeError(f"expansion is how often wider a block is inside, 1 or more; got {expansion}.")
-        inputs = STAGES[0]
+        stages = [scaled(channels, width) for channels in STAGES]
+        inputs = stages[0]
         self.shift1 = Shift([3] * OFFSETS)
         self.conv1 = nn.Conv2d(3 * OFFSETS, inputs, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inputs)
-        for stage, outputs in enumerate(STAGES, 1):
+        for stage, outputs in enumerate(stages, 1):
             blocks = []
             for i in range(count):
                 blocks.append(ShiftBlock(inputs, outputs, 2 if stage > 1 and i == 0 else 1, expansion))
@@ -94,21 +98,20 @@ class ShiftNet(nn.Module):
         return logits
 
 
-def shiftnet20_cifar(num_classes: int = 10, expansion: int = 6) -> ShiftNet:
+def shiftnet20_cifar(num_classes: int = 10, expansion: int = 6, width: float = 1.0) -> ShiftNet:
     """Build the network with three blocks a stage (186,746 parameters, 32 million MACs).
 
-    ``expansion`` is how often wider a block is inside; 1, 3, 6 and 9 are published.
+    ``expansion`` is how often wider a block is inside; 1, 3, 6 and 9 are published. ``width`` multiplies the channels
+    of the stages; the paper has none but 1.
 
-    Raises: RecipeError for an expansion below 1.
+    Raises: RecipeError for an expansion below 1, and for a width at which a stage has no channel.
     """
-    return ShiftNet(num_classes, 3, expansion)
+    return ShiftNet(num_classes, 3, expansion, width)
 
 
-def shiftnet56_cifar(num_classes: int = 10, expansion: int = 6) -> ShiftNet:
+def shiftnet56_cifar(num_classes: int = 10, expansion: int = 6, width: float = 1.0) -> ShiftNet:
     """Build the network with nine blocks a stage (583,226 parameters, 89 million MACs).
 
-    ``expansion`` is how often wider a block is inside; 1, 3, 6 and 9 are published.
-
-    Raises: RecipeError for an expansion below 1.
+    ``expansion``, ``width`` and raises: as ``shiftnet20_cifar``.
     """
-    return ShiftNet(num_classes, 9, expansion)
+    return ShiftNet(num_classes, 9, expansion, width)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.zoo.initial import he_normal
+from penjing.zoo.widths import scaled
 
 FIRES = (16, 16, 32, 32, 48, 48, 64, 64)
 """The squeezed channels of the eight fire modules; each half of the expanded ones is four times as wide."""
@@ -45,14 +46,18 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     """Classify colour pictures with a convolution, eight fire modules and a 1x1 convolution whose maps are averaged.
 
+    ``width`` multiplies the squeezed channels, and with them all channels of the fire modules.
+
     Shapes: x [n, 3, h, w] (224 x 224 in the paper) → logits [n, num_classes].
     """
 
-    def __init__(self, stem: list[nn.Module], pools: tuple[int, ...], num_classes: int, norm: bool) -> None:
+    def __init__(
+        self, stem: list[nn.Module], pools: tuple[int, ...], num_classes: int, width: float, norm: bool
+    ) -> None:
         super().__init__()
         layers = list(stem)
         inputs = next(layer.out_channels for layer in stem if isinstance(layer, nn.Conv2d))
-        for i, squeezed in enumerate(FIRES):
+        for i, squeezed in enumerate(scaled(channels, width) for channels in FIRES):
             if i in pools:
                 # Rounding up, as the released code does, leaves a row and a column more.
                 layers.append(nn.MaxPool2d(3, stride=2, ceil_mode=True))
@@ -71,32 +76,43 @@ class SqueezeNet(nn.Module):
         return logits
 
 
-def squeezenet1_0(num_classes: int = 1000) -> SqueezeNet:
-    """Build SqueezeNet 1.0 for 224 x 224 pictures (1,248,424 parameters, 819 million MACs)."""
-    return SqueezeNet([nn.Conv2d(3, 96, 7, stride=2), nn.ReLU()], POOLS["1.0"], num_classes, norm=False)
+def squeezenet1_0(num_classes: int = 1000, width: float = 1.0) -> SqueezeNet:
+    """Build SqueezeNet 1.0 for 224 x 224 pictures (1,248,424 parameters, 819 million MACs).
+
+    ``width`` multiplies the channels of every layer but the last; the paper has none but 1.
+
+    Raises: RecipeError for a width at which a layer has no channel.
+    """
+    stem = nn.Conv2d(3, scaled(96, width), 7, stride=2)
+    return SqueezeNet([stem, nn.ReLU()], POOLS["1.0"], num_classes, width, norm=False)
 
 
-def squeezenet1_1(num_classes: int = 1000) -> SqueezeNet:
-    """Build SqueezeNet 1.1 for 224 x 224 pictures (1,235,496 parameters, 349 million MACs)."""
-    return SqueezeNet([nn.Conv2d(3, 64, 3, stride=2), nn.ReLU()], POOLS["1.1"], num_classes, norm=False)
+def squeezenet1_1(num_classes: int = 1000, width: float = 1.0) -> SqueezeNet:
+    """Build SqueezeNet 1.1 for 224 x 224 pictures (1,235,496 parameters, 349 million MACs).
+
+    ``width`` and raises: as ``squeezenet1_0``.
+    """
+    stem = nn.Conv2d(3, scaled(64, width), 3, stride=2)
+    return SqueezeNet([stem, nn.ReLU()], POOLS["1.1"], num_classes, width, norm=False)
 
 
-def squeezenet1_0_cifar(num_classes: int = 10) -> SqueezeNet:
+def squeezenet1_0_cifar(num_classes: int = 10, width: float = 1.0) -> SqueezeNet:
     """Build SqueezeNet 1.0 for 32 x 32 pictures (732,010 parameters, 53 million MACs).
 
     Differs: the first convolution is 3x3 at stride 1, padded, so that the fire modules see 16 x 16, 8 x 8 and 4 x 4;
     batch norm follows every convolution but the last, in place of its bias; and the logits pass no ReLU, behind which
     one of few classes may stay zero for good.
+    ``width`` and raises: as ``squeezenet1_0``.
     """
-    return SqueezeNet(_small_stem(96), POOLS["1.0"], num_classes, norm=True)
+    return SqueezeNet(_small_stem(scaled(96, width)), POOLS["1.0"], num_classes, width, norm=True)
 
 
-def squeezenet1_1_cifar(num_classes: int = 10) -> SqueezeNet:
+def squeezenet1_1_cifar(num_classes: int = 10, width: float = 1.0) -> SqueezeNet:
     """Build SqueezeNet 1.1 for 32 x 32 pictures (730,570 parameters, 24 million MACs).
 
-    Differs: as ``squeezenet1_0_cifar``.
+    Differs, ``width`` and raises: as ``squeezenet1_0_cifar``.
     """
-    return SqueezeNet(_small_stem(64), POOLS["1.1"], num_classes, norm=True)
+    return SqueezeNet(_small_stem(scaled(64, width)), POOLS["1.1"], num_classes, width, norm=True)
 
 
 def _small_stem(channels: int) -> list[nn.Module]:
