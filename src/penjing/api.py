@@ -37,6 +37,7 @@ from penjing.report.build import write_report
 from penjing.report.explain import Explanation, explained
 from penjing.results import BEGUN, READ, gather
 from penjing.resume import go_on, identity, keep
+from penjing.steps.grown import grown
 from penjing.steps.int8 import int8
 from penjing.steps.order import ordered
 from penjing.steps.state import Run, State
@@ -355,7 +356,7 @@ def _through(steps: Sequence[Any], state: State, book: Run, tracker: Tracker) ->
             continue
         book.at = name
         try:
-            state = step(state, book)
+            state = step(grown(state, book, step), book)
         except Missed as error:
             missed = error
         if missed is None:  # or a run that goes on would not know of the miss

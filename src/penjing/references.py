@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -23,6 +24,7 @@ from penjing.rewrites.perform import perform
 from penjing.steps.check import check
 from penjing.steps.exits import exits
 from penjing.steps.export import export
+from penjing.steps.grown import KEEPING
 from penjing.steps.int8 import int8
 from penjing.steps.prune import prune
 from penjing.steps.stands_for import as_cut
@@ -78,6 +80,8 @@ def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, 
 @register("reference")
 def random(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Keep the widths, choose the units at random, recover in the same way."""
+    if run.noted("grown"):  # the original is trained, and what led there is not done again
+        steps = list(itertools.dropwhile(lambda step: isinstance(step, KEEPING), steps))
     fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example, tutor=state.tutor)
     apart = _apart(run, "random")
     model = _at_random(steps, fresh, state, apart).model

@@ -22,6 +22,7 @@ from penjing.data.data import Data
 from penjing.exporting import bundle
 from penjing.exporting.measure import cpu_name, runtime_name
 from penjing.graph import form
+from penjing.steps.grown import grown_before
 from penjing.steps.state import Run, State
 
 SUFFIX = ".done"
@@ -108,7 +109,6 @@ def go_on(state: State, run: Run, names: Sequence[str]) -> tuple[State, int]:
 
 
 def _restored(state: State, run: Run, kept: Path) -> State:
-    model = bundle.load(kept, lambda: state.original)  # which it copies
     manifest = bundle.read_manifest(kept)
     try:
         run.book = {str(name): list(facts) for name, facts in manifest.facts["book"].items()}
@@ -121,6 +121,8 @@ def _restored(state: State, run: Run, kept: Path) -> State:
         raise ResumeError(
             f"{kept} is not what this run wrote ({error!r}); remove {run.folder} to start over."
         ) from None
+    state = grown_before(state, run)
+    model = bundle.load(kept, lambda: state.original)  # which it copies
     return replace(state, model=model, plans=bundle.plans_of(kept), files=files, int8=int8)
 
 
