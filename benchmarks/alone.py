@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from penjing.core.types import Layer, Traffic
+from penjing.core.layers import Layer, Traffic
 
 NONE = np.arange(0)
 

@@ -24,7 +24,7 @@ import torch
 from alone import Alone
 from penjing import inspect, zoo
 from penjing.core.files import write_whole
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.targets import find
 from penjing.targets.accelerator import Accelerator
 from penjing.targets.estimate import Row

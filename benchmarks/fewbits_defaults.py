@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import torch
 
 from penjing import zoo
+from penjing.core.plan import Plan
 from penjing.core.registry import build, register
-from penjing.core.types import Plan
 from penjing.data import digits
 from penjing.graph.draft import Draft
 from penjing.graph.trace import plain, trace

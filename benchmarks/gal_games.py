@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from penjing import zoo
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Plan
 from penjing.data import digits
 from penjing.graph.draft import Draft
 from penjing.graph.trace import plain, trace

@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from penjing import zoo
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Plan
 from penjing.data import Data, digits
 from penjing.graph.trace import plain, trace
 from penjing.rewrites.channels import channels

@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 import penjing
 from penjing.core.errors import PenjingError, PlanError
 from penjing.core.files import write_whole
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
 from penjing.graph.evidence import Evidence

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from networks import densenet121
 from penjing.core.files import write_whole
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.graph.evidence import Evidence
 from penjing.graph.proof import prove
 from penjing.graph.surgery import cut

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from penjing.core import console
+from penjing.core.layers import Layer
 from penjing.core.registry import build
-from penjing.core.types import Layer
 from penjing.costs.units import show
 from penjing.criteria.zeros import Zeros, average, validation_pictures, zeros_after_relu
 from penjing.data.load import as_data

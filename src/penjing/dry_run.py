@@ -9,7 +9,7 @@ from typing import Any
 from penjing.core.console import table
 from penjing.core.errors import PlanError
 from penjing.core.plain import told, written
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.costs.units import resolve, show
 from penjing.graph.trace import trace
 from penjing.report import light

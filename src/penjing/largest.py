@@ -16,7 +16,7 @@ from penjing import zoo
 from penjing.core import console
 from penjing.core.errors import BudgetError, Infeasible, TraceError
 from penjing.core.random import torch_stream
-from penjing.core.types import Bound
+from penjing.core.search import Bound
 from penjing.costs.staircase import learn_step
 from penjing.costs.table import LayerTable
 from penjing.costs.units import resolve, show

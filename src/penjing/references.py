@@ -14,10 +14,10 @@ from torch import nn
 
 from penjing.core import console
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.protocols import Rewrite, Zeroing
 from penjing.core.random import stream
 from penjing.core.registry import build, find, register
-from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from penjing.allocators.problem import Problem
-from penjing.core.types import Bound, Plan, Site, Trial
+from penjing.core.plan import Plan
+from penjing.core.search import Bound, Trial
+from penjing.core.sites import Site
 
 Loss = Callable[[np.ndarray], float]
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from penjing.allocators.abcpruner import _settle, _Source, abcpruner
 from penjing.core.errors import Infeasible, PlanError
-from penjing.core.types import Plan, Trial
+from penjing.core.plan import Plan
+from penjing.core.search import Trial
 
 from .searching import bowl, counts_of, played, problem
 

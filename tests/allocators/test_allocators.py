@@ -13,8 +13,10 @@ from penjing.allocators.problem import Problem
 from penjing.allocators.random import random
 from penjing.allocators.simple import global_, threshold, uniform
 from penjing.core.errors import Infeasible, PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import entries
-from penjing.core.types import Bound, Plan, Site
+from penjing.core.search import Bound
+from penjing.core.sites import Site
 
 BUDGETED = [uniform(), global_(), greedy(), random(trials=3)]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.allocators.cover import Cover, Within, emptied
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 
 
 @st.composite

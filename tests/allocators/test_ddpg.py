@@ -15,7 +15,10 @@ from penjing.allocators.driver import Driver
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
-from penjing.core.types import Bound, Floats, Plan, Site, Trial
+from penjing.core.plan import Plan
+from penjing.core.search import Bound, Trial
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.workers import Here
 
 COSTS = np.array([0.55, 0.3, 0.15])

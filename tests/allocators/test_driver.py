@@ -16,7 +16,8 @@ from penjing.allocators.random import random
 from penjing.core import console
 from penjing.core.errors import Infeasible, PlanError, ResumeError
 from penjing.core.journal import Journal
-from penjing.core.types import Bound, Site
+from penjing.core.search import Bound
+from penjing.core.sites import Site
 
 
 def problem(seed=0, limit=20):

@@ -11,8 +11,11 @@ import pytest
 from penjing.allocators.driver import Driver
 from penjing.allocators.eigenvalue_product import lost
 from penjing.allocators.problem import Problem
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Bound, Floats, Plan, Site
+from penjing.core.search import Bound
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 
 
 def solved(scores: Mapping[str, Floats], limit: float, weights: Mapping[str, float]) -> dict[str, int]:

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from penjing.allocators.driver import Driver
 from penjing.allocators.greedy import greedy
 from penjing.allocators.problem import Problem
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Bound, Plan, Site
+from penjing.core.search import Bound
+from penjing.core.sites import Site
 
 
 def problem(sizes, prices, shares, rng):

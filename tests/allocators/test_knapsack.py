@@ -19,7 +19,10 @@ from penjing.allocators.problem import Problem
 from penjing.allocators.random import random
 from penjing.allocators.sensitivity import by_scores, total
 from penjing.core.errors import PlanError
-from penjing.core.types import Bound, Floats, Plan, Site, Trial
+from penjing.core.plan import Plan
+from penjing.core.search import Bound, Trial
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.workers import Here
 
 

@@ -16,7 +16,10 @@ from penjing.allocators.policy import Policy
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
 from penjing.core.journal import Journal
-from penjing.core.types import Bound, Floats, Plan, Site, Trial
+from penjing.core.plan import Plan
+from penjing.core.search import Bound, Trial
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.workers import Here
 
 from .searching import bowl, counts_of, played, problem

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from penjing.allocators.policy import Policy
-from penjing.core.types import Floats, Ints
+from penjing.core.units import Floats, Ints
 
 FEW = (0.25, 0.5, 1.0)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from penjing.allocators.problem import Problem
 from penjing.allocators.sensitivity import by_scores, curve, foretell, matched, points, total
-from penjing.core.types import Site, Trial
+from penjing.core.search import Trial
+from penjing.core.sites import Site
 
 
 def site(name: str = "s", size: int = 64, step: int = 4) -> Site:

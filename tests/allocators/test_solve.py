@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penjing.allocators.cover import Within
 from penjing.allocators.solve import ALONE, TAKEN, Solution, solve
-from penjing.core.types import Floats
+from penjing.core.units import Floats
 
 VALUES = st.integers(0, 12) | st.floats(0, 9).map(lambda x: round(x, 3))
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from penjing.allocators.problem import Problem
 from penjing.allocators.walk import FEATURES, Walk
 from penjing.core.errors import Infeasible
-from penjing.core.types import Bound, Plan, Site
+from penjing.core.plan import Plan
+from penjing.core.search import Bound
+from penjing.core.sites import Site
 
 
 def chain(sizes: list[int], shares: Mapping[str, float], step: int = 1, tread: int = 1) -> Problem:

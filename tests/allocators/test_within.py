@@ -17,7 +17,10 @@ from penjing.allocators.knapsack import knapsack
 from penjing.allocators.problem import Problem
 from penjing.allocators.sensitivity import by_scores, total
 from penjing.allocators.simple import uniform
-from penjing.core.types import Bound, Entry, Floats, Plan, Site
+from penjing.core.plan import Entry, Plan
+from penjing.core.search import Bound
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.workers import Here
 
 

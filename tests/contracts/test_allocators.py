@@ -12,8 +12,10 @@ import pytest
 from penjing.allocators.driver import Driver
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build, entries, options
-from penjing.core.types import Bound, Plan, Site
+from penjing.core.search import Bound
+from penjing.core.sites import Site
 
 ALLOCATORS = sorted(entries("allocator"))
 MANY = [4 + i % 7 for i in range(200)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from torch import nn
 
+from penjing.core.plan import Plan
 from penjing.core.protocols import Compared, Cost, Measured, Targeted
 from penjing.core.registry import build, entries, options
-from penjing.core.types import Plan
 from penjing.costs import latency
 from penjing.data import digits
 from penjing.graph.draft import Draft

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
 from penjing.core.registry import build, entries
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core.layers import Layer
+from penjing.core.plan import Plan
 from penjing.core.protocols import Factoring, Quantizing, Rewrite, Zeroing
 from penjing.core.registry import build, entries
-from penjing.core.types import Kept, Layer, Plan, Site
+from penjing.core.sites import Site
+from penjing.core.units import Kept
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
 from penjing.graph.draft import Draft

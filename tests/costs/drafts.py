@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 
 
 def conv(ins: int, outs: int, kernel: int = 3, size: int = 8, stride: int = 1, groups: int = 1, **more: Any) -> Layer:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Plan
 from penjing.costs.divergence import divergence
 from penjing.data import load
 from penjing.graph.draft import Draft

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.costs.probe import PICKS, Shape, build, picks, time_shape
 from penjing.exporting.session import fixed_batch, random_feeds, run, session
 

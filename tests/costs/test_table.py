@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from penjing.core.errors import PenjingError
+from penjing.core.layers import Traffic
 from penjing.core.protocols import Cost
-from penjing.core.types import Traffic
 from penjing.costs.probe import Shape
 from penjing.costs.table import LayerTable
 from penjing.exporting.measure import summary

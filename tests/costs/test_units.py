@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penjing.core.errors import BudgetError
-from penjing.core.types import Bound
+from penjing.core.search import Bound
 from penjing.costs.units import parse_bound, parse_budget, resolve, show
 
 UNITS = {"latency": "ms", "params": "parameters", "macs": "MACs", "size": "bytes", "error": "%", "energy": "mJ"}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.registry import build
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph.evidence import Evidence
 from penjing.graph.trace import plain, trace
 from penjing.rewrites.channels import channels

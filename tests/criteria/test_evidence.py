@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Site, Slot
+from penjing.core.sites import Site, Slot
 from penjing.graph.evidence import Evidence
 from penjing.graph.trace import trace
 

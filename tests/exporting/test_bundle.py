@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from nets.hostile import HOSTILE
 from penjing import zoo
 from penjing.core.errors import BundleError
-from penjing.core.types import Entry, Plan
+from penjing.core.plan import Entry, Plan
 from penjing.exporting.bundle import MANIFEST, WEIGHTS, load, plans_of, read_manifest, sealed, write
 from penjing.graph import form
 from penjing.graph.surgery import cut

@@ -18,7 +18,7 @@ from torch.utils import _pytree
 
 from nets.grammar import random_net
 from nets.hostile import HOSTILE
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.graph import form
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, difference, prove

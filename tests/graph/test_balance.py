@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.balance import unions
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.graph.blocks import take_out
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nets.hostile import HOSTILE
-from penjing.core.types import Entry, Plan
+from penjing.core.plan import Entry, Plan
 from penjing.graph.draft import Draft
 from penjing.graph.program import capture
 from penjing.graph.surgery import cut

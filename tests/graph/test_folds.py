@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Plan
 from penjing.graph.chains import chains_of, put_in
 from penjing.graph.draft import Draft
 from penjing.graph.folds import fold, with_folds

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from penjing.core.errors import BundleError
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.exporting import bundle
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity

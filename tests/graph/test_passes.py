@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.trace import trace
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.factors.layer import Pick
 from penjing.graph.labels import Labels, Tagged
 from penjing.graph.rules import concat, layers, norms, pointwise, shape  # noqa: F401  (filling the table)

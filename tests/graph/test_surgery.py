@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nets.hostile import HOSTILE
 from penjing.core.errors import PlanError
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.graph.program import shell
 from penjing.graph.surgery import cut
 from penjing.graph.trace import trace

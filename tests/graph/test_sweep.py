@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nets.file_gap import gap_of_file
 from nets.hostile import HOSTILE
 from penjing.core.errors import PenjingError
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.graph.proof import difference, prove
 from penjing.graph.rules import table
 from penjing.graph.rules.table import Call, Result

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Site, Slot
+from penjing.core.sites import Site, Slot
 from penjing.criteria.deviation import deviation
 from penjing.methods.han import han
 

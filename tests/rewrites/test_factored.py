@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core.plan import Plan
 from penjing.core.protocols import Factoring
 from penjing.core.registry import build, entries
-from penjing.core.types import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.trace import trace
 from penjing.rewrites.perform import perform

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.data import load
 from penjing.data.data import Data
 from penjing.graph.draft import Draft

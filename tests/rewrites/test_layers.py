@@ -13,8 +13,8 @@ from torch import nn
 
 import penjing
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Plan
 from penjing.exporting import bundle
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity

@@ -11,8 +11,9 @@ from torch import nn
 from penjing.allocators.knapsack import knapsack
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Bound, Plan
+from penjing.core.search import Bound
 from penjing.costs.probe import Shape
 from penjing.costs.table import moves
 from penjing.graph.chains import prove_chains, stand_in, written

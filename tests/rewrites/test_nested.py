@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Kept, Plan, Site
+from penjing.core.sites import Site
+from penjing.core.units import Kept
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.trace import plain, trace
 from penjing.rewrites.channels import channels

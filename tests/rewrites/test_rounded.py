@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.allocators.problem import Problem
 from penjing.core.registry import build
-from penjing.core.types import Floats
+from penjing.core.units import Floats
 from penjing.graph.trace import plain, trace
 
 

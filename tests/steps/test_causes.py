@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.steps.causes import find
 from penjing.steps.sides import Pair, Setting, Side, slow, tiny, widened
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import penjing
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph.trace import trace
 from penjing.steps import price
 from penjing.steps.choose import at_step

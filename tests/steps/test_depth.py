@@ -15,8 +15,9 @@ import penjing
 from contracts.test_allocators import SHORT
 from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
+from penjing.core.plan import Plan
 from penjing.core.registry import entries, options
-from penjing.core.types import Plan, Site
+from penjing.core.sites import Site
 from penjing.graph import form
 from penjing.graph.trace import trace
 from penjing.steps.prune import prune

@@ -9,7 +9,7 @@ import torch
 
 from penjing import targets
 from penjing.core.errors import BudgetError, Infeasible
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.costs.fit import fit
 from penjing.costs.probe import Shape
 from penjing.exporting.measure import cpu_name

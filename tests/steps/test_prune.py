@@ -7,7 +7,7 @@ import torch
 import penjing
 from penjing.core import registry
 from penjing.core.errors import BudgetError, Infeasible, PlanError
-from penjing.core.types import Site, Slot
+from penjing.core.sites import Site, Slot
 from penjing.data import load
 from penjing.steps.original import counted, drafted
 from penjing.steps.prune import prune

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from penjing.core.journal import Journal
+from penjing.core.plan import Entry, Plan
 from penjing.core.registry import build
-from penjing.core.types import Entry, Plan, Trial
+from penjing.core.search import Trial
 from penjing.data import load
 from penjing.graph.trace import trace
 from penjing.resume import go_on, keep

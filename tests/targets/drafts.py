@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.core.types import Layer, Traffic
+from penjing.core.layers import Layer, Traffic
 
 
 def conv(

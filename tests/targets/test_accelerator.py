@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from penjing.core.errors import PlanError, RecipeError
-from penjing.core.types import Plan, Traffic
+from penjing.core.layers import Traffic
+from penjing.core.plan import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.graph.trace import plain, trace

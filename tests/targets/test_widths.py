@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penjing.core.layers import Layer
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Layer, Plan
 from penjing.graph.draft import Draft
 from penjing.graph.trace import plain, trace
 from penjing.rewrites.rounded import Rounded

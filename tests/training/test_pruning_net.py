@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from penjing import zoo
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import cut
 from penjing.graph.trace import plain, trace

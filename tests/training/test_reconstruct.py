@@ -8,7 +8,7 @@ from torch import nn
 
 from nets.hostile import HOSTILE
 from penjing.core.errors import TrainError
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.graph.graph import Graph
 from penjing.graph.patches import patches
 from penjing.graph.surgery import cut

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing import zoo
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
 from penjing.graph.graph import Graph

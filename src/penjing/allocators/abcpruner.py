@@ -9,8 +9,10 @@ import numpy as np
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import register
-from penjing.core.types import Ints, Plan, Search, Trial
+from penjing.core.search import Search, Trial
+from penjing.core.units import Ints
 
 TENTHS = 10
 """A code counts tenths of a site's units."""

@@ -13,7 +13,7 @@ import torch
 from penjing.core.errors import MissingExtra
 from penjing.core.random import stream
 from penjing.core.threads import one_thread
-from penjing.core.types import Floats
+from penjing.core.units import Floats
 from penjing.training.state import chance
 
 HIDDEN = [300, 300]

@@ -12,7 +12,8 @@ from penjing.allocators.cover import Within
 from penjing.allocators.problem import Problem
 from penjing.allocators.sensitivity import Losses
 from penjing.allocators.solve import TAKEN, solve
-from penjing.core.types import Floats, Site
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 
 OPTIONS = 30
 """Counts of a site that the first round looks at, at most."""

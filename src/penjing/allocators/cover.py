@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.core.types import Floats, Ints
+from penjing.core.units import Floats, Ints
 
 Within = Mapping[int, tuple[int, int]]
 """By site, the site it lies within and the option of that one which takes it away, with all that lies within it."""

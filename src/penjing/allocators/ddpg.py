@@ -15,7 +15,8 @@ from penjing.allocators.walk import FEATURES, Episode, Walk
 from penjing.core.errors import PlanError
 from penjing.core.random import derive
 from penjing.core.registry import register
-from penjing.core.types import Floats, Search, Trial
+from penjing.core.search import Search, Trial
+from penjing.core.units import Floats
 
 TOGETHER = 16
 """Episodes of the warm-up asked about at once, whoever measures them, so that workers change nothing; and its least."""

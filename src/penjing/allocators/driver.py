@@ -13,7 +13,8 @@ from penjing.core import console
 from penjing.core.errors import ResumeError
 from penjing.core.interrupts import held
 from penjing.core.journal import Journal
-from penjing.core.types import Plan, Search, Trial
+from penjing.core.plan import Plan
+from penjing.core.search import Search, Trial
 from penjing.workers import Evaluator
 
 

@@ -10,8 +10,9 @@ from penjing.allocators.around import Around
 from penjing.allocators.problem import Problem
 from penjing.allocators.sensitivity import losing
 from penjing.allocators.simple import global_, uniform
+from penjing.core.plan import Plan
 from penjing.core.registry import register
-from penjing.core.types import Floats, Plan
+from penjing.core.units import Floats
 
 FAINT = 1e-9
 """The share that a site counts as keeping which keeps nothing, so that a product of others can still be compared."""

@@ -11,7 +11,7 @@ import numpy as np
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Search, Trial
+from penjing.core.search import Search, Trial
 
 SCALES = np.linspace(0.10, 1.00, 31)
 """Shares of a site's units that are drawn: 0.10, 0.13, ... 1.00."""

@@ -9,7 +9,8 @@ from heapq import heapify, heappop, heappush
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Bound, Search, Site
+from penjing.core.search import Bound, Search
+from penjing.core.sites import Site
 
 LEAPS = 16
 """How many counts a site is asked about, at most, that leaps over those that are not worth having."""

@@ -15,8 +15,9 @@ from penjing.allocators.problem import Problem
 from penjing.allocators.sensitivity import Foretold, Losses, by_scores, curve, foretell, matched, points
 from penjing.allocators.simple import global_, uniform
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import register
-from penjing.core.types import Plan, Search, Trial
+from penjing.core.search import Search, Trial
 
 KINDS = ("auto", "scores", "measured")
 """Where losses may come from."""

@@ -11,8 +11,11 @@ import numpy as np
 from penjing.allocators.policy import Policy
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import entries, register
-from penjing.core.types import Floats, Plan, Search, Site, Trial
+from penjing.core.search import Search, Trial
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 
 MULTIPLIERS = (0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of its units that a site may keep; a half stands there five times, so that a policy begins with it."""

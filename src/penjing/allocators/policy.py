@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from penjing.core.random import derive, stream
 from penjing.core.threads import one_thread
-from penjing.core.types import Floats, Ints
+from penjing.core.units import Floats, Ints
 from penjing.training.state import chance
 
 HIDDEN, LAYERS = 30, 2

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from penjing.core.errors import Infeasible, PlanError
+from penjing.core.plan import Entry, Plan
 from penjing.core.random import stream
-from penjing.core.types import Bound, Entry, Floats, Ints, Plan, Site, inside
+from penjing.core.search import Bound
+from penjing.core.sites import Site, inside
+from penjing.core.units import Floats, Ints
 
 CLOSE = 1e-3
 """A plan within this share of its tightest bound is not worth filling."""

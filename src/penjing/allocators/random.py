@@ -8,8 +8,9 @@ import numpy as np
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import register
-from penjing.core.types import Plan, Search
+from penjing.core.search import Search
 
 TOGETHER = 16
 """Plans asked about at once, whoever measures them, so that the number of workers changes nothing."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from penjing.allocators.problem import Problem
-from penjing.core.types import Floats, Plan, Site, Trial
+from penjing.core.plan import Plan
+from penjing.core.search import Trial
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 
 Losses = Mapping[str, Floats]
 """By site, what a plan loses there that keeps so many units: [size + 1]."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from penjing.allocators.problem import Problem
+from penjing.core.plan import Plan
 from penjing.core.registry import register
-from penjing.core.types import Plan
 
 
 @register("allocator")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from penjing.allocators.cover import Cover, Within, emptied
 from penjing.core.muted import stdout_muted
-from penjing.core.types import Floats, Ints
+from penjing.core.units import Floats, Ints
 
 SLACK = 1e-12
 """Sums of costs may exceed a limit by this share of it a site: added up in another order they come out otherwise."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penjing.allocators.problem import Problem
-from penjing.core.types import Floats, Site
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from penjing.core.types import Chain, Kept, Layer, Plan, Search, Site, Traffic
+from penjing.core.layers import Chain, Layer, Traffic
+from penjing.core.plan import Plan
+from penjing.core.search import Search
+from penjing.core.sites import Site
+from penjing.core.units import Kept
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -18,9 +18,9 @@ import numpy as np
 
 from penjing.core import registry
 from penjing.core.errors import PlanError
+from penjing.core.layers import Layer
 from penjing.core.protocols import Runtime
 from penjing.core.random import stream
-from penjing.core.types import Layer
 from penjing.exporting.measure import clock_for, timed
 from penjing.exporting.runtimes.subject import Subject
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.core.errors import PenjingError
+from penjing.core.layers import Layer
 from penjing.core.protocols import Draft
-from penjing.core.types import Layer
 from penjing.costs.probe import Shape, time_shape
 from penjing.exporting.measure import Timing
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from penjing.core.errors import BudgetError, did_you_mean
 from penjing.core.registry import entries
-from penjing.core.types import Bound
+from penjing.core.search import Bound
 
 COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 TIMES = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}

@@ -11,7 +11,8 @@ from scipy.special import ndtr
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Floats, Layer
+from penjing.core.layers import Layer
+from penjing.core.units import Floats
 from penjing.criteria.geometry import distances
 from penjing.graph.graph import Graph
 

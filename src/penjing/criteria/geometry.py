@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from penjing.core.registry import register
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.criteria.needs import only
 from penjing.graph.evidence import Evidence
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from penjing.core.registry import register
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.criteria.needs import BLOCK_SAMPLES
 from penjing.graph.evidence import Evidence
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from penjing.core.random import stream
 from penjing.core.registry import register
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.criteria.needs import units
 from penjing.graph.evidence import Evidence
 

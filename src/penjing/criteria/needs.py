@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Site
+from penjing.core.sites import Site
 
 BLOCK_SAMPLES = 128
 """How many calibration samples are run without each block."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.criteria.needs import only
 from penjing.graph.evidence import Evidence
 

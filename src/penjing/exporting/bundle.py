@@ -30,7 +30,7 @@ import penjing
 from penjing import zoo
 from penjing.core.errors import BundleError, PlanError
 from penjing.core.importing import call_named
-from penjing.core.types import Plan
+from penjing.core.plan import Plan
 from penjing.exporting.packed import packed as stored
 from penjing.exporting.packed import take_in
 from penjing.exporting.running import run_packed

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from penjing.core.registry import register
-from penjing.core.types import Floats
+from penjing.core.units import Floats
 from penjing.factors.base import Factorization, Ranks
 from penjing.factors.cluster import equal
 from penjing.factors.layer import LayerSpec

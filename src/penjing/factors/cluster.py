@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from penjing.core.types import Floats, Ints
+from penjing.core.units import Floats, Ints
 
 ROUNDS = 30
 

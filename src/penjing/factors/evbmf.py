@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Floats
+from penjing.core.units import Floats
 
 GRID = 64
 """Variances tried before the minimum is refined: the free energy may have more than one."""

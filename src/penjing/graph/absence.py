@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from penjing.core.modes import modes_kept
 from penjing.core.outputs import answers, first_tensor, tensors_in
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph.blocks import take_out
 from penjing.graph.graph import Graph
 from penjing.graph.judged import logits_of, loss_of

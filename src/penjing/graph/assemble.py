@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from penjing.core.types import Ints, Layer, Note, Site, Slot, Value, is_gone
+from penjing.core.layers import Layer, Value
+from penjing.core.sites import Note, Site, Slot
+from penjing.core.units import Ints, is_gone
 from penjing.graph.graph import Axis, Count, Gather, Graph, Norm, Read
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.program import Program

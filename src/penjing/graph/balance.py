@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 
 PINNED = 1000
 """How many classes that may go are rather joined than one that may not."""

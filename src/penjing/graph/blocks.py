@@ -15,8 +15,9 @@ from dataclasses import replace
 from torch import nn
 
 from penjing.core.errors import PlanError, did_you_mean
+from penjing.core.plan import Plan
 from penjing.core.protocols import Removing
-from penjing.core.types import Note, Plan, Site
+from penjing.core.sites import Note, Site
 from penjing.graph.changes import changes
 from penjing.graph.graph import Block, Graph
 from penjing.graph.program import shell

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError, did_you_mean
-from penjing.core.types import Ints, Layer
+from penjing.core.layers import Layer
+from penjing.core.units import Ints
 from penjing.factors.chain import empty, merge, shifted
 from penjing.factors.gauge import boundaries, scores, settle
 from penjing.factors.layer import Basis, LayerSpec, Pick, Shift, from_json, read

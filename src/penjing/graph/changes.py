@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
+from penjing.core.plan import Plan
 from penjing.core.registry import build, find
-from penjing.core.types import Kept, Plan
+from penjing.core.units import Kept
 
 P = TypeVar("P")
 

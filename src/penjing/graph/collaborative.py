@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import skip_init
 
 from penjing.core.errors import PlanError, did_you_mean
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.graph.blocks import take_out
 from penjing.graph.graph import Graph
 

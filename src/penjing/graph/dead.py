@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from penjing.core.modes import modes_kept
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph.graph import Graph
 from penjing.graph.groups import Groups, piece
 from penjing.graph.proof import random_example

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
+from penjing.core.layers import Chain, Layer, Pass, Traffic, Value
+from penjing.core.plan import Plan
 from penjing.core.protocols import Cropping, Factoring, Quantizing, Zeroing
-from penjing.core.types import Chain, Ints, Kept, Layer, Pass, Plan, Traffic, Value, is_gone
+from penjing.core.units import Ints, Kept, is_gone
 from penjing.graph.blocks import lost, removed
 from penjing.graph.changes import changes
 from penjing.graph.folds import folded, parameters

@@ -21,7 +21,7 @@ from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.modes import modes_kept
 from penjing.core.random import derive, torch_stream
-from penjing.core.types import Site, Slot
+from penjing.core.sites import Site, Slot
 from penjing.graph.absence import Absence
 from penjing.graph.chains import settled
 from penjing.graph.graph import Graph

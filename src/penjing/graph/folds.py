@@ -14,7 +14,8 @@ import numpy as np
 from torch import nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Layer, Site
+from penjing.core.layers import Layer
+from penjing.core.sites import Site
 from penjing.factors.chain import merge, product
 from penjing.graph.chains import as_layer, as_left, put_in, size_read
 from penjing.graph.graph import Graph

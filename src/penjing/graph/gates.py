@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.graph.graph import Graph
 from penjing.graph.tap import Tap
 from penjing.graph.views import View, gated, views_of

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from penjing.core.errors import PlanError, did_you_mean
-from penjing.core.types import Ints, Kept, Layer, Note, Pass, Site, Value
+from penjing.core.layers import Layer, Pass, Value
+from penjing.core.sites import Note, Site
+from penjing.core.units import Ints, Kept
 from penjing.factors.layer import LayerSpec
 from penjing.graph.program import Program
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from penjing.core.types import Site, Slot
+from penjing.core.sites import Site, Slot
 from penjing.graph.graph import Graph
 
 Tensors: TypeAlias = Mapping[str, Tensor]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import places_of, put
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.balance import unions
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from penjing.core.types import Ints, Pass
+from penjing.core.layers import Pass
+from penjing.core.units import Ints
 from penjing.graph.assemble import is_view, value_of
 from penjing.graph.labels import Tagged
 from penjing.graph.program import Program

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 
 
 def by_group(weight: Tensor, layer: Layer) -> Tensor:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from penjing.core.modes import modes_kept
 from penjing.core.random import stream
-from penjing.core.types import Kept, Site, is_gone
+from penjing.core.sites import Site
+from penjing.core.units import Kept, is_gone
 from penjing.graph.graph import Graph
 from penjing.graph.program import lines_of, shell
 from penjing.graph.surgery import cut

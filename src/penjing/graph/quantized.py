@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError, RecipeError, did_you_mean
+from penjing.core.layers import Layer
 from penjing.core.plain import told
 from penjing.core.registry import build
-from penjing.core.types import Layer
 from penjing.packing.hashed import Hashed
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Reads, Weights

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Kept, is_gone
+from penjing.core.units import Kept, is_gone
 from penjing.graph.graph import Axis, Graph
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import TraceError
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.graph.assemble import Assembly, assemble, is_view
 from penjing.graph.blocks import with_blocks
 from penjing.graph.chains import with_modules

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph.graph import Graph
 
 

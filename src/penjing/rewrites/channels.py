@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from penjing.core.registry import register
-from penjing.core.types import Kept, Site
+from penjing.core.sites import Site
+from penjing.core.units import Kept
 from penjing.graph.graph import Graph
 from penjing.graph.surgery import cut
 

@@ -14,7 +14,9 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from torch import Tensor, nn
 
-from penjing.core.types import Chain, Kept, Layer, Site, Slot, Traffic
+from penjing.core.layers import Chain, Layer, Traffic
+from penjing.core.sites import Site, Slot
+from penjing.core.units import Kept
 from penjing.factors.base import Factorization
 from penjing.factors.layer import LayerSpec, read, sides
 from penjing.factors.side_by_side import side_by_side

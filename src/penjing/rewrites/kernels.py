@@ -9,7 +9,8 @@ import numpy as np
 from torch import nn
 
 from penjing.core.registry import register
-from penjing.core.types import Kept, Site, Slot
+from penjing.core.sites import Site, Slot
+from penjing.core.units import Kept
 from penjing.graph.graph import Graph
 from penjing.graph.kernels import Margin, crop, rings
 

@@ -9,7 +9,8 @@ import numpy as np
 from torch import nn
 
 from penjing.core.registry import register
-from penjing.core.types import Kept, Site
+from penjing.core.sites import Site
+from penjing.core.units import Kept
 from penjing.graph.blocks import take_out
 from penjing.graph.graph import Graph
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
+from penjing.core.layers import Chain, Layer
 from penjing.core.registry import register
-from penjing.core.types import Chain, Kept, Layer, Site, Slot
+from penjing.core.sites import Site, Slot
+from penjing.core.units import Kept
 from penjing.factors.base import Factorization, Ranks
 from penjing.factors.depthwise_separable import depthwise_separable
 from penjing.factors.fire import fire

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.factors.layer import LayerSpec
 from penjing.factors.lowrank_basis import lowrank_basis as basis
 from penjing.rewrites.factored import Factored

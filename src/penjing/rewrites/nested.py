@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from penjing.core.protocols import Removing, Rewrite
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph.blocks import lies_in
 from penjing.graph.graph import Graph
 

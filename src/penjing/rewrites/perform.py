@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from penjing.core.plan import Plan
 from penjing.core.protocols import Cropping, Factoring, Quantizing, Removing, Rewrite, Zeroing
-from penjing.core.types import Plan
 from penjing.graph.graph import Graph
 from penjing.graph.kernels import blank
 

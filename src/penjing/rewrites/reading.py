@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core import console
+from penjing.core.layers import Layer
 from penjing.core.modes import modes_kept
 from penjing.core.outputs import answers
 from penjing.core.random import torch_stream
-from penjing.core.types import Layer
 from penjing.factors.fitted import Patches
 from penjing.factors.layer import read, sides
 from penjing.factors.memory import check_fits

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from penjing.core.layers import Layer
 from penjing.core.registry import build, entries, register
-from penjing.core.types import Kept, Layer, Site, Slot
+from penjing.core.sites import Site, Slot
+from penjing.core.units import Kept
 from penjing.graph.graph import Graph
 from penjing.graph.quantized import FLOAT, Precision, Quantized, attach, inputs_of, start, with_bits
 from penjing.quantizers.base import Quantizer

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.registry import register
-from penjing.core.types import Kept, Site, Slot
+from penjing.core.sites import Site, Slot
+from penjing.core.units import Kept
 from penjing.graph.graph import Graph
 
 

@@ -14,8 +14,11 @@ from torch import nn
 from penjing.allocators.driver import Driver
 from penjing.allocators.problem import Problem
 from penjing.core.errors import Infeasible, PlanError
+from penjing.core.plan import Plan
 from penjing.core.protocols import Cost, Rewrite
-from penjing.core.types import Bound, Floats, Plan, Site
+from penjing.core.search import Bound
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.costs.units import resolve
 from penjing.graph.blocks import removed
 from penjing.graph.chains import prove_chains

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.graph.graph import Graph
 
 

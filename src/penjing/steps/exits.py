@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Floats
+from penjing.core.units import Floats
 from penjing.data.data import Data
 from penjing.exporting.early import typical, with_thresholds
 from penjing.exporting.measure import ratio

@@ -10,8 +10,10 @@ import numpy as np
 from torch import nn
 
 from penjing.core.errors import PlanError, did_you_mean
+from penjing.core.layers import Layer
+from penjing.core.plan import Plan
 from penjing.core.registry import build, entries, register
-from penjing.core.types import Layer, Plan, Site
+from penjing.core.sites import Site
 from penjing.factors.base import Ranks
 from penjing.factors.layer import LayerSpec
 from penjing.factors.side_by_side import side_by_side

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from penjing.core.layers import Layer
 from penjing.core.protocols import Target
-from penjing.core.types import Layer
 from penjing.graph.quantized import FLOAT, precisions
 from penjing.steps.sides import Finding
 

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from torch import nn
 
 from penjing.core import console
+from penjing.core.plan import Plan
 from penjing.core.protocols import Removing, Rewrite
 from penjing.core.registry import build
-from penjing.core.types import Plan
 from penjing.factors.chain import error
 from penjing.graph.blocks import lies_in, removed
 from penjing.graph.graph import Graph

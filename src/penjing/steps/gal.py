@@ -15,7 +15,7 @@ from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.outputs import answers
 from penjing.core.registry import build, register
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.graph import branches
 from penjing.graph.gates import closed, fold
 from penjing.graph.graph import Graph

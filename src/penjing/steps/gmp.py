@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import Infeasible, PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build, register
-from penjing.core.types import Plan, Site
+from penjing.core.sites import Site
 from penjing.criteria.lamp import remaining
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace

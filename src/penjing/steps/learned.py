@@ -13,9 +13,12 @@ from torch import nn
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.protocols import Rewrite, Term
 from penjing.core.random import derive
-from penjing.core.types import Bound, Floats, Plan, Site
+from penjing.core.search import Bound
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.data.data import Data
 from penjing.data.divide import balance_of, pick
 from penjing.data.splits import Split

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from penjing.core.types import Plan, Site
+from penjing.core.plan import Plan
+from penjing.core.sites import Site
 from penjing.graph.graph import Graph
 from penjing.rewrites.lighten import lighten, menu_of
 

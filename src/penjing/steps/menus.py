@@ -9,7 +9,8 @@ import numpy as np
 from torch import nn
 
 from penjing.core.errors import PlanError
-from penjing.core.types import Plan, Site
+from penjing.core.plan import Plan
+from penjing.core.sites import Site
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.rewrites.lighten import OPTION, lighten

@@ -13,10 +13,10 @@ from torch import nn
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.protocols import Draft
 from penjing.core.random import derive
 from penjing.core.registry import build, register
-from penjing.core.types import Plan
 from penjing.costs.error import error
 from penjing.graph.graph import Graph
 from penjing.rewrites.channels import channels

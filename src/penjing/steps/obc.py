@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build, register
-from penjing.core.types import Plan, Site
+from penjing.core.sites import Site
 from penjing.graph.blocks import removed
 from penjing.graph.graph import Graph
 from penjing.graph.trace import trace

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from penjing.core.plan import Plan
 from penjing.core.protocols import Target, Targeted
 from penjing.core.registry import build, entries
-from penjing.core.types import Plan
 from penjing.costs.units import show
 from penjing.exporting.measure import Timing
 from penjing.exporting.onnx import export_onnx

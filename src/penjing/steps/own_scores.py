@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Factoring, Quantizing, Rewrite
-from penjing.core.types import Site
+from penjing.core.sites import Site
 from penjing.factors.side_by_side import side_by_side
 from penjing.graph.evidence import Evidence
 from penjing.graph.graph import Graph

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 
-from penjing.core.types import Layer, Site
+from penjing.core.layers import Layer
+from penjing.core.sites import Site
 from penjing.graph.graph import Graph
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from torch import nn
 
 from penjing.core.errors import BudgetError
+from penjing.core.layers import Layer
+from penjing.core.plan import Plan
 from penjing.core.protocols import Cost, Factoring, Target, Targeted
 from penjing.core.registry import build, entries
-from penjing.core.types import Bound, Layer, Plan
+from penjing.core.search import Bound
 from penjing.costs.fit import StaircaseModel
 from penjing.costs.hardware import untold
 from penjing.costs.measured import measured

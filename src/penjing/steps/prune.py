@@ -14,9 +14,11 @@ from torch import Tensor
 from penjing.allocators.driver import Driver
 from penjing.core import console
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.protocols import Compared, Cost, Factoring, Measured, Rewrite
 from penjing.core.registry import build, entries, register
-from penjing.core.types import Floats, Plan, Site
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.criteria import diagnose
 from penjing.graph.evidence import Evidence
 from penjing.graph.folds import with_folds

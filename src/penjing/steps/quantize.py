@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from penjing.core.errors import PlanError, did_you_mean
+from penjing.core.plan import Plan
 from penjing.core.registry import build, entries, register
-from penjing.core.types import Plan
 from penjing.graph.graph import Graph
 from penjing.graph.quantized import FLOAT, quantized, refuse_quantized
 from penjing.graph.trace import trace

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build, register
-from penjing.core.types import Floats, Plan, Site
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.data.data import Data
 from penjing.graph.chains import chains_of
 from penjing.graph.evidence import Evidence

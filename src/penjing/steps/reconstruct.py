@@ -8,7 +8,7 @@ import numpy as np
 
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.types import Kept
+from penjing.core.units import Kept
 from penjing.factors.chain import LAST
 from penjing.graph.blocks import removed
 from penjing.graph.graph import Graph

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.protocols import Rewrite
 from penjing.core.registry import register
-from penjing.core.types import Plan
 from penjing.graph.dead import Dead, dead_units, move
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, prove, sifted

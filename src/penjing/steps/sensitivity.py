@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penjing.allocators.sensitivity import curve, losing
+from penjing.core.plan import Plan
 from penjing.core.registry import build
-from penjing.core.types import Floats, Plan, Site, Trial
+from penjing.core.search import Trial
+from penjing.core.sites import Site
+from penjing.core.units import Floats
 from penjing.graph.draft import Draft
 from penjing.steps.choose import Chooser
 from penjing.steps.price import units

@@ -9,7 +9,8 @@ import numpy as np
 from torch import nn
 
 from penjing.core.errors import Infeasible, PlanError
-from penjing.core.types import Bound, Plan
+from penjing.core.plan import Plan
+from penjing.core.search import Bound
 from penjing.costs.units import show
 from penjing.graph.chains import prove_chains
 from penjing.graph.draft import Draft

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 
 ALIGNED = 4
 """Counts that are no multiple of it leave the blocked path of ONNX Runtime."""

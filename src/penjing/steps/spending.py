@@ -17,7 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from penjing.core.errors import PenjingError
-from penjing.core.types import Ints, Layer
+from penjing.core.layers import Layer
+from penjing.core.units import Ints
 from penjing.costs.notation import written
 from penjing.costs.probe import IMAGE_CHANNELS, Shape
 from penjing.exporting.measure import Timing, profile

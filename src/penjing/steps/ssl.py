@@ -11,8 +11,9 @@ from torch import nn
 
 from penjing.allocators.problem import Problem
 from penjing.core.errors import PlanError
+from penjing.core.plan import Plan
 from penjing.core.registry import build, register
-from penjing.core.types import Plan, Site
+from penjing.core.sites import Site
 from penjing.graph.gates import closed
 from penjing.graph.graph import Graph
 from penjing.graph.groups import KINDS, Groups, Tensors, groups_of, margins_of

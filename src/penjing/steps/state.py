@@ -17,8 +17,8 @@ from penjing import targets
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.journal import Journal
+from penjing.core.plan import Plan
 from penjing.core.protocols import Target
-from penjing.core.types import Plan
 from penjing.data.data import Data
 from penjing.exporting.evaluate_file import FileModule
 from penjing.exporting.int8 import Int8

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from penjing.core.types import Floats
+from penjing.core.units import Floats
 
 COMBINATIONS = 4096
 """How many choices of all thresholds together are looked at before each is refined."""

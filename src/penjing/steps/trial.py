@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from penjing.core.plan import Plan
 from penjing.core.protocols import Cost, Rewrite
 from penjing.core.threads import one_thread
-from penjing.core.types import Plan
 from penjing.graph.draft import Draft
 from penjing.graph.graph import Graph
 from penjing.rewrites.perform import perform

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from penjing.core.errors import PlanError, RecipeError, did_you_mean
+from penjing.core.layers import Layer, Traffic
 from penjing.core.protocols import Draft
-from penjing.core.types import Layer, Traffic
 from penjing.targets import systolic
 from penjing.targets.estimate import UNITS, Estimate, Row
 from penjing.targets.numbers import Number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.targets.systolic import Rows, up
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.targets.shape import Shape
 from penjing.targets.systolic import SUM_BYTES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.targets.shape import Shape
 
 VALUE_BYTES = {"int8": 1, "int16": 2, "fp16": 2, "fp32": 4}

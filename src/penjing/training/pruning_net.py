@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from penjing.core.types import Ints, Kept, Site
+from penjing.core.sites import Site
+from penjing.core.units import Ints, Kept
 from penjing.graph.gates import closed, fold
 from penjing.graph.graph import Graph
 

@@ -26,10 +26,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from penjing.core import console
 from penjing.core.errors import TrainError
+from penjing.core.layers import Layer
 from penjing.core.modes import modes_kept
 from penjing.core.pausing import Pausing
 from penjing.core.random import torch_stream
-from penjing.core.types import Kept, Layer, is_gone
+from penjing.core.units import Kept, is_gone
 from penjing.graph.chains import as_last_stages
 from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints

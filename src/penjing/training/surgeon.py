@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penjing.core.types import Layer
+from penjing.core.layers import Layer
 from penjing.graph.patches import by_group
 
 ROUNDS = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.labels import Tagged
 from penjing.graph.rules.table import Call, Result, rule, unknown
 

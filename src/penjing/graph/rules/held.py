@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.rules.table import Call, Count
 
 TIMES = (1, 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.labels import Reason, Tagged
 from penjing.graph.rules.table import Call, Result, rule, unknown
 

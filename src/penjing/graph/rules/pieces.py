@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.labels import Tagged
 from penjing.graph.rules.held import hold, of_list, of_number, reading_of
 from penjing.graph.rules.table import Call, Result, rule

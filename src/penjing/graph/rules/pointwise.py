@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.labels import Tagged
 from penjing.graph.rules.table import Call, Result, rule
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.factors.layer import Pick
 from penjing.graph.labels import Tagged
 from penjing.graph.rules.held import hold

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor, nn
 
-from penjing.core.types import Ints
+from penjing.core.units import Ints
 from penjing.graph.labels import Labels, Reason, Tagged
 
 Result: TypeAlias = Tagged | list[Tagged]
