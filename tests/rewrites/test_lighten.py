@@ -166,6 +166,20 @@ def test_a_layer_that_lost_channels_becomes_the_same_block_in_proportion(seen):
     assert small.conv2.squeeze.weight.shape == (4, 16, 1, 1)
 
 
+def test_a_search_remembers_the_first_network_and_the_last_other_alone():
+    change, model = lighten().on(PICTURES), tiny().eval()
+    graph, first = trace(model, (X,)), None
+    site = change.find(graph)[1]
+    for factor in (1.0, 1.1, 1.2, 1.3):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.stem.weight.mul_(factor)
+        change.apply(other, graph, {site.name: np.arange(1)})
+        marks = {what: list(change._seen[what]) for what in ("made", "readings")}
+        first = first or marks["made"][0]
+        assert marks["made"] == marks["readings"] and marks["made"][0] == first and len(marks["made"]) <= 2
+
+
 def test_shapes_and_shifts_are_made_again_from_plain_data(seen):
     kept = {name: np.array([next(i for i, one in enumerate(options_of(seen, name.split("/")[0]))
                                  if one.family == family)])

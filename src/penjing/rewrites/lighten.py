@@ -251,12 +251,11 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
     def put(self, model: nn.Module, layers: Mapping[str, Made]) -> None:
         """Put chains, in place, where the layers of these paths were, each fitted to what it reads now."""
         olds = {path: model.get_submodule(path) for path in layers}
-        readings, made = self._read(model, {}), self._seen.setdefault("made", {})
-        mark = _mark(model)
+        readings, made = self._read(model, {}), self._known("made", _mark(model))
 
         def fitted(path: str) -> tuple[nn.Sequential, Tensor]:
             name, by, ranks = layers[path]
-            key = mark, path, by, ranks
+            key = path, by, ranks
             if key not in made:
                 chain, whole = by.split(olds[path], ranks, name), dense(olds[path], name)
                 product = fit(chain, whole, readings[path].patches) if path in readings else whole
@@ -271,20 +270,23 @@ class lighten(Factored):  # noqa: N801  (registered under its own name)
             put_in(model, path, chain)
 
     def _read(self, model: nn.Module, layers: Mapping[str, Layer]) -> dict[str, Reading]:
-        """Return what layers read in a model, these among them; nothing without pictures.
-
-        A search applies plans to copies of one network: what was seen of its like is kept, and of the last other.
-        """
+        """Return what layers read in a model, these among them; nothing without pictures."""
         if not self.pictures:
             return {}
-        kept: dict[bytes, dict[str, Reading]] = self._seen.setdefault("readings", {})
-        mark = _mark(model)
-        if mark not in kept and len(kept) > 1:
-            del kept[list(kept)[1]]
-        known = kept.setdefault(mark, {})
+        known: dict[str, Reading] = self._known("readings", _mark(model))
         todo = {path: layer for path, layer in layers.items() if path not in known}
         known.update(readings(model, todo, self.pictures) if todo else {})
         return known
+
+    def _known(self, what: str, mark: bytes) -> dict[Any, Any]:
+        """Return what is known of a network, to be added to.
+
+        A search applies plans to copies of one network: what was seen of its like is kept, and of the last other.
+        """
+        kept: dict[bytes, dict[Any, Any]] = self._seen.setdefault(what, {})
+        if mark not in kept and len(kept) > 1:
+            del kept[list(kept)[1]]
+        return kept.setdefault(mark, {})
 
 
 def menu_of(site: str, every: int) -> list[int]:
