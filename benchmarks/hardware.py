@@ -12,6 +12,7 @@ rows by a part of their name.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from penjing.steps.recalibrate import recalibrate
 from penjing.steps.reconstruct import reconstruct
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
-from rows import main
+from rows import done, main
 
 CALIBRATION = 1024
 ROUNDS = 6
@@ -120,7 +121,12 @@ def row(
 
 
 def as_fast(network: Network, budget: str, seed: int, where: argparse.Namespace) -> float:
-    """Return the largest share of MACs, sought by halving, at which a MAC budget's cut is as fast as asked."""
+    """Return the largest share of MACs, sought by halving, at which a MAC budget's cut is as fast as asked.
+
+    A row without training that is done has found it for all that train.
+    """
+    if done(known := where.out / f"{named(network, budget, 'macs', 0, seed)}.json"):
+        return float(json.loads(known.read_text())["budget"].removeprefix("macs=").removesuffix("x"))
     wanted = float(budget.removeprefix("latency=").removesuffix("x"))
     model, data = network.build(where).eval(), network.data(where, seed)
     low, high = 0.02, 1.0
@@ -139,6 +145,11 @@ def as_fast(network: Network, budget: str, seed: int, where: argparse.Namespace)
     return low
 
 
+def named(network: Network, budget: str, plan: str, epochs: int, seed: int) -> str:
+    """Return the name of a row under a latency budget."""
+    return f"{network.name}_{budget.replace('=', '')}_{plan}_{epochs}epochs_seed{seed}"
+
+
 def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Name every row and say how it is made."""
     for epochs in (0, 2):
@@ -148,7 +159,7 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
                 (VGG16, "latency=0.5x", ("solver", "sensitivity", "greedy", "uniform", "macs")),
             ):
                 for plan in plans:
-                    name = f"{network.name}_{budget.replace('=', '')}_{plan}_{epochs}epochs_seed{seed}"
+                    name = named(network, budget, plan, epochs, seed)
                     yield name, partial(row, network, plan, budget, None, epochs, seed, where)
     for epochs in (0, 2):
         for name, budget, target in (
