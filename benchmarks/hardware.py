@@ -59,6 +59,14 @@ class Network:
         """Return CIFAR-10 with a validation split of 5,000 training pictures."""
         return load(where.data, seed=seed, val=5000, **self.normal)
 
+    def recovery(self, epochs: int, refit: bool = True) -> list[Any]:
+        """Return the steps that follow a cut: refit what is left, train it for so many epochs, export and check it."""
+        steps: list[Any] = [reconstruct(images=CALIBRATION)] if refit else []
+        steps.append(recalibrate(images=CALIBRATION))
+        if epochs:
+            steps.append(train(epochs=epochs, lr=self.lr, mixup=self.mixup, terms=self.terms))
+        return [*steps, "export", "check"]
+
 
 RESNET56 = Network(
     "resnet56",
@@ -92,31 +100,36 @@ def row(
         cut, bound = prune(images=CALIBRATION, allocator="greedy"), f"macs={share}x"
     else:
         cut, bound = prune(images=CALIBRATION, **PLANS[plan]), budget
-    steps: list[Any] = [cut, reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)]
-    if epochs:
-        steps.append(train(epochs=epochs, lr=network.lr, mixup=network.mixup, terms=network.terms))
-    data = network.data(where, seed)
-    result = api.run(network.build(where), data, [*steps, "export", "check"], bound, target=target, seed=seed).results
-    original, ours = result["rows"][:2]
-    told = ("accuracy", "macs", "params", "size", "latency", "target")
+    steps = [cut, *network.recovery(epochs)]
+    result = api.run(network.build(where), network.data(where, seed), steps, bound, target=target, seed=seed).results
     return {
         "budget": bound,
         "asked": budget,
         "target": result["target"],
         "seed": seed,
         "epochs": epochs,
-        "original": {key: original[key] for key in told},
-        "penjing": {key: ours[key] for key in told},
-        "accuracy": ours["accuracy"],
-        "validation": result["validation"],
-        "macs": ours["macs"] / original["macs"],
-        "speed-up": ours["ratio"],
-        "budget met": result["budget"],
-        "rounds": result["rounds"],
+        **told(result),
         "searches": result["searches"],
         "widths": {s["site"]: [s["before"], s["after"]] for s in result["sites"]},
-        "seconds": {stage["name"]: stage["seconds"] for stage in result["stages"]},
-        "test reads": result["test_reads"],
+    }
+
+
+def told(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every row says of a network that was cut, or factorised, and of the one that it came from."""
+    original, ours = results["rows"][:2]
+    keys = ("accuracy", "macs", "params", "size", "latency", "target")
+    return {
+        "original": {key: original[key] for key in keys},
+        "penjing": {key: ours[key] for key in keys},
+        "accuracy": ours["accuracy"],
+        "validation": results["validation"],
+        "macs": ours["macs"] / original["macs"],
+        "params": ours["params"] / original["params"],
+        "speed-up": ours["ratio"],
+        "budget met": results["budget"],
+        "rounds": results["rounds"],
+        "seconds": {stage["name"]: stage["seconds"] for stage in results["stages"]},
+        "test reads": results["test_reads"],
     }
 
 

@@ -21,14 +21,11 @@ from typing import Any
 
 import torch
 
-from hardware import CALIBRATION, RESNET56, VGG16, Network
+from hardware import CALIBRATION, RESNET56, VGG16, Network, told
 from penjing import api
 from penjing.rewrites.lighten import FAMILIES
 from penjing.steps.lighten import lighten
 from penjing.steps.prune import prune
-from penjing.steps.recalibrate import recalibrate
-from penjing.steps.reconstruct import reconstruct
-from penjing.steps.train import train
 from rows import arguments, fill
 
 SOLVER = {"knapsack": {"loss": "scores"}}
@@ -50,15 +47,11 @@ def row(
     network: Network, plan: str, target: str, budget: str, epochs: int, seed: int, where: argparse.Namespace
 ) -> dict[str, Any]:
     """Choose, recover, train, export and measure; return the row."""
-    steps = [*PLANS[plan], reconstruct(images=CALIBRATION), recalibrate(images=CALIBRATION)]
-    if epochs:
-        steps.append(train(epochs=epochs, lr=network.lr, mixup=network.mixup, terms=network.terms))
     data = network.data(where, seed)
     if where.pictures is not None:
         data = replace(data, train=data.calibration_split(where.pictures, seed))
-    result = api.run(network.build(where), data, [*steps, "export", "check"], budget, seed=seed, target=target).results
-    original, ours = result["rows"][:2]
-    told = ("accuracy", "macs", "params", "size", "latency", "target")
+    steps = [*PLANS[plan], *network.recovery(epochs)]
+    result = api.run(network.build(where), data, steps, budget, seed=seed, target=target).results
     lightened = result["lightened"]
     return {
         "budget": budget,
@@ -67,19 +60,9 @@ def row(
         "seed": seed,
         "epochs": epochs,
         "train pictures": len(data.train),
-        "original": {key: original[key] for key in told},
-        "penjing": {key: ours[key] for key in told},
-        "accuracy": ours["accuracy"],
-        "validation": result["validation"],
-        "macs": ours["macs"] / original["macs"],
-        "params": ours["params"] / original["params"],
-        "speed-up": ours["ratio"],
-        "budget met": result["budget"],
-        "rounds": result["rounds"],
+        **told(result),
         "families": dict(Counter(one["family"] or "whole" for one in lightened)),
         "layers": {one["layer"]: [one["family"], one["ranks"], one["error"]] for one in lightened},
-        "seconds": {stage["name"]: stage["seconds"] for stage in result["stages"]},
-        "test reads": result["test_reads"],
     }
 
 

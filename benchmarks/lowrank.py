@@ -15,15 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hardware import CALIBRATION, RESNET56, VGG16, Network
+from hardware import CALIBRATION, RESNET56, VGG16, Network, told
 from penjing import api
 from penjing.steps.factorize import factorize
 from penjing.steps.merge import merge
 from penjing.steps.prune import prune
 from penjing.steps.rbp import rbp
-from penjing.steps.recalibrate import recalibrate
-from penjing.steps.reconstruct import reconstruct
-from penjing.steps.train import train
 from rows import main
 
 RANKS = ("rank:*",)
@@ -63,32 +60,17 @@ def row(
     network: Network, plan: str, budget: str, refit: bool, epochs: int, seed: int, where: argparse.Namespace
 ) -> dict[str, Any]:
     """Choose, recover, train, export and measure; return the row."""
-    steps = [*PLANS[plan], *([reconstruct(images=CALIBRATION)] if refit else []), recalibrate(images=CALIBRATION)]
-    if epochs:
-        steps.append(train(epochs=epochs, lr=network.lr, mixup=network.mixup, terms=network.terms))
-    data = network.data(where, seed)
-    result = api.run(network.build(where), data, [*steps, "export", "check"], budget, seed=seed).results
-    original, ours = result["rows"][:2]
-    told = ("accuracy", "macs", "params", "size", "latency", "target")
+    steps = [*PLANS[plan], *network.recovery(epochs, refit)]
+    result = api.run(network.build(where), network.data(where, seed), steps, budget, seed=seed).results
     return {
         "budget": budget,
         "plan": plan,
         "refitted": refit,
         "seed": seed,
         "epochs": epochs,
-        "original": {key: original[key] for key in told},
-        "penjing": {key: ours[key] for key in told},
-        "accuracy": ours["accuracy"],
-        "validation": result["validation"],
-        "macs": ours["macs"] / original["macs"],
-        "params": ours["params"] / original["params"],
-        "speed-up": ours["ratio"],
-        "budget met": result["budget"],
-        "rounds": result["rounds"],
+        **told(result),
         "sites": {s["site"]: [s["before"], s["after"]] for s in result["sites"] if s["before"] != s["after"]},
         "whole": [note["where"] for note in result["pinned"] if "stays whole" in note["why"]],
-        "seconds": {stage["name"]: stage["seconds"] for stage in result["stages"]},
-        "test reads": result["test_reads"],
     }
 
 
