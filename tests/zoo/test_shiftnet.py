@@ -48,6 +48,18 @@ def test_a_shift_is_a_depthwise_convolution_with_one_one_in_each_kernel(channels
     assert torch.equal(shift(channels, stride)(x), expected)
 
 
+@pytest.mark.parametrize(("stride", "kind"), [(1, torch.float32), (1, torch.bfloat16), (2, torch.float32)])
+def test_in_training_a_shift_gives_the_same_and_the_same_gradients(stride, kind):
+    x = torch.randn(2, 20, 7, 6).to(kind, memory_format=torch.channels_last)
+    found = []
+    for training in (False, True):
+        module, mine = shift(20, stride).train(training), x.clone().requires_grad_()
+        y = module(mine)
+        y.backward(torch.arange(y.numel()).view_as(y).remainder(7).to(kind))
+        found.append((y, mine.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_the_stem_is_a_three_by_three_convolution():
     torch.manual_seed(0)
     model, x = zoo.shiftnet20_cifar(), torch.randn(2, 3, 8, 8)
