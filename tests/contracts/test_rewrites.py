@@ -16,6 +16,7 @@ from penjing.core.protocols import Factoring, Quantizing, Rewrite, Zeroing
 from penjing.core.registry import build, entries
 from penjing.core.sites import Site
 from penjing.core.units import Kept
+from penjing.exporting.bundle import load, write
 from penjing.exporting.onnx import export_onnx
 from penjing.exporting.verify import check_parity
 from penjing.graph.draft import Draft
@@ -92,9 +93,20 @@ def test_keeping_everything_changes_nothing_and_something_does(name: str, traced
     assert not torch.allclose(Done(name, model, graph).model(x), model(x))
 
 
+def test_a_bundle_gives_the_network_back(done: Done, traced: tuple[nn.Module, Graph], tmp_path: Path) -> None:
+    assert same_again(done.model, traced[0], tmp_path)
+
+
+def same_again(small: nn.Module, model: nn.Module, folder: Path) -> bool:
+    """Tell whether a network computes, bit by bit, what its bundle does, which is made from the original."""
+    x = torch.randn(3, 3, 8, 8)
+    write(folder / "small.penjing", small)
+    return torch.equal(load(folder / "small.penjing", lambda: copy.deepcopy(model))(x), small.eval()(x))
+
+
 @pytest.mark.parametrize("factoring", [n for n in REWRITES if isinstance(build("rewrite", n), Factoring)])
 def test_all_rewrites_together_leave_what_their_draft_foretells(
-    factoring: str, traced: tuple[nn.Module, Graph]
+    factoring: str, traced: tuple[nn.Module, Graph], tmp_path: Path
 ) -> None:
     """Of those that factor layers, one, and of those that round them; factors would not keep zeros."""
     model, graph = traced
@@ -107,6 +119,7 @@ def test_all_rewrites_together_leave_what_their_draft_foretells(
     again = trace(small, (torch.randn(2, 3, 8, 8),), proof=False)
     assert [(x.name, x.macs, x.bits) for x in again.layers] == [(x.name, x.macs, x.bits) for x in draft.layers]
     assert sum(p.numel() for p in floated(small).parameters()) == draft.parameters
+    assert same_again(small, model, tmp_path)
 
 
 def test_zeros_and_widths_together_leave_what_their_draft_foretells(traced: tuple[nn.Module, Graph]) -> None:

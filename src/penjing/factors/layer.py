@@ -253,7 +253,7 @@ def read(module: nn.Module, name: str = "") -> LayerSpec:
     if isinstance(module, Shift):
         return module.spec
     if isinstance(module, nn.Linear) and cls.forward is nn.Linear.forward:
-        return LayerSpec("linear", module.in_features, module.out_features, bias=module.bias is not None)
+        return shape(module)
     own = isinstance(module, nn.Conv2d) and cls._conv_forward is nn.Conv2d._conv_forward
     if not own or cls.forward is not nn.Conv2d.forward:
         raise PlanError(
@@ -262,6 +262,14 @@ def read(module: nn.Module, name: str = "") -> LayerSpec:
     conv: Any = module
     if nn.parameter.is_lazy(conv.weight):
         raise PlanError(f"{name or 'A module'} is lazy and has no weights yet; run the model once.")
+    return shape(conv)
+
+
+def shape(module: nn.Conv2d | nn.Linear) -> LayerSpec:
+    """Return the shape that a convolution or linear layer has, whatever its forward does."""
+    if isinstance(module, nn.Linear):
+        return LayerSpec("linear", module.in_features, module.out_features, bias=module.bias is not None)
+    conv: Any = module
     padding = (0, 0) if conv.padding == "valid" else conv.padding
     return LayerSpec(
         "conv", conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups,
