@@ -285,9 +285,12 @@ def load(
     make = builder if builder is not None else partial(_built, place, manifest, trust)
     try:
         model = _without_numbers(make)
-        attach(model, {name: Partner(**facts) for name, facts in manifest.collaborative.items()})
+        for path in sorted({*manifest.chains, *manifest.collaborative}):  # what lies within comes last
+            if path in manifest.chains:
+                stand_in(model, {path: manifest.chains[path]})
+            else:
+                attach(model, {path: Partner(**manifest.collaborative[path])})
         take_out(model, manifest.identities)
-        stand_in(model, manifest.chains)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         quantize(model, {name: Precision.from_json(facts) for name, facts in manifest.quantized.items()}, shapes)
         heads = {name: tensors.pop(name) for name in list(tensors) if name.startswith(exits.PREFIX)}

@@ -19,6 +19,7 @@ from penjing.core.units import Ints
 from penjing.factors.chain import empty, merge, shifted
 from penjing.factors.gauge import boundaries, scores, settle
 from penjing.factors.layer import Basis, LayerSpec, Pick, Shift, from_json, read, shape
+from penjing.graph.collaborative import Collaborative
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, compare, eval_outputs
 from penjing.graph.quantized import QuantConv2d, QuantLinear
@@ -71,17 +72,17 @@ def why_whole(model: nn.Module, graph: Graph, layer: Layer) -> str:
     return f"is a {type(module).__name__}, and factorisations take torch's own Conv2d and Linear"
 
 
-def chains_of(model: nn.Module, rounded: bool = False) -> dict[str, tuple[LayerSpec, ...]]:
+def chains_of(model: nn.Module, attached: bool = False) -> dict[str, tuple[LayerSpec, ...]]:
     """Return the sequences of linear layers, with nothing between them, by the name of the module that holds each.
 
     A stage may be a chain of its own; the shape of its first stage stands for it. For filters side by side stands the
-    shape of the first, with the outputs of all. Layers in few bits are no linear ones, but for whom ``rounded`` is all
-    the same.
+    shape of the first, with the outputs of all. Layers in few bits, and those with a collaborative layer, are no linear
+    ones; with ``attached`` they count as what they were made from.
     """
     found: dict[str, tuple[LayerSpec, ...]] = {}
     for path, module in reversed(list(model.named_modules())):  # what lies within comes first
         if path and type(module) is nn.Sequential and not module._forward_hooks and _is_long(module):
-            specs = [_standing(stage, f"{path}.{name}", found, rounded) for name, stage in module.named_children()]
+            specs = [_standing(stage, f"{path}.{name}", found, attached) for name, stage in module.named_children()]
             if all(spec is not None for spec in specs):
                 found[path] = tuple(spec for spec in specs if spec is not None)
     return found
@@ -89,7 +90,7 @@ def chains_of(model: nn.Module, rounded: bool = False) -> dict[str, tuple[LayerS
 
 def written(model: nn.Module) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the shapes of the chains of a model, and of their stages by name, as plain JSON data."""
-    chains = chains_of(model, rounded=True)  # bits are put into what is made from these shapes
+    chains = chains_of(model, attached=True)  # which they become again in what is made from these shapes
     return {
         path: {
             name: _facts(stage, f"{path}.{name}", chains) for name, stage in model.get_submodule(path).named_children()
@@ -103,16 +104,16 @@ def _is_long(chain: nn.Sequential) -> bool:
 
 
 def _standing(
-    module: nn.Module, path: str, chains: Mapping[str, tuple[LayerSpec, ...]], rounded: bool
+    module: nn.Module, path: str, chains: Mapping[str, tuple[LayerSpec, ...]], attached: bool
 ) -> LayerSpec | None:
     """Return the shape that stands for a stage; None where it is no linear layer."""
     if path in chains:
         return chains[path][0]
-    if rounded and isinstance(module, QuantConv2d | QuantLinear):
+    if attached and isinstance(module, QuantConv2d | QuantLinear | Collaborative):
         return shape(module)
     if not isinstance(module, Basis) or module._forward_hooks:
         return _spec(module)
-    shapes = [_standing(conv, f"{path}.{name}", chains, rounded) for name, conv in module.named_children()]
+    shapes = [_standing(conv, f"{path}.{name}", chains, attached) for name, conv in module.named_children()]
     known = [spec for spec in shapes if spec is not None]
     whole = len(known) == len(shapes) > 0
     return replace(known[0], out_channels=sum(spec.out_channels for spec in known)) if whole else None
@@ -122,7 +123,7 @@ def _facts(module: nn.Module, path: str, chains: Mapping[str, tuple[LayerSpec, .
     """Return what a stage is made from again: its shape, or those of the filters side by side in it."""
     if isinstance(module, Basis):
         return {BESIDE: {name: _facts(conv, f"{path}.{name}", chains) for name, conv in module.named_children()}}
-    spec = _standing(module, path, chains, rounded=True)
+    spec = _standing(module, path, chains, attached=True)
     assert spec is not None
     return asdict(spec) | ({SHIFTED: list(module.counts)} if isinstance(module, Shift) else {})
 

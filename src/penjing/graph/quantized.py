@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.layers import Layer
 from penjing.core.plain import told
 from penjing.core.registry import build
+from penjing.kernels.packed import sides
 from penjing.packing.hashed import Hashed
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Reads, Weights
@@ -123,9 +124,9 @@ class QuantConv2d(Quantized, nn.Conv2d):
     """
 
     def _run(self, x: Tensor, weight: Tensor) -> Tensor:
-        value = 0.0 if self.reads is None else self.precision.quantizer.pad
+        value, shape = 0.0 if self.reads is None else self.precision.quantizer.pad, cast(Any, self)
         if self.padding_mode != "zeros" or value:
-            around = self._reversed_padding_repeated_twice
+            around = sides(shape.padding, shape.kernel_size, shape.dilation)
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, around, mode, value if mode == "constant" else None)
             return F.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)

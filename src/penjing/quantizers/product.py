@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from penjing.core.errors import PlanError
 from penjing.core.random import torch_stream
 from penjing.core.registry import register
+from penjing.kernels.packed import sides
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Weights, scaled_gradient
 from penjing.quantizers.vectors import share
@@ -147,7 +148,8 @@ def moments(samples: Tensor, layer: Any, width: int) -> Tensor:
 def _rows(x: Tensor, layer: Any) -> Tensor:
     if not isinstance(layer, nn.Conv2d):
         return x.flatten(0, -2)
-    around = layer._reversed_padding_repeated_twice
+    shape: Any = layer
+    around = sides(shape.padding, shape.kernel_size, shape.dilation)
     x = F.pad(x, around, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
     patches = F.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride)
     return patches.transpose(1, 2).flatten(0, 1)

@@ -334,6 +334,7 @@ def _places(
             )
         behind = orders[i].argsort() if i in orders else torch.arange(len(stays), device=weight.device)
         norm = modules[target.norm] if target.norm is not None else None
-        assert norm is None or isinstance(norm, _BatchNorm)
+        if norm is not None and not isinstance(norm, _BatchNorm):  # it went into a collaborative layer
+            continue
         places[i] = _Place(layer, target, stays[behind], behind, weight, bias, norm)
     return places
