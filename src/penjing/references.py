@@ -81,7 +81,7 @@ def make(name: str, state: State, run: Run, steps: Sequence[Any]) -> tuple[str, 
 def random(state: State, run: Run, steps: Sequence[Any]) -> tuple[str, nn.Module, str]:
     """Keep the widths, choose the units at random, recover in the same way."""
     if run.noted("grown"):  # the original is trained, and what led there is not done again
-        steps = list(itertools.dropwhile(lambda step: isinstance(step, KEEPING), steps))
+        steps = list(itertools.dropwhile(lambda step: type(step) in KEEPING, steps))
     fresh = State(copy.deepcopy(state.original), state.original, state.data, state.example, tutor=state.tutor)
     apart = _apart(run, "random")
     model = _at_random(steps, fresh, state, apart).model

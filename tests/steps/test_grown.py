@@ -86,6 +86,11 @@ def test_the_original_is_what_came(data: Data, network: Any, steps: list[Any]) -
     assert TOLD not in found.results["remarks"]
 
 
+def test_a_step_that_extends_training_and_changes_the_form_counts_as_a_cut(data: Data) -> None:
+    found = penjing.run(tiny(), data, [LESSON, {"lccl": {"epochs": 1, "batch": 16}}, "export"], threads=1)
+    assert TOLD in found.results["remarks"] and found.results["rows"][0]["accuracy"] > 90
+
+
 def test_whoever_trains_twice_is_not_taught_by_the_first(data: Data) -> None:
     found = penjing.run(tiny(), data, [LESSON, LESSON, "prune", "export"], "macs=0.8x", threads=1)
     assert [one["terms"] for one in found.results["trained"]] == [[], []] and TOLD in found.results["remarks"]

@@ -20,8 +20,8 @@ from penjing.training.evaluate import evaluate, near_chance
 FOLDER = "grown"
 """Where it is kept in the folder of a run that may go on."""
 
-KEEPING = evaluate_ | train | recalibrate | export | check
-"""Steps that leave a network in the form that it has."""
+KEEPING: tuple[type, ...] = (evaluate_, train, recalibrate, export, check)
+"""Steps that leave a network in the form that it has; what extends one of them, as ``lccl`` does, may not."""
 
 TOLD = (
     "The network came with new weights. What training has made of them is the original from here on: layers are "
@@ -36,7 +36,7 @@ def grown(state: State, run: Run, step: Any) -> State:
     steps only train, and where training has not led beyond guessing, or another plan came first.
     """
     guesses = bool(run.noted("guesses")) and not run.noted("grown")
-    if not guesses or isinstance(step, KEEPING) or not _is_whole(state):
+    if not guesses or type(step) in KEEPING or not _is_whole(state):
         return state
     data = state.labelled_for("evaluate")
     found = evaluate(state.model, data.val)
