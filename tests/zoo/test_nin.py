@@ -21,6 +21,7 @@ def test_layers_and_starting_weights_are_those_of_the_released_configuration():
         "cccp6": (100, 192, 1, 1),
     }  # fmt: skip
     assert abs(model.conv2.weight.std().item() - 0.05) < 1e-3 and not model.conv2.bias.any()
+    assert abs(zoo.nin_cifar(width=0.25).conv2.weight.std().item() - 0.1) < 2e-3
 
 
 def test_every_convolution_is_behind_a_relu_and_the_last_maps_are_averaged():

@@ -6,6 +6,8 @@ configuration for CIFAR-10, and so are their names and starting weights, N(0, 0.
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ from penjing.zoo.widths import scaled
 class NetworkInNetwork(nn.Module):
     """Classify colour pictures with three convolutions, each followed by two of 1x1, whose last maps are averaged.
 
-    ``width`` multiplies the channels of every layer but the last.
+    ``width`` multiplies the channels of every layer but the last; weights start at N(0, 0.05² / width), so that the sums
+    of fewer are as large.
 
     Shapes: x [n, 3, h, w] (32 x 32 in the paper) → logits [n, num_classes].
     """
@@ -35,7 +38,7 @@ class NetworkInNetwork(nn.Module):
         self.drop = nn.Dropout(0.5)
         for module in self.children():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.05)
+                nn.init.normal_(module.weight, std=0.05 / math.sqrt(width))
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
