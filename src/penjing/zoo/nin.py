@@ -17,8 +17,8 @@ from penjing.zoo.widths import scaled
 class NetworkInNetwork(nn.Module):
     """Classify colour pictures with three convolutions, each followed by two of 1x1, whose last maps are averaged.
 
-    ``width`` multiplies the channels of every layer but the last; weights start at N(0, 0.05² / width), so that the sums
-    of fewer are as large.
+    ``width`` multiplies the channels of every layer but the last; weights start at N(0, 0.05² / width), so that sums of
+    fewer are as large.
 
     Shapes: x [n, 3, h, w] (32 x 32 in the paper) → logits [n, num_classes].
     """
