@@ -9,6 +9,8 @@ from typing import Any
 from penjing.report.svg import INK, MOSS, SOFT, STONE, alone, drawing, inline
 
 Facts = Mapping[str, Any]
+Length = tuple[int, int]
+"""Epochs of training, and its pictures."""
 
 AXES = {"onnxruntime": "latency on ONNX Runtime, times ResNet-20's",
         "edge_tpu_like": "energy as the model of edge_tpu_like tells, times ResNet-20's"}  # fmt: skip
@@ -22,11 +24,17 @@ def cost(row: Facts) -> float:
 
 
 def tables(rows: Sequence[Facts]) -> str:
-    """Return a table for every target and budget, the best family on validation first."""
-    groups: dict[tuple[str, float], list[Facts]] = {}
+    """Return a table for every target, budget and length of training, the best family on validation first."""
+    groups: dict[tuple[str, float, Length], dict[str, Facts]] = {}
     for row in rows:
-        groups.setdefault((row["target"], row["share"]), []).append(row)
-    return "\n\n".join(_table(groups[key]) for key in sorted(groups, key=lambda key: (key[0] != "onnxruntime", key)))
+        if row["model"] is not None:
+            groups.setdefault((row["target"], row["share"], _length(row)), {})[f"{row['family']} {row['seed']}"] = row
+    for row in rows:
+        for (target, share, _), mine in groups.items():
+            if row["model"] is None and (row["target"], row["share"]) == (target, share):
+                mine.setdefault(row["family"], row)  # however long others train
+    order = sorted(groups, key=lambda key: (key[0] != "onnxruntime", key))
+    return "\n\n".join(_table(list(groups[key].values())) for key in order)
 
 
 def _table(rows: Sequence[Facts]) -> str:
@@ -39,11 +47,10 @@ def _table(rows: Sequence[Facts]) -> str:
             least = row["smallest"] / row["reference"]
             lines.append([f"`{row['family']}`", "", f"at least {least:.2f}", *[""] * 6, "too costly at any width"])
             continue
-        seen = f"{row['training']['epochs']} epochs of {row['training']['train pictures']:,} pictures"
         lines.append([
             f"`{row['family']}`", _width(row), f"{cost(row):.2f}", f"{row['params']:,.0f}", f"{row['macs'] / 1e6:.1f}",
             f"{row['size'] / 1e3:,.0f}", f"{row['validation']:.1f}", f"{row['accuracy']:.2f}", str(row["seed"]),
-            f"**short:** {seen}" if row["length"] == "short" else seen,
+            f"**short:** {_seen(row)}" if row["length"] == "short" else _seen(row),
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -53,8 +60,13 @@ def _width(row: Facts) -> str:
 
 
 def drawn(rows: Sequence[Facts]) -> str:
-    """Return test accuracy against cost as a picture, a panel a target, a line a family; the best ones stand out."""
-    made = [row for row in rows if row["model"] is not None]
+    """Return test accuracy against cost, of rows trained longest: a panel a target, a line a family, the best marked.
+
+    Raises: ValueError without a row.
+    """
+    trained = [row for row in rows if row["model"] is not None]
+    longest = max(map(_length, trained))
+    made = [row for row in trained if _length(row) == longest]
     shown = [target for target in AXES if any(row["target"] == target for row in made)]
     with drawing("families"):
         from matplotlib.figure import Figure
@@ -71,9 +83,8 @@ def drawn(rows: Sequence[Facts]) -> str:
                 axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=5, linewidth=1.2)
                 ends[family] = points[-1]
             gap = 0.035 * (max(y for _, y in ends.values()) - min(y for _, y in ends.values()) or 1.0)
-            for (family, (x, _)), y in zip(
-                _upwards(ends), _apart([y for _, (_, y) in _upwards(ends)], gap), strict=True
-            ):
+            order = _upwards(ends)
+            for (family, (x, _)), y in zip(order, _apart([y for _, (_, y) in order], gap), strict=True):
                 colour = MOSS if family in best else INK if family == "resnet20" else SOFT
                 axes.annotate(family.removesuffix("_cifar"), (x, y), xytext=(7, 0), textcoords="offset points",
                               va="center", fontsize=9, color=colour, annotation_clip=False)  # fmt: skip
@@ -83,7 +94,7 @@ def drawn(rows: Sequence[Facts]) -> str:
             axes.minorticks_off()
             axes.margins(x=0.25)
             axes.set_xlabel(AXES[target])
-        figure.axes[0].set_title(f"test accuracy on CIFAR-10, %; {_lengths(made)}", pad=12)
+        figure.axes[0].set_title(f"test accuracy on CIFAR-10, %; {_seen(made[0])}", pad=12)
         picture = inline(figure, "families")
     return alone(picture)
 
@@ -107,6 +118,10 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     return found
 
 
-def _lengths(rows: Sequence[Facts]) -> str:
-    seen = {f"{row['training']['epochs']} epochs of {row['training']['train pictures']:,} pictures" for row in rows}
-    return ", or ".join(sorted(seen))
+def _length(row: Facts) -> Length:
+    return row["training"]["epochs"], row["training"]["train pictures"]
+
+
+def _seen(row: Facts) -> str:
+    epochs, pictures = _length(row)
+    return f"{epochs} epochs of {pictures:,} pictures"

@@ -47,6 +47,17 @@ def test_a_table_tells_the_best_first_and_who_costs_too_much_last(benchmark: Mod
     assert "| at least 3.00 |" in first and "energy up to 1 times ResNet-20's, edge_tpu_like" in second
 
 
+def test_rows_of_two_lengths_never_share_a_table_or_a_picture(benchmark: ModuleType) -> None:
+    long = {**made("resnet20", 91.0, 1.0), "length": "full", "training": {"epochs": 30, "train pictures": 45000}}
+    dear = {"family": "xception_cifar", "target": "onnxruntime", "cost": "latency", "share": 1.0, "model": None,
+            "reference": 0.5, "smallest": 1.5}  # fmt: skip
+    rows = [made("resnet20", 60.0, 1.0), made("nin_cifar", 50.0, 1.0), long, dear]
+    short, full = benchmark.tables(rows).split("\n\n")
+    assert "91.0" not in short and "60.0" not in full and "nin_cifar" not in full
+    assert "xception_cifar" in short and "xception_cifar" in full
+    assert ">nin<" not in benchmark.drawn(rows)
+
+
 def test_the_picture_names_every_family_that_was_trained(benchmark: ModuleType) -> None:
     rows = [
         made(family, 60.0 + i, 1.0, target=target)

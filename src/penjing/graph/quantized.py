@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,9 +124,9 @@ class QuantConv2d(Quantized, nn.Conv2d):
     """
 
     def _run(self, x: Tensor, weight: Tensor) -> Tensor:
-        value, shape = 0.0 if self.reads is None else self.precision.quantizer.pad, cast(Any, self)
+        value = 0.0 if self.reads is None else self.precision.quantizer.pad
         if self.padding_mode != "zeros" or value:
-            around = sides(shape.padding, shape.kernel_size, shape.dilation)
+            around = sides(self.padding, self.kernel_size, self.dilation)
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, around, mode, value if mode == "constant" else None)
             return F.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)

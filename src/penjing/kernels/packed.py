@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -149,7 +149,7 @@ def pair(name: str, given: Pair) -> tuple[int, int]:
     return two[0], two[1]
 
 
-def sides(padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+def sides(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, int, int, int]:
     """Return left, right, top, bottom; ``same`` puts what is odd on the right and below, as torch does.
 
     Raises: PlanError for another padding.

@@ -148,8 +148,7 @@ def moments(samples: Tensor, layer: Any, width: int) -> Tensor:
 def _rows(x: Tensor, layer: Any) -> Tensor:
     if not isinstance(layer, nn.Conv2d):
         return x.flatten(0, -2)
-    shape: Any = layer
-    around = sides(shape.padding, shape.kernel_size, shape.dilation)
+    around = sides(layer.padding, layer.kernel_size, layer.dilation)
     x = F.pad(x, around, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
     patches = F.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride)
     return patches.transpose(1, 2).flatten(0, 1)

@@ -35,8 +35,8 @@ def grown(state: State, run: Run, step: Any) -> State:
     The network as it came would be refitted to, and taught by, what knows nothing. It stays the original as long as
     steps only train, and where training has not led beyond guessing, or another plan came first.
     """
-    guesses = bool(run.noted("guesses")) and not run.noted("grown")
-    if not guesses or type(step) in KEEPING or not _is_whole(state):
+    has_learned = run.noted("guesses") and run.noted("trained")
+    if not has_learned or type(step) in KEEPING or not _is_whole(state):
         return state
     data = state.labelled_for("evaluate")
     found = evaluate(state.model, data.val)
@@ -46,6 +46,7 @@ def grown(state: State, run: Run, step: Any) -> State:
     run.note("remarks", TOLD)
     console.remark(TOLD)
     run.book["validation"] = [found.accuracy]
+    del run.book["guesses"]
     run.made.pop("original", None)
     if run.resumable:
         bundle.write(run.folder / FOLDER, state.model)

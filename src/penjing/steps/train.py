@@ -84,7 +84,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
         """Return the terms by default: none where the original, which would teach, can only guess itself."""
         if not state.data_for("train").labelled:
             return ("outputs",) if state.tutor is not None or self.views else ("outputs", "hints")
-        if state.tutor is None and run.noted("guesses") and not run.noted("grown"):
+        if state.tutor is None and run.noted("guesses"):
             console.remark("The original can only guess and teaches nobody: labels alone, unless `terms` are given")
             return ()
         return ("soft_targets",) if state.tutor is not None or self.views else ("soft_targets", "hints")
