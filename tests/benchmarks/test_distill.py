@@ -1,6 +1,4 @@
-import importlib.util
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -12,18 +10,12 @@ from penjing.core.errors import PlanError
 from penjing.data import load
 from tiny import pictures
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from .loading import loaded
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    sys.path.append(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("benchmark_distill", BENCHMARKS / "distill.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where a dataclass looks for its annotations
-    spec.loader.exec_module(module)
-    return module
+    return loaded("distill")
 
 
 def taught(terms: str, seed: int, validation: float, accuracy: float, **more: Any) -> dict[str, Any]:

@@ -1,5 +1,3 @@
-import importlib.util
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -8,17 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from .loading import loaded
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    sys.path.append(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("benchmark_families", BENCHMARKS / "families.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("families")
 
 
 def made(family: str, validation: float, reached: float, target: str = "onnxruntime", **more: Any) -> dict[str, Any]:

@@ -1,20 +1,15 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from penjing.core.errors import PlanError
 
-SOURCE = Path(__file__).parents[2] / "benchmarks" / "rows.py"
+from .loading import loaded
 
 
 @pytest.fixture(scope="module")
 def rows():
-    spec = importlib.util.spec_from_file_location("benchmark_rows", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("rows")
 
 
 def test_a_row_is_made_once_and_a_failed_one_again(rows, tmp_path):

@@ -1,7 +1,4 @@
-import importlib.util
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,17 +7,12 @@ from penjing import zoo
 from penjing.exporting.measure import Ratio
 from penjing.steps.order import ordered
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from .loading import loaded
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    sys.path.append(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("benchmark_zoo", BENCHMARKS / "zoo.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("zoo")
 
 
 def test_every_network_for_pictures_of_that_size_has_a_row(benchmark: ModuleType) -> None:
