@@ -34,7 +34,7 @@ def baseline(
 
 def row(subject: Subject, seed: int, scale: Scale, where: argparse.Namespace) -> dict[str, Any]:
     """Return the row of a baseline; test is read once."""
-    data = subject.data(where, seed, scale.val)
+    data = subject.data(where, seed, scale)
     model, facts = baseline(subject, data, seed, scale, where)
     tested = evaluate(model, data.test)
     size = sum(p.numel() for p in model.parameters())

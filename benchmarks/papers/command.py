@@ -4,11 +4,11 @@ r"""Make the tables of our sources again, row by row, or print them as they stan
 
 The data folder holds train.npz and test.npz (x: uint8 [N, 32, 32, 3], y); CIFAR-100 is a folder with train/CLASS/ and
 test/CLASS/; the models folder has the published ResNet-56, which the one-shot rows alone need. ``--scale full`` runs
-the length of the papers, ``short`` what two cores finish, ``smoke`` seconds a row on the digits, ``oneshot`` the rows
-without training. A row that is done is skipped; one that was killed goes on; ``--only`` picks rows by a part of their
-name; ``--list`` names them; ``--show`` prints the tables of what rows there are, beside what was published.
-Everything is chosen on validation pictures cut from train; each row reads the test set once a network, in its last
-step.
+the length of the papers, ``short`` what two cores finish in days, ``brief`` what they finish in hours, on 10,000
+pictures, ``smoke`` seconds a row on the digits, ``oneshot`` the rows without training. A row that is done is skipped;
+one that was killed goes on; ``--only`` picks rows by a part of their name; ``--list`` names them; ``--show`` prints the
+tables of what rows there are, beside what was published. Everything is chosen on validation pictures cut from train;
+each row reads the test set once a network, in its last step.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def _heading(name: str) -> str:
     if scale is None:
         return "One shot, no training."
     length = "the papers' lengths" if scale.epochs is None else f"{scale.epochs} epochs a method, its search included"
-    return f"Scale {name}: {length}; own baselines of {scale.baseline} epochs; seeds {list(scale.seeds)}."
+    pictures = "" if scale.pictures is None else f" on {scale.pictures:,} pictures"
+    return f"Scale {name}: {length}{pictures}; own baselines of {scale.baseline} epochs; seeds {list(scale.seeds)}."
 
 
 # ------------------------------------------------------------------------------------------------- methods

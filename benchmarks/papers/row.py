@@ -68,7 +68,7 @@ def row(asked: Asked, scale: Scale, where: argparse.Namespace) -> dict[str, Any]
 
     Raises: PlanError when somebody ended its search or training by hand, which would be no fair row.
     """
-    data = asked.subject.data(where, asked.seed, scale.val)
+    data = asked.subject.data(where, asked.seed, scale)
     network, trained = baseline(asked.subject, data, asked.seed, scale, where)
     setting = setting_of(asked, network, data, scale)
     budget = None if asked.method in SPARSE else f"{asked.cost}={1 - asked.removed / 100:.6g}x"
@@ -143,7 +143,7 @@ def twin(asked: Asked, scale: Scale, where: argparse.Namespace) -> dict[str, Any
     folder = home(where, scale) / asked.name
     if not (folder / RESULTS).exists():
         raise PlanError(f"{asked.name} has to be made before its twin.")
-    data = asked.subject.data(where, asked.seed, scale.val)
+    data = asked.subject.data(where, asked.seed, scale)
     model = renewed(bundle.load(folder, asked.subject.build, packed=False), asked.seed)
     epochs = round(sum(course(asked.method, scale)))
     terms = [build("term", "hold_zeros")] if asked.method in SPARSE else []

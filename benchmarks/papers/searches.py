@@ -40,7 +40,7 @@ def row(
     name: str, allocator: Any, subject: Subject, seed: int, scale: Scale, where: argparse.Namespace
 ) -> dict[str, Any]:
     """Search, cut, recalibrate, and return what the plan taken was measured to be; nothing is trained."""
-    data: Data = subject.data(where, seed, scale.val)
+    data: Data = subject.data(where, seed, scale)
     network, _ = baseline(subject, data, seed, scale, where)
     folder = home(where, scale) / f"search_{name}_seed{seed}"
     steps = [{"prune": {"allocator": allocator, "measure": MEASURE}}, "recalibrate"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from papers.scale import Scale
 from penjing import zoo
 from penjing.core.errors import PlanError
 from penjing.data import Data, digits, load
@@ -32,8 +33,8 @@ class Subject:
     lr: float
     blocks: bool
 
-    def data(self, where: argparse.Namespace, seed: int, val: int) -> Data:
-        """Return the pictures, with ``val`` of train cut off for every choice.
+    def data(self, where: argparse.Namespace, seed: int, scale: Scale) -> Data:
+        """Return the pictures of a scale, with validation cut off from train for every choice.
 
         Raises: PlanError when the command was not told where they lie.
         """
@@ -42,7 +43,8 @@ class Subject:
         folder = getattr(where, self.flag)
         if folder is None:
             raise PlanError(f"{self.name} needs its pictures: give --{self.flag} FOLDER.")
-        return load(folder, seed=seed, val=val, **(CIFAR100 if self.flag == "cifar100" else CIFAR10))
+        data = load(folder, seed=seed, val=scale.val, **(CIFAR100 if self.flag == "cifar100" else CIFAR10))
+        return data if scale.pictures is None else replace(data, train=data.calibration_split(scale.pictures, seed))
 
 
 class SmallNet(nn.Module):

@@ -2,8 +2,10 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,7 +22,7 @@ from papers.clock import Clock  # noqa: E402
 from papers.lengths import LENGTHS, course, fraction  # noqa: E402
 from papers.methods import METHODS, Setting  # noqa: E402
 from papers.row import Asked, renewed, row, twin  # noqa: E402
-from papers.scale import FULL, SCALES, SHORT, SMOKE  # noqa: E402
+from papers.scale import BRIEF, FULL, SCALES, SHORT, SMOKE  # noqa: E402
 from papers.subjects import SUBJECTS, SmallNet  # noqa: E402
 
 
@@ -152,6 +154,18 @@ def test_a_searcher_is_held_against_chance_and_the_solver_seed_by_seed(tmp_path)
     shown = render.tables_of(tmp_path).splitlines()
     assert any(line.startswith("| ddpg | 9 | 0.2500 (0.1500 to 0.3500) | 1 of 2 | 1 of 2 |") for line in shown)
     assert any(line.startswith("| random | 9 | 0.2500 (0.2000 to 0.3000) |  | 1 of 2 |") for line in shown)
+
+
+def test_the_brief_scale_trains_on_a_part_of_train_and_never_on_validation(tmp_path):
+    images = np.arange(120, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    for name in ("train", "test"):
+        np.savez(tmp_path / f"{name}.npz", x=images, y=np.arange(120) % 10)
+    scale = replace(BRIEF, pictures=60, val=30)
+    data = SUBJECTS["resnet20"].data(argparse.Namespace(data=tmp_path), 0, scale)
+    assert (len(data.train), len(data.val), len(data.test)) == (60, 30, 120)
+    of_train, of_val = ({int(image.max()) for image in split.images} for split in (data.train, data.val))
+    assert len(of_train) == 60
+    assert not of_train & of_val
 
 
 @pytest.mark.slow
