@@ -157,3 +157,13 @@ def test_a_dry_run_of_bits_by_budget_chooses_them(folder, untrained):
     assert energy["predicted"] <= energy["limit"] and shown.plan.rewrites() == ["lsq"]
     assert {one["method"] for one in shown.facts["few bits"]} == {"lsq"}
     assert not any(one["size_only"] for one in shown.facts["few bits"])
+
+
+def test_power_without_a_frame_rate_is_said_to_be_of_inferences_back_to_back(folder, capsys):
+    chip = penjing.targets.find("eyeriss_v1")
+    said = []
+    for target in (chip, chip.at(frame_rate=1e-3)):
+        with pytest.raises(penjing.core.errors.BudgetError, match="asks for nothing"):
+            penjing.preview(tiny(), folder, [prune(criterion="l1")], "power=100W", target=target)
+        said.append("back to back" in capsys.readouterr().err)
+    assert said == [True, False]

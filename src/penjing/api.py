@@ -23,6 +23,7 @@ from penjing.core.journal import NAME as JOURNAL
 from penjing.core.journal import Journal
 from penjing.core.plain import told
 from penjing.core.registry import build
+from penjing.costs.hardware import back_to_back
 from penjing.data.data import Data
 from penjing.dry_run import Preview, previewed
 from penjing.exporting import bundle, sizes
@@ -342,6 +343,7 @@ def _through(steps: Sequence[Any], state: State, book: Run, tracker: Tracker) ->
     tracker.catch_up(book.book)
     if not done:
         book.note("remarks", *_remarks(state.original, state.example[0], state.data))
+        book.note("remarks", *back_to_back(book.budget, book.target))
         book.note("steps", *map(told, steps))
         introduce(state, book)
     if book.journal.count(BEGUN):

@@ -10,9 +10,11 @@ from typing import Any
 from torch import nn
 
 from penjing import targets
+from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.protocols import Target
 from penjing.core.registry import build
+from penjing.costs.hardware import back_to_back
 from penjing.data.data import Data
 from penjing.data.load import as_data
 from penjing.exporting.measure import check_target
@@ -71,6 +73,8 @@ def begin(
             "model.network, and take the step exits last."
         )
     wanted = {name: one.text for name, one in asked(budget, target).items()}
+    for warning in back_to_back(wanted, target):
+        console.remark(warning)
     todo = ordered(steps)
     data = None if data is None else as_data(data, seed=seed)
     original = plain(model).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -48,6 +49,16 @@ def untold(cost: str, target: Target) -> str:
         f"{cost} is nothing that the target {target.name} tells, which is {', '.join(target.tells)}; name another with "
         "--target (penjing target list shows them), or bound another cost."
     )
+
+
+def back_to_back(budget: Iterable[str], target: Target) -> list[str]:
+    """Say of a budget on the average power what it bounds where the target states no frame rate."""
+    if "power" not in budget or "power" not in target.tells or getattr(target, "frame_rate", None) is not None:
+        return []
+    return [
+        f"power on {target.name} is that of inferences back to back, energy over latency, which a faster network may "
+        "well draw more of; for the average of a stream give --frame-rate, in Python target.at(frame_rate=30)."
+    ]
 
 
 @register("cost")
