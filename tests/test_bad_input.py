@@ -335,16 +335,35 @@ def test_what_is_wrong_is_one_sentence(name, desk):
     assert lying(desk.parent) == before, "nothing is left, changed or run"
 
 
-def test_an_interrupted_run_says_how_to_go_on(desk, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
+
+def test_an_interrupted_run_says_how_to_go_on(desk, monkeypatch):
     monkeypatch.setattr("penjing.api.gather", interrupted)
     words = compress().words
     done = CliRunner().invoke(app, [*words, "--out", "out"])
     assert done.exit_code == 130
     polite(done.stderr)
     assert "penjing resume" in done.stderr and (desk / "out" / "unfinished" / "run.json").exists()
+
+
+def test_an_interrupted_frontier_is_gone_on_with_by_resume(desk, monkeypatch):
+    words = ["frontier", "tiny:tiny", "pictures", "--cost", "macs", "--shares", "0.8", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.argv", ["penjing", *words])
+        patch.setattr("penjing.api.swept", interrupted)
+        done = CliRunner().invoke(app, [*words, "--out", "out"])
+    assert done.exit_code == 130 and "penjing resume" in done.stderr, done.output
+    done = CliRunner().invoke(app, ["resume", "out"])
+    assert done.exit_code == 0, done.output
+    assert (desk / "out" / "frontier.json").exists() and not (desk / "out" / "unfinished").exists()
+
+
+def test_an_interrupted_reading_leaves_nothing_to_go_on_with(desk, monkeypatch):
+    monkeypatch.setattr("penjing.zoo.build", interrupted)
+    done = CliRunner().invoke(app, ["inspect", "tiny:tiny"])
+    assert done.exit_code == 130 and done.stderr == "penjing: interrupted.\n"
 
 
 def test_a_table_of_elsewhere_is_shown_with_both_named(desk):

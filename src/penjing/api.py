@@ -256,13 +256,14 @@ def frontier(
     teacher: nn.Module | None = None,
     workers: int | str = 0,
     timeout: float = 600.0,
+    started: Sequence[str] = (),
 ) -> Frontier:
     """Cut a network to one share of a cost after the other and return the curve of cost against accuracy.
 
     ``shares`` are of the original's ``cost``. Each cut is recovered without training, then with ``epochs`` of it, and
     judged on validation; test pictures are not read. What does not depend on the budget is found out once. ``folder``
     receives ``frontier.json`` and ``frontier.svg``, and lets a sweep that was killed go on. Further options are those
-    of ``run``. Print what is returned, or read its points.
+    of ``run``, ``started`` among them. Print what is returned, or read its points.
 
     Raises: Infeasible when no share can be reached; PenjingError for everything a user can mend.
     """
@@ -275,7 +276,7 @@ def frontier(
     place = Path(tempfile.mkdtemp(prefix="penjing-")) if folder is None else Path(folder)
     try:
         options = {"frontier": [cost, *asked_for], "seed": seed, "threads": threads, "batch": batch, "target": made_for}
-        with unfinished(place, identity(start.original, start.data, todo, options, start.tutor)) as hidden:
+        with unfinished(place, identity(start.original, start.data, todo, options, start.tutor), started) as hidden:
             run_ = Run(hidden, wanted, seed, threads, batch, journal=Journal(hidden / JOURNAL), workers=crew,
                        target=made_for)  # fmt: skip
             try:

@@ -17,15 +17,15 @@ EXIT_CODES = (
 )
 
 
-RESUME = "penjing resume FOLDER goes on with a run that had begun"
+RESUME = "penjing resume FOLDER goes on with what had begun"
 
 
 @contextlib.contextmanager
-def manners(*, quiet: bool = False, lines: bool = False, onward: str = RESUME) -> Iterator[None]:
+def manners(*, quiet: bool = False, lines: bool = False, onward: str = "") -> Iterator[None]:
     """Turn what users can mend into one sentence and an exit code.
 
     ``quiet`` silences progress; with ``lines`` events go to stdout as JSON lines, an error among them. ``onward`` says
-    how to go on after Ctrl-C.
+    how to go on after Ctrl-C, if at all.
     """
     from penjing.core import console
     from penjing.core.errors import Infeasible, PenjingError
@@ -44,7 +44,7 @@ def manners(*, quiet: bool = False, lines: bool = False, onward: str = RESUME) -
         except PenjingError as error:
             _end(str(error), 2)
         except KeyboardInterrupt:
-            _end(f"interrupted; {onward}.", 130)
+            _end(f"interrupted{onward and '; '}{onward}.", 130)
         except OSError as error:
             console.drop_stdout()
             _end(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}.", 2)

@@ -13,7 +13,7 @@ import typer
 
 from penjing import recipe as recipes
 from penjing.cli import completion, new, options, target
-from penjing.cli.manners import EXIT_CODES, Verbs, manners
+from penjing.cli.manners import EXIT_CODES, RESUME, Verbs, manners
 from penjing.core import yaml
 
 app = typer.Typer(
@@ -57,7 +57,7 @@ def compress(
 
     For example: penjing compress my_nets:build pictures/ --weights w.safetensors --budget latency=0.6x
     """
-    with manners(quiet=quiet, lines=as_json and not dry_run):
+    with manners(quiet=quiet, lines=as_json and not dry_run, onward="" if dry_run else RESUME):
         asked = options.asked_changes(change, {"model": model, "data": data, "budget": budget, **given})
         chosen = None if method is None else yaml.parse(method, "--method", "a method")
         steps = recipes.usual_steps(epochs, lr, criterion, allocator, chosen)
@@ -85,7 +85,7 @@ def run(
 
     For example: penjing run recipe.yaml --budget macs=0.4x --set train.epochs=3
     """
-    with manners(quiet=quiet, lines=as_json and not dry_run):
+    with manners(quiet=quiet, lines=as_json and not dry_run, onward="" if dry_run else RESUME):
         read = recipes.read(recipe, options.asked_changes(change, given))
         how = {"references": tuple(reference or ()), "workers": workers, "timeout": trial_timeout}
         text = recipe.read_text(encoding="utf-8")
@@ -168,7 +168,7 @@ def frontier(
 
     For example: penjing frontier resnet20 cifar/ --weights w.safetensors --cost latency --shares 0.8,0.6,0.4
     """
-    with manners(quiet=quiet):
+    with manners(quiet=quiet, onward=RESUME):
         from penjing import api
         from penjing.core.plain import json_text
 
@@ -178,7 +178,8 @@ def frontier(
         how: dict[str, Any] = {"epochs": epochs, "lr": lr, "criterion": criterion, "allocator": allocator}
         how |= {} if shares is None else {"shares": shares.split(",")}
         at = {name: keys[name] for name in ("teacher", "seed", "target", "threads", "batch")}
-        found = api.frontier(network, read, cost, **how, **at, folder=out, workers=workers, timeout=trial_timeout)
+        found = api.frontier(network, read, cost, **how, **at, folder=out, workers=workers, timeout=trial_timeout,
+                             started=sys.argv[1:])  # fmt: skip
         typer.echo(json_text(found.to_json(), indent=1) if as_json else str(found))
         if not as_json:
             typer.echo(f"curve   {out / 'frontier.svg'}\nresults {out / 'frontier.json'}")
@@ -186,14 +187,12 @@ def frontier(
 
 @app.command(epilog=EXIT_CODES)
 def resume(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="The --out of a run that was interrupted or killed.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The --out of what was interrupted or killed.")],
     as_json: options.AsLines = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Go on with an unfinished run, by the command that started it, to the same result."""
-    with manners(quiet=quiet, lines=as_json):
+    """Go on with an unfinished run or frontier, by the command that started it, to the same result."""
+    with manners(quiet=quiet, lines=as_json, onward=RESUME):
         from penjing.core.errors import ResumeError
         from penjing.publish import read_run
 
