@@ -83,7 +83,7 @@ def test_it_runs_what_was_loaded_last_and_passes_gradients_on():
     layer.places[0] = weight.numel()  # would be read behind the planes
     with pytest.raises(PlanError, match=r"outside of its 1152 weights"):
         layer(x.detach()[:, :, 1:])
-    with pytest.raises(PlanError, match=r"places of a sparse convolution is torch.int32; got torch.float32"):
+    with pytest.raises(PlanError, match=r"places of a packed layer is torch.int32; got torch.float32"):
         layer.load_state_dict(other.state_dict() | {"places": other.places.float()}, assign=True)
 
 
@@ -92,9 +92,9 @@ def test_it_runs_what_was_loaded_last_and_passes_gradients_on():
     [
         (lambda: SparseConv2d(torch.zeros(4, 3, 3)), r"none of a convolution"),
         (lambda: SparseConv2d(torch.full((4, 3, 3, 3), torch.nan)), "NaN"),
-        (lambda: SparseConv2d(torch.ones(4, 3, 3, 3), torch.ones(3)), r"A bias is \[4\]"),
-        (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 2, 8, 8)), r"reads float32 \[n, 3, h, w\]"),
-        (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 3, 8, 8).double()), r"got torch.float64 \["),
+        (lambda: SparseConv2d(torch.ones(4, 3, 3, 3), torch.ones(3)), r"bias is float32 \[4\]"),
+        (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 2, 8, 8)), r"reads \[n, 3, h, w\]"),
+        (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 3, 8, 8).double()), "got torch.float64"),
         (lambda: SparseConv2d(torch.ones(4, 3, 3, 3))(torch.ones(1, 3, 2, 8)), "too small"),
     ],
 )

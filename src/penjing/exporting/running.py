@@ -72,7 +72,7 @@ def run_packed(model: nn.Module, inputs: Sequence[Sequence[int]] = ()) -> nn.Mod
             packed[name] = made.train(layer.training)
     norms = _norms(model, inputs) if packed else {}
     for name, layer in packed.items():
-        if name in norms and isinstance(layer, PackedConv2d | SparseConv2d):
+        if name in norms and isinstance(layer, PackedConv2d):
             layer.take_in(*factors(model.get_submodule(norms[name])))
             take_out(model, [norms[name]])
         put_in(model, name, layer)
@@ -86,7 +86,7 @@ def refuse_packed(model: nn.Module) -> None:
 
     Raises: PlanError naming the first of the layers.
     """
-    name = next((name for name, one in model.named_modules() if isinstance(one, PackedConv2d | SparseConv2d)), None)
+    name = next((name for name, one in model.named_modules() if isinstance(one, PackedConv2d)), None)
     if name is not None:
         raise PlanError(
             f"{name} runs from its packed weights, which can be run and nothing else; to train, export or look at this "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -10,9 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
-
-KNOWN = 64
-"""Shapes of inputs whose geometry is kept."""
 
 Pair = int | tuple[int, int]
 Sides = Pair | tuple[int, int, int, int] | str
@@ -31,7 +29,8 @@ class PackedConv2d(nn.Module):
     """A convolution whose weights are packed; ``what`` it is of, and what its buffers ``held`` are made of.
 
     ``padding`` is torch's, or four numbers: left, right, top, bottom. ``grain`` is how many products a thread must be
-    spared to be worth its making, where the number of threads is left open.
+    spared to be worth its making, where the number of threads is left open; ``known`` for how many shapes of inputs the
+    geometry is kept.
 
     Raises: PlanError for what does not fit together.
     """
@@ -39,6 +38,7 @@ class PackedConv2d(nn.Module):
     what: ClassVar[str]
     held: ClassVar[Mapping[str, torch.dtype]]
     grain: ClassVar[int]
+    known: ClassVar[int] = 64
     scale: Tensor
     bias: Tensor
 
@@ -88,28 +88,41 @@ class PackedConv2d(nn.Module):
 
         Raises: PlanError for an input that it cannot read.
         """
-        if shape in self._seen:
-            return self._seen[shape]
+        if shape not in self._seen:
+            found = self.laid_out(shape, *self.sizes(shape))
+            if len(self._seen) >= self.known:
+                self._seen = {}
+            self._seen[shape] = found
+        return self._seen[shape]
+
+    def sizes(self, shape: torch.Size) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return height and width of a padded input, and of what the layer makes of it.
+
+        Raises: PlanError for an input that it cannot read.
+        """
         if len(shape) != 4 or shape[1] != self.in_channels:
             raise PlanError(f"A convolution of {self.what} reads [n, {self.in_channels}, h, w]; got {list(shape)}.")
         left, right, top, bottom = self.padding
         images, _, height, width = shape
         (kh, kw), (sh, sw), (dh, dw) = self.kernel_size, self.stride, self.dilation
         padded = height + top + bottom, width + left + right
-        out_h, out_w = (padded[0] - dh * (kh - 1) - 1) // sh + 1, (padded[1] - dw * (kw - 1) - 1) // sw + 1
-        if not images or height < 1 or width < 1 or out_h < 1 or out_w < 1:
+        out = (padded[0] - dh * (kh - 1) - 1) // sh + 1, (padded[1] - dw * (kw - 1) - 1) // sw + 1
+        if not images or height < 1 or width < 1 or min(out) < 1:
             raise PlanError(f"An input {list(shape)} is too small for a kernel {self.kernel_size} with its padding.")
+        return padded, out
+
+    def laid_out(self, shape: torch.Size, padded: tuple[int, int], out: tuple[int, int]) -> Geometry:
+        """Return the geometry of the layer on inputs of a shape, once their sizes are known to fit."""
+        left, _, top, _ = self.padding
+        images, _, height, width = shape
+        kh, kw = self.kernel_size
         ins, outs = self.in_channels // self.groups, self.out_channels // self.groups
         told = [
-            images, self.groups, ins, height, width, outs, kh, kw, sh, sw, top, left, dh, dw, *padded, out_h, out_w
+            images, self.groups, ins, height, width, outs, kh, kw, *self.stride, top, left, *self.dilation, *padded,
+            *out,
         ]  # fmt: skip
-        products = images * self.out_channels * out_h * out_w * ins * kh * kw
-        out = (images, self.out_channels, out_h, out_w)
-        if len(self._seen) >= KNOWN:
-            self._seen = {}
-        found = Geometry(torch.tensor(told, dtype=torch.int64), out, 1 + products // self.grain)
-        self._seen[shape] = found
-        return found
+        made = (images, self.out_channels, *out)
+        return Geometry(torch.tensor(told, dtype=torch.int64), made, 1 + math.prod(made) * ins * kh * kw // self.grain)
 
     def check_float32(self, x: Tensor) -> None:
         """Refuse inputs of another kind.

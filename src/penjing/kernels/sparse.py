@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from penjing.core.errors import PenjingError, PlanError
 from penjing.kernels import build
-from penjing.kernels.packed import Pair, pair, sides
+from penjing.kernels.packed import Geometry, PackedConv2d, Pair, Sides, numbers
 
 DECLARATIONS = """int sparse_conv2d(uintptr_t shape, uintptr_t x, uintptr_t bias, uintptr_t values, uintptr_t offsets,
                                   uintptr_t starts, uintptr_t y, int path, int threads);"""
@@ -33,26 +33,17 @@ WASTE = 1.2
 DENSE = 0.07
 """Above this share of weights, loads are what holds it up, and copies of planes that are shifted pay."""
 
-GRAIN = 2**22
-"""Products that a thread must be spared to be worth its making, where the caller leaves the number of threads open."""
-
-KNOWN = 16
-"""Shapes of inputs whose geometry is kept."""
-
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
-    """A layer on pictures of one size: what the C reads, and the threads that pay."""
+class Layout(Geometry):
+    """A layer on pictures of one size: its weights in the order in which they are added up, and where they read."""
 
-    numbers: Tensor
     values: Tensor
     offsets: Tensor
     starts: Tensor
-    out: tuple[int, int, int, int]
-    threads: int
 
 
-class SparseConv2d(nn.Module):
+class SparseConv2d(PackedConv2d):
     """A convolution that holds the weights that are not zero, and spends nothing on the others.
 
     ``padding`` is torch's, or four numbers: left, right, top, bottom, with zeros there. ``threads`` None is torch's
@@ -66,40 +57,34 @@ class SparseConv2d(nn.Module):
     Raises: PlanError for what does not fit together.
     """
 
+    what = "sparse weights"
+    held: ClassVar = {"values": torch.float32, "places": torch.int32, "bias": torch.float32}
+    grain = 2**22
+    known = 16
+
     values: Tensor
     places: Tensor
-    bias: Tensor
 
     def __init__(
         self,
         weight: Tensor,
         bias: Tensor | None = None,
         stride: Pair = 1,
-        padding: Pair | tuple[int, int, int, int] | str = 0,
+        padding: Sides = 0,
         dilation: Pair = 1,
         groups: int = 1,
         threads: int | None = None,
         path: str | None = None,
     ) -> None:
-        super().__init__()
-        if weight.ndim != 4 or not weight.numel() or groups < 1 or len(weight) % groups:
-            raise PlanError(f"A weight {list(weight.shape)} is none of a convolution in {groups} groups.")
+        super().__init__(weight.shape, stride, padding, dilation, groups, threads, path)
         if weight.dtype != torch.float32 or not bool(torch.isfinite(weight).all()):
             raise PlanError(f"A sparse weight is of finite float32 numbers; got {weight.dtype}, or NaN or infinity.")
-        self.out_channels, self.kernel_size = len(weight), (weight.shape[2], weight.shape[3])
-        self.in_channels, self.groups, self.threads, self.path = weight.shape[1] * groups, groups, threads, path
-        self.stride, self.dilation = pair("stride", stride), pair("dilation", dilation)
-        self.padding = sides(padding, self.kernel_size, self.dilation)
         weight = weight.detach().cpu()
         there = weight.flatten().nonzero()[:, 0]
         self.register_buffer("values", weight.flatten()[there].contiguous())
         self.register_buffer("places", there.to(torch.int32))
-        bias = torch.zeros(self.out_channels) if bias is None else bias.detach().to("cpu", torch.float32).clone()
-        if bias.shape != (self.out_channels,):
-            raise PlanError(f"A bias is [{self.out_channels}]; got {list(bias.shape)}.")
-        self.register_buffer("bias", bias)
-        self._seen: dict[torch.Size, Geometry] = {}
-        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]
+        outs = self.out_channels
+        self.register_buffer("bias", numbers("bias", torch.zeros(outs) if bias is None else bias, outs))
 
     @property
     def density(self) -> float:
@@ -114,7 +99,8 @@ class SparseConv2d(nn.Module):
     @property
     def nbytes(self) -> int:
         """Bytes that the weights take up in memory: values, places, and what is kept for each size of picture."""
-        kept = sum(g.values.nbytes + g.offsets.nbytes + g.starts.nbytes for g in self._seen.values())
+        laid_out = (one for one in self._seen.values() if isinstance(one, Layout))
+        kept = sum(one.values.nbytes + one.offsets.nbytes + one.starts.nbytes for one in laid_out)
         return self.values.nbytes + self.places.nbytes + kept
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,14 +108,13 @@ class SparseConv2d(nn.Module):
 
         Raises: PlanError for an input of another kind or too small; PenjingError where there is no memory.
         """
-        if x.dtype != torch.float32 or x.ndim != 4 or x.shape[1] != self.in_channels:
-            wanted = f"float32 [n, {self.in_channels}, h, w]"
-            raise PlanError(f"A sparse convolution reads {wanted}; got {x.dtype} {list(x.shape)}.")
+        self.sizes(x.shape)
+        self.check_float32(x)
         library = build.load("sparse", DECLARATIONS)
         slope = x.requires_grad and torch.is_grad_enabled()  # which the C does not know
         if library is None or slope or not x.is_cpu or not self.values.is_cpu:
             return self.reference(x)
-        geometry = self._seen.get(x.shape) or self._measured(x.shape)
+        geometry = self.measured(x.shape)
         x, y = x.contiguous(), x.new_empty(geometry.out)
         failed = library.lib.sparse_conv2d(
             geometry.numbers.data_ptr(), x.data_ptr(), self.bias.data_ptr(), geometry.values.data_ptr(),
@@ -149,7 +134,7 @@ class SparseConv2d(nn.Module):
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same, up to rounding, by PyTorch's own convolution."""
-        self._out(x.shape)
+        self.sizes(x.shape)
         return F.conv2d(F.pad(x, self.padding), self.dense(), self.bias, self.stride, 0, self.dilation, self.groups)
 
     def dense(self) -> Tensor:
@@ -167,24 +152,24 @@ class SparseConv2d(nn.Module):
             raise PlanError(f"A place of a sparse convolution is outside of its {weights} weights.")
         return places
 
-    def _out(self, shape: torch.Size) -> tuple[int, int]:
-        """Return height and width of what the layer makes of an input.
+    def measured(self, shape: torch.Size) -> Layout:
+        """Return the layout of the layer on inputs of a shape.
 
-        Raises: PlanError where that is nothing.
+        Raises: PlanError for an input that it cannot read.
         """
-        left, right, top, bottom = self.padding
-        (kh, kw), (sh, sw), (dh, dw) = self.kernel_size, self.stride, self.dilation
-        out_h = (shape[2] + top + bottom - dh * (kh - 1) - 1) // sh + 1
-        out_w = (shape[3] + left + right - dw * (kw - 1) - 1) // sw + 1
-        if not shape[0] or out_h < 1 or out_w < 1:
-            raise PlanError(f"An input {list(shape)} is too small for a kernel {self.kernel_size} with its padding.")
-        return out_h, out_w
+        layout = super().measured(shape)
+        assert isinstance(layout, Layout)
+        return layout
 
-    def _measured(self, shape: torch.Size) -> Geometry:
+    def laid_out(self, shape: torch.Size, padded: tuple[int, int], out: tuple[int, int]) -> Layout:
+        """Return the layout of the layer on inputs of a shape, once their sizes are known to fit.
+
+        Raises: PlanError for pictures too large, or for places outside of the weight.
+        """
         images, channels, height, width = shape
-        left, right, top, bottom = self.padding
+        left, _, top, _ = self.padding
         (kh, kw), (sh, sw), (dh, dw) = self.kernel_size, self.stride, self.dilation
-        padded, (out_h, out_w) = (height + top + bottom, width + left + right), self._out(shape)
+        out_h, out_w = out
         rows, pitch = -(-padded[0] // sh), -(-padded[1] // sw)
         whole = -(-pitch // LINE) * LINE
         # Of a stride, columns of the kernel lie in phases of their own, and shifts are seldom what they differ by.
@@ -203,8 +188,9 @@ class SparseConv2d(nn.Module):
 
         places: NDArray[Any] = self._places().numpy().astype(np.int64)
         column, row = places % kw, places // kw % kh
-        inner, out = places // (kw * kh) % (channels // self.groups), places // (kw * kh * (channels // self.groups))
-        channel = inner + out // (self.out_channels // self.groups) * (channels // self.groups)
+        ins = channels // self.groups
+        inner, filters = places // (kw * kh) % ins, places // (kw * kh * ins)
+        channel = inner + filters // (self.out_channels // self.groups) * ins
         down, across = row * dh, column * dw
         phase = down % sh * pw + across % sw
         at = (channel * ph * pw + phase) * copies
@@ -214,39 +200,24 @@ class SparseConv2d(nn.Module):
         each = max(1, NEAR // (4 * read))
         blocks = -(-channels // each)
         block = channel // each
-        order = np.lexsort((offsets, out, block))
-        counts = np.bincount(block * self.out_channels + out, minlength=blocks * self.out_channels)
+        order = np.lexsort((offsets, filters, block))
+        counts = np.bincount(block * self.out_channels + filters, minlength=blocks * self.out_channels)
         starts = np.concatenate([[0], np.cumsum(counts)])
-        numbers = [
+        told = [
             images, channels, height, width, self.out_channels, sh, sw, top, left, ph, pw, rows, pitch, plane, copies,
             dw, out_h, out_w, length, blocks, strips,
         ]  # fmt: skip
         products = images * len(places) * length
-        found = Geometry(
-            torch.tensor(numbers, dtype=torch.int64),
+        return Layout(
+            torch.tensor(told, dtype=torch.int64),
+            (images, self.out_channels, out_h, out_w),
+            1 + products // self.grain,
             self.values[torch.from_numpy(order)].contiguous(),
             torch.from_numpy(offsets[order].astype(np.int32)),
             torch.from_numpy(starts.astype(np.int64)),
-            (images, self.out_channels, out_h, out_w),
-            1 + products // GRAIN,
         )
-        if len(self._seen) >= KNOWN:
-            self._seen = {}
-        self._seen[shape] = found
-        return found
 
-    def _apply(self, fn: Any, recurse: bool = True) -> SparseConv2d:
-        """Stay in float32 where a network is made half or double: the C reads nothing else."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        _settle(self)
-        return self
-
-
-def _settle(layer: SparseConv2d, *_: Any) -> None:
-    """Forget what was made of what the layer held before; see to it that the C can read what it holds now."""
-    layer._seen = {}
-    for name, kind in (("values", torch.float32), ("places", torch.int32), ("bias", torch.float32)):
-        held = getattr(layer, name)
-        if held.is_floating_point() != kind.is_floating_point:
-            raise PlanError(f"{name} of a sparse convolution is {kind}; got {held.dtype}.")
-        layer._buffers[name] = held.to(kind).contiguous()
+    def settle(self) -> None:
+        """See to it that the C can read what the layer holds now; forget what was made of what it held before."""
+        super().settle()
+        self._seen = {}
