@@ -193,16 +193,16 @@ def untrue(model: nn.Module) -> list[str]:
     return found
 
 
-def eager(net: Network, kept: Mapping[str, Kept], small: nn.Module) -> list[str]:
-    """An oracle without our interpreter: the module itself, with the weights that read removed channels at zero.
+def blind(net: Network, kept: Mapping[str, Kept]) -> nn.Module | None:
+    """Return the module itself, with the weights that read removed channels at zero.
 
-    It serves where every reader is a weight of full width: no reductions over channels, no kernels computed on the
-    fly, no channels counted inside groups.
+    That is the same as cutting where every reader is a weight of full width: no reductions over channels, no kernels
+    computed on the fly, no channels counted inside groups. Of other networks, None.
     """
     graph = net.graph
     readers = [layer for layer in graph.layers if (layer.in_units >= 0).any()]
     if len(readers) != len(graph.reads) or not all(layer.weight and layer.groups == 1 for layer in readers):
-        return []
+        return None
     zeroed = copy.deepcopy(net.model)
     tensors = dict(zeroed.named_parameters())
     with torch.no_grad():
@@ -211,6 +211,14 @@ def eager(net: Network, kept: Mapping[str, Kept], small: nn.Module) -> list[str]
             for slot in site.slots_with("in"):
                 index = torch.from_numpy(slot.index[np.isin(slot.unit, gone)])
                 tensors[slot.tensor].index_fill_(slot.axis, index, 0)
+    return zeroed
+
+
+def eager(net: Network, kept: Mapping[str, Kept], small: nn.Module) -> list[str]:
+    """An oracle without our interpreter: what the ``blind`` module computes."""
+    zeroed = blind(net, kept)
+    if zeroed is None:
+        return []
     gap = difference(outputs(zeroed, (net.args, net.kwargs)), outputs(small, (net.args, net.kwargs)))
     return [] if gap <= 1e-4 else [f"differs from the eagerly zeroed model by {gap:.1e}"]
 

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -138,3 +139,23 @@ def test_a_weight_that_cannot_be_is_refused(weight):
 def test_needs_a_teacher():
     with pytest.raises(TrainError, match="hints needs a teacher"):
         hints().attach(Net())
+
+
+def test_channels_that_are_left_are_compared_with_the_same_channels_of_the_original():
+    teacher, model = Net().eval(), Net(inner=4, stream=3)
+    left = {"stem": np.array([True, False, True, True, True, False]), "one": np.array([True, False, True, True])}
+    left |= dict.fromkeys(("one.0", "one.1", "two", "two.0", "two.1"), left["one"])
+    term = hints(weight=1.0)
+    term.relate(left)
+    lesson(term, model, teacher)
+    pairs = term._between.hear(X, term._teacher)
+    assert [pair.own for pair, _, _ in pairs] == ["one", "two"]
+    assert torch.equal(pairs[0].theirs, teacher.one(teacher.stem(X))[:, [0, 2, 3]])
+    term.detach()
+    assert lesson(term, model, teacher).item() == 0, "a teacher of another training has channels of its own"
+
+
+def test_a_teacher_of_the_users_own_is_heard_whole():
+    term = hints(teacher=Net())
+    term.relate({"stem": np.array([True, True, False, False, False, False])})
+    assert term._between.left == {}

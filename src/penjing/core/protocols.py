@@ -12,6 +12,8 @@ from penjing.core.sites import Site
 from penjing.core.units import Kept
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -260,8 +262,8 @@ class Term(Protocol):
 
     The loop attaches every term once the model is on its device, adds up what the terms return, and detaches them at
     the end. A term may also have a number ``task_weight``, read at each step: the product over all terms scales the
-    task loss. One that wants a teacher is ``Taught`` as well, one that wants to see pictures first ``Shown``, one that
-    changes on the way ``Timed``.
+    task loss. One that wants a teacher is ``Taught`` as well, one that compares channels with an original's
+    ``Related``, one that wants to see pictures first ``Shown``, one that changes on the way ``Timed``.
     """
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
@@ -287,6 +289,14 @@ class Taught(Protocol):
 
     def teach(self, teacher: nn.Module) -> None:
         """Take this teacher for the coming ``attach``, unless the term's options name one."""
+
+
+@runtime_checkable
+class Related(Protocol):
+    """A term that compares what layers compute, channel by channel, with an original that the model was cut from."""
+
+    def relate(self, left: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Take, for the coming ``attach``, by the names of modules that lost channels, which of these are left."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx, nn
 
 from penjing.core.layers import Layer, Value
 from penjing.core.sites import Note, Site, Slot
@@ -286,6 +286,15 @@ def last_uses(program: Program, position: Mapping[Any, int]) -> dict[Any, int]:
         ends = (last[u] if is_view(u) and u.args[0] is node else position[u] for u in node.users)
         last[node] = max(ends, default=position[node])
     return last
+
+
+def home(node: fx.Node) -> fx.Node:
+    """Return the node in whose memory a node's result lies."""
+    while is_view(node):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node = source
+    return node
 
 
 def is_view(node: Any) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.proxy import TracerBase
@@ -163,6 +163,23 @@ def _outputs(value: Any) -> list[Tensor]:
                 "dicts or named tuples"
             )
     return _tensors(value)
+
+
+def runs_of_modules(program: Program) -> list[tuple[str, set[fx.Node]]]:
+    """Return every run of every module within the network: its name, and the nodes that it consists of."""
+    names: dict[str, str] = {}
+    runs: dict[str, set[fx.Node]] = {}
+    for node in program.nodes:
+        for key, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
+            if name and node.op == "call_function":
+                names[key] = name
+                runs.setdefault(key, set()).add(node)
+    return [(names[key], nodes) for key, nodes in runs.items()]
+
+
+def returned_by(nodes: set[fx.Node]) -> list[fx.Node]:
+    """Return those of the nodes that others use."""
+    return [node for node in nodes if any(user not in nodes for user in node.users)]
 
 
 def line_of(stack: str | None) -> str:

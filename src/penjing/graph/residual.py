@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from penjing.graph.assemble import is_view, last_uses
+from penjing.graph.assemble import home, last_uses
 from penjing.graph.graph import Block, Graph, Visit
-from penjing.graph.program import Program
+from penjing.graph.program import Program, returned_by, runs_of_modules
 from penjing.graph.proof import random_example
 
 MARK = "#block"
@@ -73,22 +73,15 @@ def _candidates(program: Program, layers: Collection[str]) -> list[_Candidate]:
     A module of which another run does something else is none.
     """
     fixed = _fixed(program)
-    names: dict[str, str] = {}
-    runs: dict[str, set[fx.Node]] = {}
-    for node in program.nodes:
-        for key, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
-            if name and node.op == "call_function":
-                names[key] = name
-                runs.setdefault(key, set()).add(node)
     found, refused = [], set()
-    for key, nodes in runs.items():
+    for name, nodes in runs_of_modules(program):
         sources = {n for node in nodes for n in node.all_input_nodes if n not in nodes and n not in fixed}
-        results = [node for node in nodes if any(user not in nodes for user in node.users)]
+        results = returned_by(nodes)
         layered = any(node.name in layers for node in nodes)
         if layered and len(sources) == len(results) == 1 and _alike(*sources, *results):
-            found.append(_Candidate(names[key], nodes, sources.pop(), results.pop()))
+            found.append(_Candidate(name, nodes, sources.pop(), results.pop()))
         elif nodes:
-            refused.add(names[key])
+            refused.add(name)
     return [one for one in found if one.name not in refused]
 
 
@@ -208,18 +201,9 @@ def _block(
         f"{name}{MARK}" if taken else name,
         name,
         tuple(
-            Visit(frozenset(position[n] for n in run.nodes), position[_home(run.source)], last[run.result])
+            Visit(frozenset(position[n] for n in run.nodes), position[home(run.source)], last[run.result])
             for run in runs
         ),
         tuple((node.name, at) for run in runs for node, at in branches[run]),
         frozenset(i for i, node in enumerate(graph.nodes) if node in inside),
     )
-
-
-def _home(node: fx.Node) -> fx.Node:
-    """Return the node in whose memory a node's result lies."""
-    while is_view(node):
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        node = source
-    return node

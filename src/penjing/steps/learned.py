@@ -37,6 +37,7 @@ from penjing.steps.patterns import chosen
 from penjing.steps.price import Pricer
 from penjing.steps.settle import Cut, aims, refolded, settle
 from penjing.steps.state import Run, State
+from penjing.steps.still_there import relate
 from penjing.training.loop import fit
 from penjing.training.options import Options
 from penjing.training.schedule import learning_rate
@@ -114,6 +115,7 @@ class Lessons:
     def teach(self, model: nn.Module, terms: Sequence[Term], state: State, run: Run) -> None:
         """Train the model in place, the run's teacher teaching, and write down how it went."""
         val = state.data.val if state.data is not None and state.data.labelled else None
+        relate(terms, state)
         history = fit(
             model, self.split, val, self.recipe, terms=terms, seed=derive(run.seed, f"{self.name}/train"),
             teacher=state.teacher, on_epoch=lambda row: tell_epoch(row, run, self.recipe.epochs),

@@ -19,8 +19,8 @@ from penjing.graph.trace import trace
 from penjing.steps.filed import file_widths
 from penjing.steps.pictures import need_some
 from penjing.steps.prune import prune
-from penjing.steps.reconstruct import still_there
 from penjing.steps.state import Run, State
+from penjing.steps.still_there import still_there
 from penjing.training.reconstruct import reconstruct as refit_layers
 from penjing.training.surgeon import Surgeon
 

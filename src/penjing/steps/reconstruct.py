@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from penjing.core.errors import PlanError
 from penjing.core.registry import register
-from penjing.core.units import Kept
-from penjing.factors.chain import LAST
 from penjing.graph.blocks import removed
-from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.pictures import need_some, told_count
 from penjing.steps.state import Run, State
+from penjing.steps.still_there import still_there
 from penjing.training.reconstruct import reconstruct as refit_layers
 
 
@@ -54,23 +50,3 @@ class reconstruct:  # noqa: N801  (registered under its own name)
             there = len(graph.layers) - sum(len(graph.blocks[name].layers) for name in without)
             said.append(f"{len(refitted)} of {there} layers refitted")
         return state.with_model(model)
-
-
-def still_there(state: State, graph: Graph) -> dict[str, Kept]:
-    """Return what the cuts so far, one after the other, have left of each site of the original.
-
-    Ranks within its layers are none of them; what the last stage of a chain writes is what the layer wrote.
-
-    Raises: PlanError for a site that only an earlier cut made.
-    """
-    kept: dict[str, Kept] = {}
-    layers = {layer.name for layer in graph.layers}
-    for plan in state.plans:
-        for name, units in plan.of_rewrite("channels").items():
-            layer, _, stage = name.rpartition(".")
-            if layer in layers:
-                if stage not in LAST:
-                    continue
-                name = layer
-            kept[name] = kept.get(name, np.arange(graph.site(name).size))[units]
-    return kept

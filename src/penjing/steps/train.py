@@ -15,6 +15,7 @@ from penjing.data.data import Data
 from penjing.graph.quantized import quantized
 from penjing.steps.filed import file_training, tell_epoch
 from penjing.steps.state import Run, State
+from penjing.steps.still_there import relate
 from penjing.terms.rounding import Rounding
 from penjing.training.follow import distance
 from penjing.training.loop import fit
@@ -63,6 +64,7 @@ class train(Options):  # noqa: N801  (registered under its own name)
         model = state.copy_model()
         if quantized(model):
             terms.append(Rounding())
+        relate(terms, state)
         history = fit(
             model,
             data.train,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from penjing.core import console
@@ -22,11 +25,12 @@ class hints:  # noqa: N801 - the name a recipe writes
     """Pull what layers compute towards what the teacher computes there.
 
     Adds ``weight * Σ ‖s - t‖² / (‖s‖² + ‖t‖²)`` over layers, ``s`` and ``t`` being what the layer of that name returns
-    for the batch in the model and in the teacher; the divisor has no gradient. ``layers`` names them; by default it
-    is, at every spatial size above one, the last one whose result has the teacher's shape: in a residual network whose
-    stream was left whole, the end of every stage. Where none has, the term adds nothing and says so. A larger weight
-    pulls harder and asks for a smaller learning rate: 200 was best for a deep residual network, and too much for a
-    small one of inverted residuals.
+    for the batch in the model and in the teacher; the divisor has no gradient. Of a teacher that the model was cut
+    from, those channels alone count that the layer still has (``relate``). ``layers`` names them; by default it is, at
+    every spatial size above one, the last one whose result has the same shape then: in a residual network whose stream
+    was left whole the end of every stage, and otherwise a convolution or its norm. Where none has, the term adds
+    nothing and says so. A larger weight pulls harder and asks for a smaller learning rate: 200 was best for a deep
+    residual network, and too much for a small one of inverted residuals.
 
     Raises: TrainError without a teacher, for a layer that either network lacks, or one that returns another shape.
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
@@ -43,6 +47,11 @@ class hints:  # noqa: N801 - the name a recipe writes
     def teach(self, teacher: nn.Module) -> None:
         """Take this teacher until ``detach``, unless the options name one."""
         self._teacher.lend(teacher)
+
+    def relate(self, left: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Hear these channels alone of the original that is lent, until ``detach``."""
+        if self.teacher is None:
+            self._between.left = {name: torch.from_numpy(there) for name, there in left.items()}
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Listen at both networks; there are no parameters to train."""
@@ -72,6 +81,7 @@ class hints:  # noqa: N801 - the name a recipe writes
         """Do nothing."""
 
     def detach(self) -> None:
-        """Stop listening, give the teacher its modes and its device back, and forget a lent one."""
+        """Stop listening, give the teacher its modes and its device back, and forget what was lent."""
         self._between.close()
+        self._between.left = {}
         self._teacher.release()

@@ -89,13 +89,15 @@ class Ears:
 class Between:
     """Listens at a model and its teacher, at all layers first, and from the first batch on at those to compare.
 
-    ``find`` chooses these where no ``layers`` are named. ``term`` names who asks, in what is raised.
+    ``find`` chooses these where no ``layers`` are named. ``term`` names who asks, in what is raised. Of a layer that
+    ``left`` names, the teacher's other channels are not heard where the model's layer of that name is compared with it.
     """
 
     def __init__(self, term: str, find: Finding) -> None:
         self._term, self._find = term, find
         self._ears: tuple[Ears, Ears] | None = None
         self._layers: tuple[Pair, ...] = ()
+        self.left: dict[str, Tensor] = {}
         self.pairs: tuple[Pair, ...] | None = None
 
     def listen(self, model: nn.Module, teacher: nn.Module, layers: Layers) -> None:
@@ -129,7 +131,8 @@ class Between:
         if theirs.input is not x:
             teacher.run(x)
         if self.pairs is None:
-            self.pairs = self._layers or self._find(own.heard, theirs.heard)
+            narrowed = {name: self._narrowed(Pair(name, name), heard) for name, heard in theirs.heard.items()}
+            self.pairs = self._layers or self._find(own.heard, narrowed)
             own.listen(dict.fromkeys(pair.own for pair in self.pairs))
             theirs.listen(dict.fromkeys(pair.theirs for pair in self.pairs))
         found = []
@@ -139,8 +142,16 @@ class Between:
                     raise TrainError(
                         f"{self._term}: {name} returns no tensor in the {whose}, or is not run; name another layer."
                     )
-            found.append(Heard(pair, own.heard[pair.own], theirs.heard[pair.theirs]))
+            found.append(Heard(pair, own.heard[pair.own], self._narrowed(pair, theirs.heard[pair.theirs])))
         return found
+
+    def _narrowed(self, pair: Pair, theirs: Tensor) -> Tensor:
+        """Return of what the teacher's layer computed the channels that the model's layer of that name has."""
+        left = self.left.get(pair.theirs)
+        if left is None or pair.own != pair.theirs or theirs.ndim < 2 or theirs.shape[1] != len(left):
+            return theirs
+        left = self.left[pair.theirs] = left.to(theirs.device)
+        return theirs[:, left]
 
     def close(self) -> None:
         """Stop listening and forget."""
