@@ -14,19 +14,15 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from hardware import CALIBRATION, RESNET56, VGG16, Network, told
 from penjing import api
 from penjing.rewrites.lighten import FAMILIES
 from penjing.steps.lighten import lighten
 from penjing.steps.prune import prune
-from rows import arguments, fill
+from rows import answer, arguments, scale, short
 
 SOLVER = {"knapsack": {"loss": "scores"}}
 
@@ -47,9 +43,7 @@ def row(
     network: Network, plan: str, target: str, budget: str, epochs: int, seed: int, where: argparse.Namespace
 ) -> dict[str, Any]:
     """Choose, recover, train, export and measure; return the row."""
-    data = network.data(where, seed)
-    if where.pictures is not None:
-        data = replace(data, train=data.calibration_split(where.pictures, seed))
+    data = short(network.data(where, seed), where.pictures, seed)
     steps = [*PLANS[plan], *network.recovery(epochs)]
     result = api.run(network.build(where), data, steps, budget, seed=seed, target=target).results
     lightened = result["lightened"]
@@ -72,7 +66,8 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
         for network in (RESNET56, VGG16):
             for plan in PLANS:
                 for budget in ("latency=0.7x", "macs=0.5x"):
-                    name = f"{network.name}_{budget.replace('=', '')}_{plan}_{epochs}epochs_seed{where.seed}"
+                    length = scale(where, epochs) if epochs else "0epochs"
+                    name = f"{network.name}_{budget.replace('=', '')}_{plan}_{length}_seed{where.seed}"
                     yield name, partial(row, network, plan, "onnxruntime", budget, epochs, where.seed, where)
     for network in (RESNET56, VGG16):
         for plan in ("light", "all"):
@@ -81,19 +76,8 @@ def rows(where: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str
                 yield name, partial(row, network, plan, target, budget, 0, where.seed, where)
 
 
-def main() -> None:
-    """Read where things lie and how long to train, and fill the rows."""
-    parser = arguments(__doc__, "benchmarks/results/lighten")
-    for need in ("data", "models"):
-        parser.add_argument(f"--{need}", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--pictures", type=int, help="train on so many pictures alone, for short rows")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    where = parser.parse_args()
-    torch.set_num_threads(where.threads)
-    fill(where.out, rows(where), where.only)
-
-
 if __name__ == "__main__":
-    main()
+    parser = arguments(__doc__, "benchmarks/results/lighten")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    answer(parser, rows, "data", "models")

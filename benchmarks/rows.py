@@ -134,6 +134,8 @@ def answer(
     if tables is not None and where.show:
         print(tables(where.out))
     elif drawn is not None and where.plot is not None:
+        if not any(where.out.glob("*.json")):
+            parser.error(f"{where.out} holds no rows to draw yet.")
         print(write_whole(where.plot, drawn(where.out).encode()))
     elif where.list:
         print("\n".join(name for name, _ in rows(where) if where.only in name))
