@@ -1,4 +1,4 @@
-"""Steps combine: whatever two of them make of a network, its bundle gives it back, to the bit, and it runs packed."""
+"""Steps combine: a bundle gives back what two of them make, to the bit, and a file is written of it, in int8 too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import penjing
 from penjing.core.errors import PlanError
 from penjing.data import load
 from penjing.data.data import Data
@@ -95,3 +96,12 @@ def test_a_bundle_gives_back_what_two_steps_have_made(first: str, then: str, dat
         ):  # sums of signs are 0 often, and which sign a 0 has is no matter of a tolerance
             torch.testing.assert_close(bundle.load(done, skilled)(x), small(x), rtol=1e-4, atol=1e-4)
     assert len(bundle.plans_of(done)) == len(state.plans)
+
+
+@pytest.mark.parametrize("first", SHAPING)
+def test_what_a_step_has_made_is_exported_in_floats_and_in_whole_numbers(first: str, data: Data) -> None:
+    steps = [SHAPING[first], {"train": {**SHORT, "lr": 0.005}}, {"quantize": {"method": "int8"}}, "export", "check"]
+    budget = {"macs": "0.8x"} if first in {"gal", "ssl", "rbp"} else None
+    done = penjing.run(skilled(), data, steps, budget, seed=0, threads=1)
+    proofs = {proof["name"]: proof["ok"] for proof in done.results["certificates"]}
+    assert {"torch equals ONNX", "torch resembles int8"} <= set(proofs) and all(proofs.values()), proofs
