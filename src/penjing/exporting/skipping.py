@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from penjing.core.errors import PlanError
+from penjing.core.padding import sides
 from penjing.exporting.measure import Timing, clock_for, cpu_name, interleave, summary
 from penjing.exporting.modes import evaluating
-from penjing.graph.collaborative import Collaborative, collaborators, exchange, padding_of
+from penjing.graph.collaborative import Collaborative, collaborators, exchange
 
 CACHED = 2**18
 """Numbers gathered at once: as many as stay in the processor's cache until they are multiplied."""
@@ -44,7 +45,7 @@ class Skipping(nn.Module):
         self.cheap, self.shift = _folded(cheap, scale)
         self.taps = self.cheap[0].flatten(1) if layer.partner.kind == "shared" else None
         self.kernel, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
-        self.padding = padding_of(layer)
+        self.padding = sides(layer.padding, layer.kernel_size, layer.dilation)
         self._index: tuple[torch.Size, Tensor] = torch.Size(), torch.empty(0)
         self.forget()
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from penjing.core import padding
 from penjing.core.errors import PlanError
 
 Pair: TypeAlias = tuple[int, int]
@@ -300,12 +301,8 @@ def _grown(spec: LayerSpec, kernel: Pair) -> Pair | str:
 
 def sides(spec: LayerSpec) -> tuple[Pair, Pair]:
     """Return the padding before and after each axis, as torch works out ``"same"``."""
-    if not isinstance(spec.padding, str):
-        (high, wide) = spec.padding
-        return (high, high), (wide, wide)
-    total = [d * (k - 1) for d, k in zip(spec.dilation, spec.kernel, strict=True)]
-    high_, wide_ = ((n // 2, n - n // 2) for n in total)
-    return high_, wide_
+    left, right, top, bottom = padding.sides(spec.padding, spec.kernel, spec.dilation)
+    return (top, bottom), (left, right)
 
 
 def values(module: nn.Module, name: str = "") -> Tensor:

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.layers import Layer
 from penjing.graph.blocks import take_out
 from penjing.graph.graph import Graph
+from penjing.graph.norms_behind import Readers
 
 Kind = Literal["shared", "pointwise"]
 """One filter of the convolution's own size for all its outputs, or a 1x1 convolution with as many outputs."""
@@ -130,11 +131,11 @@ def exchange(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 def places(model: nn.Module, graph: Graph, kind: Kind) -> tuple[dict[str, Partner], dict[str, str]]:
     """Return, by layer, the convolutions that may have a collaborative layer, and of the others why they may not."""
-    modules, finder = dict(model.named_modules(remove_duplicate=False)), _Finder(graph)
+    modules, readers = dict(model.named_modules(remove_duplicate=False)), Readers(graph)
     found: dict[str, Partner] = {}
     refused: dict[str, str] = {}
     for i, layer in enumerate(graph.layers):
-        norm, why = finder.norm_behind(i)
+        norm, why = _norm_behind(graph, readers, i)
         why = _unfit(modules, layer) or why or _misshapen(layer, kind)
         if not why and type(modules.get(norm)) is not nn.BatchNorm2d:
             why = "no batch norm module reads it"
@@ -171,46 +172,18 @@ def _misshapen(layer: Layer, kind: Kind) -> str:
     return ""
 
 
-class _Finder:
-    """Follows what layers write through the program."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._nodes = {node.name: node for node in graph.program.nodes}
-        placeholders = [node for node in graph.program.nodes if node.op == "placeholder"]
-        self._tensors = dict(zip(placeholders, graph.program.names, strict=True))
-        self._weights = [layer.weight for layer in graph.layers]
-
-    def norm_behind(self, i: int) -> tuple[str, str]:
-        """Return the batch norm behind a layer, between it and a ReLU, or else why there is none."""
-        node, layer = self._nodes[self._graph.nodes[i]], self._graph.layers[i]
-        if not layer.weight or self._weights.count(layer.weight) > 1:
-            return "", "it runs more than once, or its weight is computed"
-        if self._tensors.get(node.args[0], "") is None:  # type: ignore[arg-type]
-            return "", "it reads the picture, and everything hangs on it"
-        norm = self._only_reader(node)
-        if norm is None or norm.target is not torch.ops.aten.batch_norm.default:
-            return "", "no batch norm is the only one that reads it"
-        after = self._only_reader(norm)
-        if after is None or after.target not in RELUS:
-            return "", "no ReLU is the only one that reads its batch norm, so that a product would reach across a sum"
-        mean = norm.args[3]
-        name = self._tensors.get(mean) if isinstance(mean, fx.Node) else None
-        if name is None or len(mean.users) > 1:  # type: ignore[union-attr]
-            return "", "its batch norm is used elsewhere, or keeps no running statistics"
-        return name.rpartition(".")[0], ""
-
-    def _only_reader(self, node: fx.Node) -> fx.Node | None:
-        return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def padding_of(layer: nn.Conv2d) -> tuple[int, int, int, int]:
-    """Return what is added left, right, above and below."""
-    if layer.padding == "same":  # of a stride of 1, as torch has it
-        both = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        (top, bottom), (left, right) = ((each // 2, each - each // 2) for each in both)
-        return left, right, top, bottom
-    if isinstance(layer.padding, str):
-        return 0, 0, 0, 0
-    high, wide = layer.padding
-    return wide, wide, high, high
+def _norm_behind(graph: Graph, readers: Readers, i: int) -> tuple[str, str]:
+    """Return the batch norm behind a layer, between it and a ReLU, or else why there is none."""
+    node, layer = readers.nodes[graph.nodes[i]], graph.layers[i]
+    if not layer.weight or sum(one.weight == layer.weight for one in graph.layers) > 1:
+        return "", "it runs more than once, or its weight is computed"
+    if readers.tensors.get(node.args[0], "") is None:  # type: ignore[arg-type]
+        return "", "it reads the picture, and everything hangs on it"
+    norm = readers.norm(node)
+    if norm is None:
+        return "", "no batch norm is the only one that reads it"
+    after = readers.only(norm)
+    if after is None or after.target not in RELUS:
+        return "", "no ReLU is the only one that reads its batch norm, so that a product would reach across a sum"
+    name = readers.module(norm)
+    return name, "" if name else "its batch norm is used elsewhere, or keeps no running statistics"

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from penjing.core.errors import PlanError, RecipeError, did_you_mean
 from penjing.core.layers import Layer
+from penjing.core.padding import sides
 from penjing.core.plain import told
 from penjing.core.registry import build
-from penjing.kernels.packed import sides
 from penjing.packing.hashed import Hashed
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Reads, Weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
+from penjing.core.padding import sides
 
 Pair = int | tuple[int, int]
 Sides = Pair | tuple[int, int, int, int] | str
@@ -160,21 +161,6 @@ def pair(name: str, given: Pair) -> tuple[int, int]:
     if len(two) != 2 or min(two) < 1:
         raise PlanError(f"{name} is one or two numbers from 1 on; got {given}.")
     return two[0], two[1]
-
-
-def sides(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return left, right, top, bottom; ``same`` puts what is odd on the right and below, as torch does.
-
-    Raises: PlanError for another padding.
-    """
-    if padding == "same":
-        down, across = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-        return across // 2, across - across // 2, down // 2, down - down // 2
-    four = (0, 0) if padding == "valid" else (padding, padding) if isinstance(padding, int) else tuple(padding)
-    four = (four[1], four[1], four[0], four[0]) if len(four) == 2 else four
-    if len(four) != 4 or (isinstance(padding, str) and padding != "valid") or min(four) < 0:
-        raise PlanError(f"padding is 'same', 'valid' or one, two or four numbers from 0 on; got {padding!r}.")
-    return four
 
 
 def numbers(name: str, given: Tensor, count: int) -> Tensor:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.errors import PlanError
+from penjing.core.padding import sides
 from penjing.core.random import torch_stream
 from penjing.core.registry import register
-from penjing.kernels.packed import sides
 from penjing.packing.levels import Levels
 from penjing.quantizers.base import Quantizer, Weights, scaled_gradient
 from penjing.quantizers.vectors import share

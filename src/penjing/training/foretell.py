@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penjing.core.modes import modes_kept
+from penjing.core.padding import sides
 from penjing.core.random import torch_stream
-from penjing.graph.collaborative import Collaborative, collaborators, padding_of
+from penjing.graph.collaborative import Collaborative, collaborators
 from penjing.training.least_squares import Moments, damped
 
 PLACES = 128
@@ -48,7 +49,7 @@ def foretell(model: nn.Module, names: Collection[str], batches: Iterable[Tensor]
 def _add(moments: Moments, places: torch.Generator, layer: Collaborative, args: tuple[Any, ...], made: Tensor) -> None:
     """Take in what a layer reads and makes at some positions."""
     cheap = layer.map.conv
-    padded = F.pad(args[0], padding_of(cheap))
+    padded = F.pad(args[0], sides(cheap.padding, cheap.kernel_size, cheap.dilation))
     read = F.unfold(padded, cheap.kernel_size, cheap.dilation, stride=cheap.stride).mT
     wanted = F.relu(made).flatten(2).mT
     picks = torch.randperm(read.shape[1], generator=places)[:PLACES].to(read.device)
