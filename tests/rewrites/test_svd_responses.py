@@ -86,6 +86,29 @@ def test_what_is_lost_is_the_variance_of_the_components_left_out(layer: str, beh
     assert (whole - left).norm() < (whole - by_weights).norm()
 
 
+class PreActivation(nn.Module):
+    """A layer that a batch norm reads, and the sum behind the branch as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(6, 10, 3, padding=1, bias=False), nn.BatchNorm2d(10)
+        self.branch = nn.Conv2d(10, 10, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        out: Tensor = x + self.branch(self.norm(x).relu())
+        return out
+
+
+@torch.no_grad()
+def test_a_norm_that_is_not_the_only_reader_takes_no_mean() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = PreActivation().double().eval()
+    small = chained(svd_responses().on(correlated(1)), model, "layer", 4)
+    assert torch.equal(small.norm.running_mean, model.norm.running_mean)
+
+
 def test_without_pictures_it_is_svd() -> None:
     model = net()
     for layer in ("biased", "normed", "bare"):

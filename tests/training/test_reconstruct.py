@@ -60,6 +60,26 @@ class PreActivation(Body):
         return F.relu(x + self.b(F.relu(self.a(self.an(x)))))
 
 
+class Direct(PreActivation):
+    """The stem is read by a batch norm and by the sum behind the branch."""
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+class Functional(Body):
+    """Batch norms that are functions of the network's own buffers, and one that has no statistics."""
+
+    def build(self):
+        self.a, self.b = nn.Conv2d(16, 24, 3, padding=1, bias=False), nn.Conv2d(24, 16, 1, bias=False)
+        self.register_buffer("mean", torch.linspace(-1, 1, 24))
+        self.register_buffer("var", torch.linspace(0.5, 2, 24))
+        self.bn = nn.BatchNorm2d(16, track_running_stats=False)
+
+    def body(self, x):
+        return F.relu(self.bn(self.b(F.relu(F.batch_norm(self.a(x), self.mean, self.var)))))
+
+
 class Separable(Body):
     def build(self):
         self.a, self.an = nn.Conv2d(16, 24, 1, bias=False), nn.BatchNorm2d(24)
@@ -84,7 +104,7 @@ class Odd(Body):
         return self.mirror(F.conv2d(F.relu(self.up(x)), self.raw * 2))
 
 
-NETS = (Residual, NormFree, PreActivation, Separable, Odd)
+NETS = (Residual, NormFree, PreActivation, Direct, Separable, Odd)
 
 
 def made(kind, seed=0) -> nn.Module:
@@ -135,7 +155,7 @@ def test_it_brings_the_outputs_back_on_unseen_pictures(kind):
     assert wrong(model, smaller) < 0.5 * min(wrong(model, rough), wrong(model, halved(model)[0]))
 
 
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("kind", [*NETS, Functional])
 def test_nothing_cut_nothing_changes(kind):
     model = made(kind)
     graph = trace(model, (pictures()[0][:2],), proof=False)

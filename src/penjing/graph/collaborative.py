@@ -20,7 +20,7 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.layers import Layer
 from penjing.graph.blocks import take_out
 from penjing.graph.graph import Graph
-from penjing.graph.norms_behind import Readers
+from penjing.graph.readers import Readers
 
 Kind = Literal["shared", "pointwise"]
 """One filter of the convolution's own size for all its outputs, or a 1x1 convolution with as many outputs."""

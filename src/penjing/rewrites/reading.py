@@ -19,8 +19,8 @@ from penjing.core.random import torch_stream
 from penjing.factors.fitted import Patches
 from penjing.factors.layer import read, sides
 from penjing.factors.memory import check_fits
+from penjing.graph.norms_behind import batch_norms_behind
 from penjing.graph.patches import patches
-from penjing.rewrites.norms_heard import NormsHeard
 
 POSITIONS = 64
 """How many output positions of one picture take part; neighbours tell nearly the same."""
@@ -83,15 +83,17 @@ def readings(model: nn.Module, layers: Mapping[str, Layer], pictures: Sequence[T
 
     Raises: PlanError where the second moments do not fit into memory.
     """
-    heard = _Heard(model, layers)
+    heard, behind = _Heard(model, layers), batch_norms_behind(model, pictures[0]) if pictures else {}
     check_fits(heard.bytes, "The second moments of what layers read")
     slopes = _slopes(model, layers, pictures)
     with _still(model), torch.no_grad(), heard.listening():
         device = next(model.parameters()).device
         for x in console.track(pictures, "reading layers"):
-            heard.norms.begin()
             model(x.to(device))
-    return {path: heard.reading(path, slopes[path]) for path in layers if path in heard.counts and path in slopes}
+    names = {norm: name for name, norm in model.named_modules()}
+    norms = {path: names[norm] for path, norm in behind.items()}
+    known = [path for path in layers if path in heard.counts and path in slopes]
+    return {path: heard.reading(path, slopes[path], norms.get(path, "")) for path in known}
 
 
 @contextmanager
@@ -141,7 +143,7 @@ class _Heard:
     """Sums over the patches that layers read, while a model runs."""
 
     def __init__(self, model: nn.Module, layers: Mapping[str, Layer]) -> None:
-        self.norms, self.counts = NormsHeard(), dict[str, int]()
+        self.counts: dict[str, int] = {}
         self._model, self._sums, self._seconds = model, dict[str, Tensor](), dict[str, Tensor]()
         self._specs = {path: read(model.get_submodule(path), path) for path in layers}
         self._layers = {path: self._bare(path, layer) for path, layer in layers.items()}
@@ -164,16 +166,14 @@ class _Heard:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear the layers, and the norms behind them."""
+        """Hear the layers."""
         with ExitStack() as stack:
             for path in self._layers:
                 stack.enter_context(self._model.get_submodule(path).register_forward_hook(self._hook(path)))
-            stack.enter_context(self.norms.listening(self._model))
             yield
 
     def _hook(self, path: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def wrote(module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
-            self.norms.wrote(path, y)
             rows = self._rows(path, args[0], y)
             second = (rows.T @ rows).double().cpu()
             total = rows.double().sum(0).cpu()
@@ -197,10 +197,9 @@ class _Heard:
                 x = F.pad(x, (*wide, *high), "constant" if spec.padding_mode == "zeros" else spec.padding_mode)
         return patches(x, -1, layer, picks).flatten(1).float()
 
-    def reading(self, path: str, slopes: Tensor) -> Reading:
-        """Return what was heard of a layer: about the mean where a bias or a norm can take that."""
-        count, heard = self.counts[path], self.norms.of.get(path)
-        norm = next((name for name, module in self._model.named_modules() if module is heard), "")
+    def reading(self, path: str, slopes: Tensor, norm: str) -> Reading:
+        """Return what was heard of a layer: about the mean where a bias or the ``norm`` behind can take that."""
+        count = self.counts[path]
         mean, second = self._sums[path] / count, self._seconds[path] / count
         if not norm and getattr(self._model.get_submodule(path), "bias", None) is None:
             mean = torch.zeros_like(mean)

@@ -22,8 +22,8 @@ from penjing.factors.side_by_side import side_by_side
 from penjing.factors.spectra import Axis
 from penjing.factors.svd import svd as decomposition
 from penjing.graph.chains import put_in
+from penjing.graph.norms_behind import batch_norms_behind
 from penjing.rewrites.factored import Factored, Made
-from penjing.rewrites.norms_heard import NormsHeard
 
 POSITIONS = 64
 """How many output positions of one picture take part; neighbours tell nearly the same."""
@@ -111,19 +111,17 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
         if not self.pictures:
             plain = {path: module for path, module in modules.items() if getattr(module, "groups", 1) == 1}
             return {path: Written(of_noise(module, path), None) for path, module in plain.items()}
-        heard = _Heard()
+        heard, behind = _Heard(), batch_norms_behind(model, self.pictures[0])
         with ExitStack() as stack:
             stack.enter_context(modes_kept(model))
             stack.enter_context(torch.no_grad())
             model.eval()
             for path, module in modules.items():
                 stack.enter_context(module.register_forward_hook(heard.layer(path)))
-            stack.enter_context(heard.norms.listening(model))
             device = next(model.parameters()).device
             for x in console.track(self.pictures, "collecting responses"):
-                heard.norms.begin()
                 model(x.to(device))
-        return {path: Written(moments, heard.norms.of.get(path)) for path, moments in heard.moments.items()}
+        return {path: Written(moments, behind.get(path)) for path, moments in heard.moments.items()}
 
 
 def sampled(y: Tensor, module: nn.Module, generator: torch.Generator) -> Tensor:
@@ -136,18 +134,16 @@ def sampled(y: Tensor, module: nn.Module, generator: torch.Generator) -> Tensor:
 
 
 class _Heard:
-    """What forwards tell: moments by layer, and which norm alone reads what a layer wrote."""
+    """What forwards tell: moments by layer."""
 
     def __init__(self) -> None:
         self.moments: dict[str, Moments] = {}
-        self.norms = NormsHeard()
         self._generator = torch_stream(0, "svd_responses/positions")
 
     def layer(self, path: str) -> Callable[[nn.Module, Any, Tensor], None]:
         """Return what hears a layer write."""
 
         def wrote(module: nn.Module, _: Any, y: Tensor) -> None:
-            self.norms.wrote(path, y)
             rows = sampled(y, module, self._generator)
             found = Moments.of(rows, rows)
             self.moments[path] = self.moments[path] + found if path in self.moments else found

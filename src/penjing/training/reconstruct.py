@@ -36,6 +36,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
 from penjing.graph.kernels import as_it_is
 from penjing.graph.patches import by_group, by_position, patches, picked
+from penjing.graph.readers import Readers
 from penjing.training.least_squares import Moments, damped, solve
 from penjing.training.recalibrate import batch_norms
 from penjing.training.state import Snapshot, device_of
@@ -170,11 +171,17 @@ class _Target:
 
 
 def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: int) -> dict[int, _Target]:
-    """Run the original once and keep the targets of all layers; of a layer that runs twice, none."""
+    """Run the original once and keep the targets of all layers; of a layer that runs twice, none.
+
+    A layer that more than its batch norm reads is fitted to what it writes itself.
+    """
     targets: dict[int, _Target] = {}
     known = set(batch_norms(model))
     norms = {id(module.running_mean): name for name, module in model.named_modules() if module in known}
     generator = torch_stream(seed, "reconstruct/positions")
+    readers = Readers(graph)
+    alone = {i for i, name in enumerate(graph.nodes) if readers.norm(readers.nodes[name]) is not None}
+    elsewhere: set[int] = set()
 
     read: dict[int, Tensor] = {}
 
@@ -194,12 +201,17 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
         targets[i].rows[-1] = picked(table, targets[i].picks[-1]).cpu()
 
     def normed(i: int, y: Tensor, mean: Tensor | None) -> None:
+        if i not in alone:
+            elsewhere.add(i)
+            return
         targets[i].norm = norms.get(id(mean))
+        targets[i].plain &= targets[i].norm is not None  # the statistics of a function are not ours to refit
         moved(i, y)
 
     def summed(i: int, y: Tensor, other: Tensor) -> None:
-        targets[i].summed = True
-        moved(i, y + other)
+        if i not in elsewhere:
+            targets[i].summed = True
+            moved(i, y + other)
 
     device = device_of(model)
     for x in batches:

@@ -1,0 +1,32 @@
+"""Who reads what the layers of a network write."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from penjing.graph.graph import Graph
+
+
+class Readers:
+    """Tells who reads what the layers of a graph write, in its program."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = {node.name: node for node in graph.program.nodes}
+        placeholders = [node for node in graph.program.nodes if node.op == "placeholder"]
+        self.tensors = dict(zip(placeholders, graph.program.names, strict=True))
+
+    def only(self, node: fx.Node) -> fx.Node | None:
+        """Return the only node that reads another; None where there is none, or several."""
+        return next(iter(node.users)) if len(node.users) == 1 else None
+
+    def norm(self, node: fx.Node) -> fx.Node | None:
+        """Return the batch norm that alone reads a node."""
+        reader = self.only(node)
+        return reader if reader is not None and reader.target is torch.ops.aten.batch_norm.default else None
+
+    def module(self, norm: fx.Node) -> str:
+        """Return the name of a batch norm's module; nothing where it has no statistics, or they are used elsewhere."""
+        mean = norm.args[3]
+        tensor = self.tensors.get(mean) if isinstance(mean, fx.Node) and len(mean.users) == 1 else None
+        return tensor.rpartition(".")[0] if tensor else ""
