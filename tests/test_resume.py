@@ -146,6 +146,8 @@ def test_the_same_call_goes_on_and_another_does_not(data, tmp_path, monkeypatch,
             run(data, tmp_path, **other)
     with pytest.raises(ResumeError, match="unfinished run with another steps"):
         run(data, tmp_path, steps=STEPS[:3])
+    with pytest.raises(ResumeError, match="unfinished run with another data mean"):
+        run(penjing.data.load(data, mean=(0.1,) * 3, std=(0.3,) * 3), tmp_path)
     capsys.readouterr()
     run(data, tmp_path)
     assert "Going on after step 8 of 8, evaluate." in capsys.readouterr().err
@@ -196,6 +198,7 @@ def test_a_temporary_run_keeps_nothing(data):
 
 def test_what_identifies_a_step_is_the_same_in_every_process():
     assert told([prune(), pictures, Path("a/b"), {1: (2, None)}])[1:] == ["pictures", "a/b", {"1": [2, None]}]
+    assert told({"b", "c", "a"}) == ["a", "b", "c"]
     assert "0x" not in json.dumps(told([train(terms=[penjing.train]), lambda: 0]))
 
 

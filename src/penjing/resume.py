@@ -68,7 +68,11 @@ def _described(data: Data) -> dict[str, Any]:
     labels = hashlib.sha256()
     for split in (data.train, data.val):
         labels.update(np.ascontiguousarray(split.labels).tobytes())
-    return {"name": data.name, "train": len(data.train), "val": len(data.val), "labels": labels.hexdigest()[:16]}
+    read = {name: told(getattr(data.train, name, None)) for name in ("mean", "std", "scale", "padding", "flip")}
+    return {
+        "name": data.name, "train": len(data.train), "val": len(data.val), "labels": labels.hexdigest()[:16],
+        "shape": list(data.shape), **read,
+    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- what is done

@@ -66,3 +66,12 @@ def test_ranges_follow_until_they_settle():
     assert reads.high.item() < 3.01
     with pytest.raises(PlanError, match="finite"):
         reads.start(torch.tensor([float("nan")]))
+
+
+def test_ranges_that_have_settled_stay_where_a_training_goes_on():
+    reads, again = RangeReads(8), RangeReads(8)
+    reads.start(torch.tensor([0.0, 1.0]))
+    reads.after_step(0.9)
+    again.load_state_dict(reads.state_dict())
+    again.train()(torch.tensor([-9.0, 9.0]))
+    assert (again.low.item(), again.high.item()) == (0, 1)

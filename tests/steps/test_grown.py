@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,15 @@ def test_a_step_that_extends_training_and_changes_the_form_counts_as_a_cut(data:
 def test_whoever_trains_twice_is_not_taught_by_the_first(data: Data) -> None:
     found = penjing.run(tiny(), data, [LESSON, LESSON, "prune", "export"], "macs=0.8x", threads=1)
     assert [one["terms"] for one in found.results["trained"]] == [[], []] and TOLD in found.results["remarks"]
+
+
+def test_the_time_of_what_was_trained_is_not_that_of_what_came(data: Data, tmp_path: Path) -> None:
+    """Or a process that goes on would hold later steps against the first of the two."""
+    penjing.run(
+        tiny(), data, ["export", LESSON, "prune", "export", "check"], "latency=0.9x", threads=1, folder=tmp_path
+    )
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    measured = [
+        line["name"] for line in lines if line["event"] == "found" and line["name"].startswith("latency of the")
+    ]
+    assert "latency of the grown original" in measured and not any("#" in name for name in measured)

@@ -5,10 +5,11 @@ import signal
 from dataclasses import replace
 
 import pytest
+import torch
 
 from penjing.core.errors import PenjingError, ResumeError, TrainError
 from penjing.terms.hints import hints
-from penjing.training.checkpoint import Checkpoint
+from penjing.training.checkpoint import Checkpoint, optimizer_state, restore_optimizer
 from penjing.training.loop import Options, fit
 from penjing.training.state import Snapshot
 
@@ -99,6 +100,17 @@ def test_two_processes_go_on_from_an_epochs_end(tmp_path):
         fit(built(Normed), Ending(split.x, split.labels), None, two, seed=3, checkpoint=Checkpoint(path))
     fit(broken := built(Normed), split, None, two, seed=3, checkpoint=Checkpoint(path))
     assert equal(weights(whole), weights(broken))
+
+
+def test_what_an_optimizer_remembers_of_a_scalar_lies_where_the_scalar_does():
+    here, there = (torch.nn.Parameter(torch.zeros((), device=device)) for device in ("cpu", "meta"))
+    kept, again = torch.optim.AdamW([here]), torch.optim.AdamW([there])
+    here.grad = torch.ones(())
+    kept.step()
+    restore_optimizer(again, optimizer_state(kept))
+    state = again.state[there]
+    assert state["exp_avg"].is_meta and state["exp_avg_sq"].is_meta
+    assert state["step"].item() == 1, "which stays with the optimiser"
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path):

@@ -19,7 +19,9 @@ def told(thing: Any) -> Any:
         return {type(thing).__name__.rstrip("_"): shown}
     if isinstance(thing, Mapping):
         return {str(key): told(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple | set | frozenset):
+    if isinstance(thing, set | frozenset):
+        return sorted(map(told, thing), key=str)
+    if isinstance(thing, list | tuple):
         return [told(one) for one in thing]
     if isinstance(thing, os.PathLike):
         return os.fspath(thing)

@@ -72,12 +72,13 @@ class FilterWeights(Weights):
 class RangeReads(Reads):
     """What a layer reads, rounded to levels of a range that holds 0."""
 
+    moving: Tensor
     low: Tensor
     high: Tensor
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
-        self.moving = True
+        self.register_buffer("moving", torch.tensor(True))
         self.register_buffer("low", torch.tensor(0.0))
         self.register_buffer("high", torch.tensor(1.0))
 
@@ -103,4 +104,4 @@ class RangeReads(Reads):
 
     def after_step(self, progress: float) -> None:
         """Let the range stay once most of the training is done."""
-        self.moving = progress < SETTLED
+        self.moving.fill_(progress < SETTLED)

@@ -66,8 +66,9 @@ class Original:
     def timing(self) -> Timing:
         """The original's first measurement, which later ones are scaled to."""
         subject = self.subject
+        whose = "the grown original" if self._run.noted("grown") else "the original"  # told apart when gone on with
         with self._stage("time the original") as said:
-            timing = self._run.measure("the original", {"original": subject})["original"]
+            timing = self._run.measure(whose, {"original": subject})["original"]
             said.append(show(timing.median_ms, "ms"))
         return timing
 

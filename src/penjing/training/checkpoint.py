@@ -72,7 +72,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Sequ
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, values in state.items():
         for parameter, value in zip(parameters, values, strict=True):
-            if value.shape == parameter.shape and value.dim():
+            if value.shape == parameter.shape and key != "step":
                 # Laid out like the parameter, or the next step would round in another order.
                 optimizer.state[parameter][key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             elif value.dim() == 0:
