@@ -9,8 +9,14 @@ from torch import nn
 import penjing
 from penjing.core.errors import PlanError
 from penjing.references import _training, from_new_weights, refuse_impossible
+from penjing.steps.gal import gal
+from penjing.steps.gmp import gmp
 from penjing.steps.lccl import lccl
+from penjing.steps.metapruning import metapruning
+from penjing.steps.obc import obc
 from penjing.steps.prune import prune
+from penjing.steps.rbp import rbp
+from penjing.steps.ssl import ssl
 from penjing.steps.train import train
 from penjing.training.session import Session
 from tiny import pictures, tiny
@@ -77,7 +83,13 @@ def test_what_cannot_be_drawn_anew_is_refused_at_once(folder):
         refuse_impossible(("scratch",), nn.Sequential(Bare()), data, [])
     with pytest.raises(PlanError, match="zeros leave these as they are"):
         refuse_impossible(("scratch",), tiny(), data, [prune(rewrite="weights")])
+        refuse_impossible(("scratch",), tiny(), data, [gmp(sparsity=0.5)])
     refuse_impossible(("random",), nn.Sequential(Bare()), data, [])
+    for step in (gmp(sparsity=0.5), obc(), ssl(), rbp(), gal(), metapruning()):
+        with pytest.raises(
+            PlanError, match=f"'random' draws anew what a prune chose, and {type(step).__name__} chooses"
+        ):
+            refuse_impossible(("random",), tiny(), data, ["prune", step])
 
 
 def test_the_reference_trains_as_the_result_did_but_from_new_weights():

@@ -21,9 +21,10 @@ from penjing.exporting.measure import check_target
 from penjing.exporting.running import refuse_packed
 from penjing.exporting.runtimes.subject import check_precision
 from penjing.graph.exits import Exiting
+from penjing.graph.quantized import refuse_quantized
 from penjing.graph.trace import plain
 from penjing.references import refuse_impossible
-from penjing.steps.order import ordered
+from penjing.steps.order import AFTER_BITS, ordered
 from penjing.steps.price import asked
 from penjing.steps.state import State
 from penjing.steps.tutor import tutor_of
@@ -67,6 +68,10 @@ def begin(
     if not isinstance(model, nn.Module):
         raise PlanError(f"The model is {_kind(model)}; give a torch.nn.Module, such as penjing.zoo.resnet56().")
     refuse_packed(model)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise PlanError(f"The seed is a whole number from 0 on; got {seed!r}.")
+    if isinstance(references, str):
+        raise PlanError(f"References are several names, such as ({references!r},); got {references!r} alone.")
     if isinstance(model, Exiting):
         raise PlanError(
             "The network has exits already, which stand behind its layers as they are; give what they stand in, "
@@ -76,6 +81,9 @@ def begin(
     for warning in back_to_back(wanted, target):
         console.remark(warning)
     todo = ordered(steps)
+    names = (type(step).__name__.rstrip("_") for step in todo)
+    if changing := next((name for name in names if name not in AFTER_BITS), ""):
+        refuse_quantized(changing, model)
     data = None if data is None else as_data(data, seed=seed)
     original = plain(model).cpu()
     refuse_impossible(references, original, data, todo)

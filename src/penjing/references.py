@@ -24,15 +24,24 @@ from penjing.rewrites.perform import perform
 from penjing.steps.check import check
 from penjing.steps.exits import exits
 from penjing.steps.export import export
+from penjing.steps.gal import gal
+from penjing.steps.gmp import gmp
 from penjing.steps.grown import KEEPING
 from penjing.steps.int8 import int8
+from penjing.steps.metapruning import metapruning
+from penjing.steps.obc import obc
 from penjing.steps.prune import prune
+from penjing.steps.rbp import rbp
+from penjing.steps.ssl import ssl
 from penjing.steps.stands_for import as_cut
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
 
 RATES = {"sgd": 0.1, "adamw": 3e-3}
 """Peak learning rates from new weights, where the rate of a fine-tuning is too small."""
+
+OWN = (gal, gmp, metapruning, obc, rbp, ssl)
+"""Steps that choose by other means than a prune."""
 
 
 def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | None, steps: Sequence[Any]) -> None:
@@ -49,11 +58,16 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
             f"The reference {names[0]!r} is compared at the result's widths, and at which exit pictures leave differs "
             "from network to network: leave it out, or compare before the step exits."
         )
+    if "random" in names and (own := next((step for step in steps if isinstance(step, OWN)), None)) is not None:
+        raise PlanError(
+            f"The reference 'random' draws anew what a prune chose, and {type(own).__name__} chooses as it trains or "
+            "refits: leave the reference out, or take 'scratch' where that cuts widths."
+        )
     if "scratch" not in names:
         return
     if data is not None and not data.labelled:
         raise PlanError("The reference 'scratch' learns from labels, and these pictures have no class: leave it out.")
-    if any(isinstance(step, prune) and _zeroes(step) for step in steps):
+    if any(isinstance(step, gmp | obc) or (isinstance(step, prune) and _zeroes(step)) for step in steps):
         raise PlanError(
             "The reference 'scratch' has the result's widths, and zeros leave these as they are: leave it out."
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from penjing.core import console
 from penjing.core.errors import BudgetError, Infeasible
-from penjing.costs.units import parse_bound, show
+from penjing.costs.units import parse_budget, show
 from penjing.report.curve import curve
 from penjing.steps.original import counted, drafted, estimated, original_of
 from penjing.steps.price import units
@@ -106,7 +106,7 @@ def shares_of(cost: str, given: Sequence[Any]) -> list[str]:
     for one in given:
         text = f"{one:g}x" if isinstance(one, int | float) and not isinstance(one, bool) else str(one)
         text = f"{text}x" if text.replace(".", "", 1).isdecimal() else text
-        asked = parse_bound(cost, units()[cost], text)
+        (asked,) = parse_budget({cost: text}).values()
         if asked.kind != "relative":
             raise BudgetError(f"{cost}={text} is no share of the original's; a frontier goes over shares such as 0.5x.")
         found[asked.value] = text

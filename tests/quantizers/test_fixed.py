@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.quantizers.fixed import FixedReads, fixed, power_of_two
-from penjing.quantizers.integer import convolve, multiply, shifted
+
+from .integer import convolve, multiply, shifted
 
 
 def shift_of(step: torch.Tensor) -> np.ndarray:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penjing.core.errors import PlanError
-from penjing.quantizers.integer import convolve, multiplier, multiply, scaled
 from penjing.quantizers.lsq import lsq
+
+from .integer import convolve, multiplier, multiply, scaled
 
 
 def half_away(exact: Fraction) -> int:

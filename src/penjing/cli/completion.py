@@ -38,13 +38,6 @@ def data(incomplete: str) -> Words:
     return _starting({"digits": "scikit-learn's handwritten digits"}, incomplete) if incomplete else []
 
 
-def targets(incomplete: str) -> Words:
-    """Complete a target that penjing brings along."""
-    from penjing.targets import names
-
-    return _starting(dict.fromkeys(names(), ""), incomplete)
-
-
 def budget(incomplete: str) -> Words:
     """Complete the name of the cost that a budget bounds last."""
     from penjing.core.registry import outline

@@ -33,7 +33,7 @@ def list_(as_json: options.AsJson = False) -> None:
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="A target's name, or a file.", autocompletion=completion.targets)
+        str, typer.Argument(metavar="NAME|FILE", help="A target's name, or a file.", autocompletion=completion.target)
     ],
     as_json: options.AsJson = False,
 ) -> None:

@@ -27,6 +27,7 @@ POWERS = {"uW": 1e-3, "µW": 1e-3, "mW": 1.0, "W": 1e3}
 
 _SCALES: dict[str, Mapping[str, float]] = {
     "parameters": {**COUNTS, "K": 1e3},
+    "weights": {**COUNTS, "K": 1e3},
     "MACs": {**COUNTS, "K": 1e3},
     "ms": TIMES,
     "mJ": ENERGIES,
@@ -38,6 +39,7 @@ _SCALES: dict[str, Mapping[str, float]] = {
 
 _LADDERS: dict[str, Mapping[str, float]] = {
     "parameters": COUNTS,
+    "weights": COUNTS,
     "MACs": COUNTS,
     "ms": {name: TIMES[name] for name in ("ns", "us", "ms", "s")},
     "mJ": {name: ENERGIES[name] for name in ("nJ", "uJ", "mJ", "J")},
@@ -55,7 +57,8 @@ _MEANT = {
 """What people call a cost elsewhere."""
 
 _EXAMPLES = {
-    "ms": "2.5ms", "mJ": "0.4mJ", "mW": "250mW", "bytes": "1MB", "%": "8%", "parameters": "300k", "MACs": "40M",
+    "ms": "2.5ms", "mJ": "0.4mJ", "mW": "250mW", "bytes": "1MB", "%": "8%", "parameters": "300k", "weights": "300k",
+    "MACs": "40M",
 }  # fmt: skip
 
 LONGEST = 400
@@ -112,7 +115,7 @@ def parse_bound(cost: str, unit: str, given: str | float) -> Asked:
     if suffix not in scales:
         raise BudgetError(f"{wrong}: {cost} is counted in {unit}, not in {suffix!r}; write {_example(unit)} or 0.6x.")
     value = number * scales[suffix]
-    if unit in ("parameters", "MACs", "bytes") and value < 1:
+    if unit in ("parameters", "weights", "MACs", "bytes") and value < 1:
         raise BudgetError(f"{wrong} is below 1 {unit}; did you mean {number:g}x?")
     if unit == "%" and value > 100:
         raise BudgetError(f"{wrong} bounds nothing: an {cost} is at most 100 %.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
@@ -23,6 +22,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.proof import prove
 from penjing.graph.trace import trace
 from penjing.steps.filed import file_certificate
+from penjing.steps.patterns import matches
 from penjing.steps.pictures import need_some
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
@@ -117,13 +117,9 @@ class lccl(train):  # noqa: N801  (registered under its own name)
         for pattern in self.include:
             if pattern in refused:
                 raise PlanError(f"lccl: {pattern} cannot have a collaborative layer: {refused[pattern]}.")
-            if not any(fnmatch(name, pattern) for name in (*found, *refused)):
+            if not any(matches(_names(name), (pattern,), ()) for name in (*found, *refused)):
                 raise PlanError(f"lccl: no layer is called {pattern!r}.{did_you_mean(pattern, (*found, *refused))}")
-        kept = {
-            name: partner
-            for name, partner in found.items()
-            if any(fnmatch(name, p) for p in self.include) and not any(fnmatch(name, p) for p in self.exclude)
-        }
+        kept = {name: one for name, one in found.items() if matches(_names(name), self.include, self.exclude)}
         if not kept:
             why = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:3])
             raise PlanError(f"lccl: no layer that include and exclude leave may have a collaborative layer ({why}).")
@@ -208,3 +204,8 @@ def outcome(facts: Mapping[str, Any]) -> str:
         gain = f"{faster:.2f}x as fast" if faster > 1.02 else f"no gain, {faster:.2f}x as fast"
         text += f"; measured in torch: {gain}"
     return f"{text}. The exported file computes every position."
+
+
+def _names(layer: str) -> tuple[str, str]:
+    """Return the names of a convolution that patterns mean."""
+    return layer, f"conv:{layer}"

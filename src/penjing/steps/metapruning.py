@@ -142,12 +142,13 @@ class metapruning:  # noqa: N801  (registered under its own name)
         orders = {site.name: np.argsort(-scored.scores[site.name], kind="stable") for site in sites}
         with run.stage("pruning net") as said, chance(run.seed, f"{run.at}/net", torch.device("cpu")):
             net = PruningNet(state.model, scored.graph, sites, orders, self.hidden)
+            terms = [build("term", term) for term in self.terms]
             told = fit(
-                net, data.train, None, self._recipe, terms=[build("term", term) for term in self.terms],
+                net, data.train, None, self._recipe, terms=terms,
                 seed=derive(run.seed, f"{run.at}/train"), teacher=state.teacher,
                 on_epoch=lambda row: tell_epoch(row, run, self._recipe.epochs), checkpoint=run.checkpoint(),
             )  # fmt: skip
-            file_training(run, told, self._recipe, [str(term) for term in self.terms])
+            file_training(run, told, self._recipe, [repr(term) for term in terms])
             said.append(f"{len(net.generators)} generators, loss {told.rows[-1]['loss']:.4f}")
         return net.eval()
 

@@ -31,6 +31,9 @@ AFTER_EXITS = ("export", "check", "evaluate")
 AFTER_INT8 = ("export", "check", "evaluate")
 """What steps may follow once the file is to be rounded."""
 
+NAMED = {"criterion": "criterion", "allocator": "allocator", "measure": "cost"}
+"""Options of steps that name an entry, and of which kind."""
+
 
 def ordered(steps: Any) -> list[Any]:
     """Return the steps as objects, after everything that they name has been built once, to see that it can be.
@@ -49,9 +52,10 @@ def ordered(steps: Any) -> list[Any]:
             todo[i] = replace(step, refresh=0)  # once is enough
     for step in todo:
         step = as_cut(step)
+        for option, kind in NAMED.items():
+            if (named := getattr(step, option, None)) is not None:
+                build(kind, named)
         if isinstance(step, prune):
-            for kind in ("criterion", "allocator"):
-                build(kind, getattr(step, kind))
             for name in step.rewrites:
                 build("rewrite", name)
             build("cost", step.judged_by)

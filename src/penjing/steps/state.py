@@ -72,12 +72,13 @@ class State:
         return copy.deepcopy(self.model)
 
     def data_for(self, what: str) -> Data:
-        """Return the data.
+        """Return the data; ``what`` is the step that needs it, or says in words what does.
 
-        Raises: PlanError naming the step that needs it.
+        Raises: PlanError naming it.
         """
         if self.data is None:
-            raise PlanError(f"The step {what!r} needs data, and this run has none; pass data.")
+            who = what if " " in what else f"The step {what!r}"
+            raise PlanError(f"{who} needs data, and this run has none; pass data.")
         return self.data
 
     def labelled_for(self, what: str) -> Data:
