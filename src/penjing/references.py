@@ -36,6 +36,7 @@ from penjing.steps.ssl import ssl
 from penjing.steps.stands_for import as_cut
 from penjing.steps.state import Run, State
 from penjing.steps.train import train
+from penjing.training.renew import renew, renewer
 
 RATES = {"sgd": 0.1, "adamw": 3e-3}
 """Peak learning rates from new weights, where the rate of a fine-tuning is too small."""
@@ -71,7 +72,7 @@ def refuse_impossible(names: Sequence[str], original: nn.Module, data: Data | No
         raise PlanError(
             "The reference 'scratch' has the result's widths, and zeros leave these as they are: leave it out."
         )
-    fixed = [name for name, module in original.named_modules() if _own(module) and _reset(module) is None]
+    fixed = [name for name, module in original.named_modules() if _own(module) and renewer(module) is None]
     if fixed:
         module = type(original.get_submodule(fixed[0])).__name__
         raise PlanError(
@@ -127,19 +128,12 @@ def from_new_weights(model: nn.Module, seed: int) -> nn.Module:
     model = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in model.modules():
-            again = _reset(module)
-            if again is not None:
-                again()
+        renew(model)
     return model
 
 
 def _own(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
-
-
-def _reset(module: nn.Module) -> Any:
-    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
 
 
 def _training(steps: Sequence[Any]) -> train:

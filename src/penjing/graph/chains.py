@@ -18,7 +18,7 @@ from penjing.core.layers import Layer
 from penjing.core.units import Ints
 from penjing.factors.chain import empty, merge, shifted
 from penjing.factors.gauge import boundaries, scores, settle
-from penjing.factors.layer import Basis, LayerSpec, Pick, Shift, from_json, read, shape
+from penjing.factors.layer import Basis, LayerSpec, Pick, Shift, from_json, read, shape, sides
 from penjing.graph.collaborative import Collaborative
 from penjing.graph.graph import Graph
 from penjing.graph.proof import Certificate, compare, eval_outputs
@@ -235,7 +235,7 @@ def as_layer(layer: Layer, name: str, spec: LayerSpec, size: Sequence[int], ins:
     """Return one stage of the chain that takes a layer's place, on an input of this size, as a layer of the graph."""
     path = layer.weight.rpartition(".")[0]
     zeros = spec.padding_mode == "zeros"
-    padded = _padded(spec) if layer.kernel else ()
+    padded = tuple(map(sum, sides(spec))) if layer.kernel else ()
     pairs = (spec.kernel, spec.stride, spec.dilation) if layer.kernel else ((), (), ())
     read = tuple(size) if zeros else tuple(n + more for n, more in zip(size, padded, strict=True))
     return replace(
@@ -261,14 +261,7 @@ def size_read(layer: Layer, spec: LayerSpec) -> tuple[int, ...]:
     """Return the size of what a layer reads, before it is padded by anything but zeros, which is a step of its own."""
     if spec.padding_mode == "zeros":
         return layer.in_size
-    return tuple(n - total for n, total in zip(layer.in_size, _padded(spec), strict=True))
-
-
-def _padded(spec: LayerSpec) -> tuple[int, ...]:
-    """Return how much padding adds to each axis, as torch works out ``"same"``."""
-    if isinstance(spec.padding, tuple):
-        return tuple(2 * p for p in spec.padding)
-    return tuple(d * (k - 1) for d, k in zip(spec.dilation, spec.kernel, strict=True))
+    return tuple(n - before - after for n, (before, after) in zip(layer.in_size, sides(spec), strict=True))
 
 
 def settled(model: nn.Module, graph: Graph) -> tuple[nn.Module, dict[str, Tensor]]:

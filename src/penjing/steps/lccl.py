@@ -28,6 +28,7 @@ from penjing.steps.state import Run, State
 from penjing.steps.train import train
 from penjing.terms.map_zeros import MapZeros
 from penjing.training.foretell import foretell
+from penjing.training.renew import renew
 from penjing.training.state import chance
 
 CALIBRATION = 512
@@ -140,9 +141,7 @@ class lccl(train):  # noqa: N801  (registered under its own name)
         file_certificate(run, replace(certificate, name="collaborative equals plain"))
         if self.start == "scratch":
             with chance(run.seed, f"{run.at}/scratch", torch.device("cpu")):
-                for module in model.modules():
-                    if callable(fresh := getattr(module, "reset_parameters", None)):
-                        fresh()
+                renew(model)
         else:
             foretell(model, wanted, data.calibration(CALIBRATION, run.seed), run.seed)
         return model

@@ -29,6 +29,7 @@ from penjing.training.loop import fit
 from penjing.training.options import Options, check_values
 from penjing.training.pruning_net import PruningNet
 from penjing.training.recalibrate import recalibrate as recalibrate_norms
+from penjing.training.renew import renew
 from penjing.training.state import chance
 
 STARTS = ("scratch", "generated", "inherited")
@@ -114,9 +115,7 @@ class metapruning:  # noqa: N801  (registered under its own name)
             recalibrate_norms(model, data.calibration(1024, run.seed, size=128))
             return state.with_model(model, cut.plan)
         with chance(run.seed, f"{run.at}/scratch", torch.device("cpu")):
-            for module in cut.model.modules():
-                if callable(fresh := getattr(module, "reset_parameters", None)):
-                    fresh()
+            renew(cut.model)
         return state.with_model(cut.model, cut.plan)
 
     def _need_room(self, state: State, run: Run, scored: Scored) -> None:
