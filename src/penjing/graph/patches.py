@@ -8,6 +8,9 @@ from torch import Tensor
 
 from penjing.core.layers import Layer
 
+POSITIONS = 64
+"""How many output positions of one sample take part; neighbours tell nearly the same."""
+
 
 def by_group(weight: Tensor, layer: Layer) -> Tensor:
     """Return a layer's weight as [groups, in, out]."""
@@ -18,6 +21,11 @@ def by_position(y: Tensor, dim: int) -> Tensor:
     """Return an activation with channels along ``dim`` as [samples, positions, channels]."""
     moved = y.movedim(dim, -1)
     return moved.flatten(1, -2) if moved.dim() > 2 else moved.unsqueeze(1)
+
+
+def drawn(samples: int, positions: int, generator: torch.Generator) -> Tensor:
+    """Return which of so many output positions of each sample take part, [samples, at most ``POSITIONS``]."""
+    return torch.rand(samples, positions, generator=generator).argsort(1)[:, :POSITIONS]
 
 
 def picked(table: Tensor, picks: Tensor) -> Tensor:

@@ -20,10 +20,7 @@ from penjing.factors.fitted import Patches
 from penjing.factors.layer import read, sides
 from penjing.factors.memory import check_fits
 from penjing.graph.norms_behind import batch_norms_behind
-from penjing.graph.patches import patches
-
-POSITIONS = 64
-"""How many output positions of one picture take part; neighbours tell nearly the same."""
+from penjing.graph.patches import drawn, patches
 
 SLOPES = 256
 """How many pictures tell how much the answers move, so many at once that their forwards fit beside one another."""
@@ -190,7 +187,7 @@ class _Heard:
         """Return patches at positions drawn from each picture."""
         spec, layer = self._specs[path], self._layers[path]
         positions = y[0].numel() // spec.out_channels
-        picks = torch.rand(len(x), positions, generator=self._generator).argsort(1)[:, :POSITIONS].to(x.device)
+        picks = drawn(len(x), positions, self._generator).to(x.device)
         if spec.kind != "linear":
             high, wide = sides(spec)
             if any((*high, *wide)):

@@ -23,10 +23,8 @@ from penjing.factors.spectra import Axis
 from penjing.factors.svd import svd as decomposition
 from penjing.graph.chains import put_in
 from penjing.graph.norms_behind import batch_norms_behind
+from penjing.graph.patches import drawn, picked
 from penjing.rewrites.factored import Factored, Made
-
-POSITIONS = 64
-"""How many output positions of one picture take part; neighbours tell nearly the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +127,7 @@ def sampled(y: Tensor, module: nn.Module, generator: torch.Generator) -> Tensor:
     linear = isinstance(module, nn.Linear)
     table = y if linear else y.movedim(1, -1)
     table = table.reshape(len(y), -1, table.shape[-1])
-    picks = torch.rand(table.shape[:2], generator=generator).argsort(1)[:, :POSITIONS].to(y.device)
-    return table[torch.arange(len(table), device=y.device)[:, None], picks].flatten(0, 1)
+    return picked(table, drawn(len(table), table.shape[1], generator).to(y.device))
 
 
 class _Heard:

@@ -6,16 +6,21 @@ import torch
 from torch import Tensor, nn
 
 
+def counter() -> nn.Parameter:
+    """Return a count of optimiser steps: a parameter that is not trained, so that a checkpoint keeps it."""
+    return nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
+
+
 class Clock:
-    """Counts optimiser steps in a parameter that is not trained, so that a checkpoint keeps the count."""
+    """Counts optimiser steps."""
 
     def __init__(self) -> None:
         self.steps = 0
-        self._step = nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
+        self._step = counter()
 
     def attach(self) -> list[nn.Parameter]:
         """Begin at zero; return the count."""
-        self._step = nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
+        self._step = counter()
         return [self._step]
 
     def tick(self) -> None:

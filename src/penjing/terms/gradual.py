@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from penjing.terms.clock import counter
+
 Score: TypeAlias = Callable[[Tensor], Tensor]
 """Scores the weights of one layer, [n] to [n], higher meaning keep."""
 
@@ -89,7 +91,7 @@ class Gradual:
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Take the weights; return which are kept, what the others were, and how many steps were taken."""
         self._weights = {name: model.get_parameter(name) for name in self.names}
-        self._step = nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
+        self._step = counter()
         for name, weight in self._weights.items():
             kept = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
             self._kept[name] = nn.Parameter(kept, requires_grad=False)

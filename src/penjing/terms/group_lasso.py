@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from penjing.graph.groups import Groups, Tensors
+from penjing.terms.clock import counter
 from penjing.terms.masks import PACES
 
 
@@ -36,7 +36,7 @@ class GroupLasso:
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Find the parameters; the count of steps is the term's own."""
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
-        self._step = nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=False)
+        self._step = counter()
         return [self._step]
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:

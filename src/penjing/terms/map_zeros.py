@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from penjing.graph.collaborative import Collaborative, collaborators
+from penjing.terms.clock import counter
 
 
 @dataclass(eq=False)
@@ -38,7 +39,7 @@ class MapZeros:
         """Listen at the maps; return how many steps were taken."""
         self._layers = [layer for name, layer in collaborators(model).items() if name in self.names]
         self._handles = [layer.map.register_forward_hook(self._hear) for layer in self._layers if self.penalty]
-        self._step = nn.Parameter(torch.zeros((), dtype=torch.int64), requires_grad=False)
+        self._step = counter()
         return [self._step]
 
     def _hear(self, _: nn.Module, __: Any, made: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from penjing.graph import branches
 from penjing.graph.gates import Gates
 from penjing.graph.graph import Graph
+from penjing.terms.clock import counter
 from penjing.terms.fista import Fista
 
 Pace: TypeAlias = Callable[[Mapping[str, Tensor], float], Mapping[str, Tensor]]
@@ -56,7 +57,7 @@ class Masks:
         for name, size in {**self.sites, **dict.fromkeys(self.ends, 1)}.items():
             self._at[name] = nn.Parameter(torch.ones(size))
             self._mask[name] = nn.Parameter(torch.ones(size), requires_grad=False)
-        self._step = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self._step = counter()
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Set the masks into the model's forward."""

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from penjing.graph.gates import Gates
 from penjing.graph.graph import Graph
+from penjing.terms.clock import counter
 from penjing.terms.priors import Annealing, Prior
 
 
@@ -50,7 +51,7 @@ class Noise:
         """Make the gates' parameters."""
         self.gates = Gates(self.graph, list(self.start))
         self.graph = self.gates.graph
-        self._step = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self._step = counter()
         for name, start in self.start.items():
             self._mu[name] = nn.Parameter(start.mu.clone().float())
             free = not isinstance(self.prior, Annealing)

@@ -35,15 +35,12 @@ from penjing.graph.chains import as_last_stages
 from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
 from penjing.graph.kernels import as_it_is
-from penjing.graph.patches import by_group, by_position, patches, picked
+from penjing.graph.patches import by_group, by_position, drawn, patches, picked
 from penjing.graph.readers import Readers
 from penjing.training.least_squares import Moments, damped, solve
 from penjing.training.recalibrate import batch_norms
 from penjing.training.state import Snapshot, device_of
 from penjing.training.surgeon import Surgeon
-
-POSITIONS = 64
-"""How many output positions of one sample take part; neighbours tell nearly the same."""
 
 FAINT = 1e-3
 """A channel whose batch-norm scale is below this share of its layer's largest has no target worth fitting."""
@@ -187,8 +184,7 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
 
     def wrote(i: int, y: Tensor) -> None:
         table = by_position(y, graph.writing_dims[i])
-        draws = torch.rand(table.shape[:2], generator=generator)
-        picks = draws.argsort(1)[:, :POSITIONS].sort(1).values.to(y.device)
+        picks = drawn(len(table), table.shape[1], generator).sort(1).values.to(y.device)
         target = targets.setdefault(i, _Target())
         target.picks.append(picks)
         rows = picked(table, picks)
