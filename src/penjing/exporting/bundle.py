@@ -108,7 +108,8 @@ def write(
 ) -> Path:
     """Write a bundle, whole or not at all; one that is there already is replaced.
 
-    Of a ``finished`` network, weights in few bits and sparse ones are packed; otherwise all is there to train on.
+    A kill in the moment of replacing leaves the old one beside, as a hidden folder that ends in ``.old``. Of a
+    ``finished`` network, weights in few bits and sparse ones are packed; otherwise all is there to train on.
 
     Raises: BundleError when the system does not let it.
     """
