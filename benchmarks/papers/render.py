@@ -38,9 +38,9 @@ def _heading(name: str) -> str:
     scale = SCALES.get(name)
     if scale is None:
         return "One shot, no training."
-    length = "the papers' lengths" if scale.epochs is None else f"{scale.epochs} epochs a method, its search included"
     pictures = "" if scale.pictures is None else f" on {scale.pictures:,} pictures"
-    return f"Scale {name}: {length}{pictures}; own baselines of {scale.baseline} epochs; seeds {list(scale.seeds)}."
+    length = f"{scale.epochs} epochs a method{pictures}, its search included" if scale.epochs else "the papers' lengths"
+    return f"Scale {name}: {length}; own baselines of {scale.baseline} epochs; seeds {list(scale.seeds)}."
 
 
 # ------------------------------------------------------------------------------------------------- methods
