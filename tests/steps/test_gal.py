@@ -79,7 +79,15 @@ def test_of_channels_those_go_that_nobody_listens_to(data: Data) -> None:
     state, _ = pruned(model, data, "macs=0.75x", include=("conv1",), every=1, epochs=8.0)
     (plan,) = state.plans
     kept = plan.of_rewrite("channels")["conv1"]
-    assert len(kept) % 4 == 0 and sum(int(unit) % 2 == 0 for unit in kept) < 4  # closed ones fill the width up
+    gone = sorted(set(range(32)) - set(kept.tolist()))
+    assert len(kept) % 4 == 0 and len(gone) == 12 and sum(unit % 2 == 0 for unit in gone) >= 10
+
+
+def test_a_penalty_that_would_close_all_is_lowered_under_a_budget(data: Data) -> None:
+    _, run = pruned(skilled(), data, "macs=0.75x", include=("conv1",), every=1, epochs=8.0, penalty=1.0)
+    (told,) = run.noted("gal")
+    _, free = pruned(skilled(), data, include=("conv1",), every=1, epochs=8.0, penalty=1.0)
+    assert 8 <= told["closed"] <= 16 < free.noted("gal")[0]["closed"]
 
 
 def test_the_same_seed_gives_the_same_network(deep: nn.Module, data: Data) -> None:

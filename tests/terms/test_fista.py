@@ -81,3 +81,17 @@ def test_it_goes_on_to_the_bit() -> None:
     again = Fista([second], lr=0.1, penalty=0.1, every=2, drop=8)
     restore_optimizer(again, {key: [x.clone() for x in xs] for key, xs in optimizer_state(half).items()})
     assert torch.equal(descended(again, second, 8, T), expected)
+
+
+def test_the_penalty_pulls_the_mean_down_to_where_it_may_and_no_further() -> None:
+    m, other = nn.Parameter(torch.tensor([1.0, 0.2])), nn.Parameter(torch.tensor([0.6]))
+    optimizer = Fista([m, other], lr=1.0, penalty=10.0, least=lambda count: 0.3 if count > 1 else 0.5)
+    for least, expected in ((0.5, [0.9, 0.1, 0.5]), (0.3, None)):
+        optimizer.step()
+        found = torch.cat([optimizer.point(m), optimizer.point(other)])
+        assert float(found.mean()) == pytest.approx(least)
+        if expected:
+            assert found.tolist() == pytest.approx(expected)
+    weak = Fista([nn.Parameter(torch.ones(2))], lr=1.0, penalty=0.1, least=lambda _: 0.3)
+    weak.step()
+    assert weak.point(weak.param_groups[0]["params"][0]).tolist() == pytest.approx([0.9, 0.9])

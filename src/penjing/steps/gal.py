@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from penjing.allocators.problem import Problem
 from penjing.core import console
 from penjing.core.errors import PlanError
 from penjing.core.outputs import answers
+from penjing.core.random import stream
 from penjing.core.registry import build, register
 from penjing.core.sites import Site
 from penjing.graph import branches
@@ -22,6 +23,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.trace import trace
 from penjing.steps.choose import at_step
 from penjing.steps.learned import (
+    LOOSE,
     Learner,
     cut_learned,
     gated_blocks,
@@ -70,11 +72,12 @@ class gal(Learner):  # noqa: N801  (registered under its own name)
     at m = 0 goes, physically; the other masks are folded into weights, and batch norm is recalibrated on ``images``
     calibration pictures. Train afterwards. Further ``terms`` may join the loss.
 
-    Without a budget the penalty decides what goes. Under a budget, of whatever cost, it decides the order: the
-    smallest masks are closed as fast as a bound wants that falls from the whole network's cost to the budget in the
-    middle half of the training. The order means something where the penalty is large enough for the mask of a unit
-    that nobody needs to fall well below 1. Where a bound must be measured (latency, size), the cut network is exported
-    and measured, and cut further by what its masks say, up to ``rounds`` times.
+    Without a budget the penalty decides what goes. Under a budget, of whatever cost, it decides the order: the smallest
+    masks are closed as fast as a bound wants that falls from the whole network's cost to the budget in the middle half
+    of the training. The penalty is lowered then where it would pull the mean of all masks below half the share of units
+    that the budget leaves, to which that may fall in the first quarter: a penalty that is too large for a network and
+    its number of steps would close all of it. Where a bound must be measured (latency, size), the cut network is
+    exported and measured, and cut further by what its masks say, up to ``rounds`` times.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
     Paper: Lin, Ji, Yan, Zhang, Cao, Ye, Huang, Doermann, Towards Optimal Structured CNN Pruning via Generative
@@ -125,6 +128,7 @@ class gal(Learner):  # noqa: N801  (registered under its own name)
                 graph, {site.name: site.size for site in masked.channels}, masked.ends, self.mask_lr, self.penalty,
                 self.every, lessons.steps,
                 (lambda masks, done: _closed(problem, masks, done)) if problem.bounds else None,
+                _falling(problem, run.seed) if problem.bounds else None,
             )  # fmt: skip
             adversary = Adversary(_classes(state), self.data_weight, self.adversarial, self.critic_lr, self.reversal)
             model = state.copy_model()
@@ -169,6 +173,19 @@ def _closed(problem: Problem, masks: Mapping[str, Tensor], done: float) -> dict[
     """Return the masks with the smallest closed, as the budget wants it by now."""
     kept = {entry.site: entry.kept for entry in within(tightened(_scored(problem, masks), done))}
     return {name: mask * closed(len(mask), kept[name]) if name in kept else mask for name, mask in masks.items()}
+
+
+def _falling(problem: Problem, seed: int) -> Callable[[float], float]:
+    """Return the least mean of all masks by the share of a training that is done.
+
+    It falls to half the share of units that a plan keeps which knows none from another.
+    """
+    rng = stream(seed, "gal/least")
+    blind = within(rescored(problem, {site.name: 0.5 + rng.random(site.size) for site in problem.sites}))
+    sizes = {site.name: site.size for site in problem.sites}
+    kept = sum({**sizes, **{entry.site: len(entry.kept) for entry in blind if entry.site in sizes}}.values())
+    share = kept / sum(sizes.values()) / 2
+    return lambda done: 1 - (1 - share) * min(done / LOOSE, 1.0)
 
 
 def _scored(problem: Problem, masks: Mapping[str, Tensor]) -> Problem:

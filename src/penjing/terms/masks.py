@@ -30,7 +30,8 @@ class Masks:
     """Multiply every unit of the ``sites`` (sizes by name) and the branches of every block by a factor m ≥ 0.
 
     All factors begin at 1 and are learned by FISTA with an L1 ``penalty``, one step every ``every`` of the ``steps``
-    optimiser steps; the rate falls to a tenth twice. Now and then ``pace`` may close more. No label is looked at
+    optimiser steps; the rate falls to a tenth twice. The penalty does not pull the mean of all factors below ``least``,
+    by the share of the training that is done. Now and then ``pace`` may close more. No label is looked at
     (``task_weight`` 0).
 
     Shapes: masks [units] a site, [1] a block.
@@ -44,6 +45,7 @@ class Masks:
     every: int
     steps: int
     pace: Pace | None = None
+    least: Callable[[float], float] | None = None
     task_weight: float = 0.0
     _at: dict[str, nn.Parameter] = field(init=False, default_factory=dict)
     _mask: dict[str, nn.Parameter] = field(init=False, default_factory=dict)
@@ -70,7 +72,9 @@ class Masks:
     def optimizer(self) -> torch.optim.Optimizer:
         """Return the optimiser of the masks."""
         drop = max(self.every, self.steps // 3)
-        self._fista = Fista(self._at.values(), self.lr, self.penalty, self.every, drop)
+        least = self.least
+        held = None if least is None else lambda count: least(count / max(self.steps, 1))
+        self._fista = Fista(self._at.values(), self.lr, self.penalty, self.every, drop, held)
         return self._fista
 
     def __call__(self, x: Tensor, outputs: Any, y: Tensor | None) -> Tensor:
