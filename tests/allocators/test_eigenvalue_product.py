@@ -52,3 +52,17 @@ def test_a_layer_of_little_energy_is_not_starved() -> None:
     falling = 0.7 ** np.arange(16.0)
     found = solved({"loud": 1e6 * falling, "quiet": falling}, 16.0, {"loud": 1.0, "quiet": 1.0})
     assert abs(found["loud"] - found["quiet"]) <= 1
+
+
+@pytest.mark.parametrize("allocator", ["eigenvalue_product", "global", {"knapsack": {"loss": "scores"}}])
+def test_units_that_stay_in_an_order_are_not_counted_as_the_best_ones(allocator: object) -> None:
+    order = np.arange(3)
+    sites = [Site(name, "options", 3, (), np.arange(3), order=order) for name in "ab"]
+    scores = {"a": np.array([1.0, 1.0, 90.0]), "b": np.array([90.0, 1.0, 1.0])}
+
+    def price(plan: Plan) -> dict[str, float]:
+        kept = {"a": 3, "b": 3} | {entry.site: len(entry.kept) for entry in plan}
+        return {"macs": float(sum(kept.values()))}
+
+    plan = Driver().run(build("allocator", allocator), Problem("x", sites, scores, [Bound("macs", 4.0, "4")], price))
+    assert {"a": 3, "b": 3} | {entry.site: len(entry.kept) for entry in plan} == {"a": 3, "b": 1}

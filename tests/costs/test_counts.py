@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,9 @@ def test_every_cost_is_registered_with_its_unit(name: str) -> None:
 def test_weights_of_convolutions_are_counted_once_by_density_and_without_linear_layers() -> None:
     first, second = conv(3, 4, weight="a", density=0.25), conv(4, 4, weight="b")
     assert conv_weights()(FakeDraft((first, second, second, linear(4, 10)))) == 27 + 144
+
+
+def test_a_layer_that_runs_often_saves_its_bits_once() -> None:
+    layer = replace(conv(4, 4, weight="b"), stored_bits=2 * 144)
+    bare, once, often = (size()(FakeDraft((layer,) * times, parameters=144)) for times in (0, 1, 3))
+    assert bare - 144 * (4 - 2 / 8) < once < often == once + 2 * (once - bare + 144 * (4 - 2 / 8))

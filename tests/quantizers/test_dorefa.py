@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from penjing.core.errors import PlanError
 from penjing.quantizers.dorefa import NoisyGradient, dorefa, rounded_gradient
 
 VECTOR = torch.tensor([[0.9, -0.1, 0.3, -0.7, 0.05, -0.45, 0.2, 0.6]])
@@ -77,3 +78,8 @@ def test_gradients_are_left_alone_in_evaluation_and_where_there_are_none() -> No
 def test_a_picture_is_rounded_by_its_own_largest() -> None:
     both = torch.cat([GRADIENT, GRADIENT / 1000])
     torch.testing.assert_close(rounded_gradient(both, 15, 0.0)[1], rounded_gradient(GRADIENT, 15, 0.0)[0] / 1000)
+
+
+def test_a_clip_is_a_number() -> None:
+    with pytest.raises(PlanError, match="clip is the largest number that a layer reads; got inf"):
+        dorefa(clip=float("inf"))

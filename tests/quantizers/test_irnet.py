@@ -76,3 +76,8 @@ def test_options_that_cannot_be() -> None:
     assert irnet(activations=False).reads(4, 1) is None
     with pytest.raises(PlanError, match="t_max"):
         irnet(t_min=1.0, t_max=0.5)
+
+
+def test_t_stays_a_number() -> None:
+    with pytest.raises(PlanError, match="t grows from t_min"):
+        irnet(t_max=float("inf"))

@@ -63,3 +63,12 @@ def test_a_scale_a_filter_is_of_that_filter() -> None:
 def test_a_memory_that_cannot_be() -> None:
     with pytest.raises(PlanError, match="beta2"):
         lab(beta2=1.0)
+
+
+def test_a_pass_that_overflows_is_not_gathered() -> None:
+    module, weight = lab().weights((1, 8), 1).train(), VECTOR.clone().requires_grad_()
+    module(weight).sum().backward()
+    before = module.second.clone()
+    (module(weight) * torch.inf).sum().backward()
+    assert torch.equal(module.second, before) and int(module.passes) == 1
+    assert bool(module(weight).isfinite().all())

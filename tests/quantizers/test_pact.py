@@ -1,7 +1,9 @@
 """Learned clips: the known answer with its tie, the penalty, and inputs of both signs."""
 
+import pytest
 import torch
 
+from penjing.core.errors import PlanError
 from penjing.quantizers.pact import pact
 
 
@@ -47,3 +49,9 @@ def test_inputs_of_both_signs_are_clipped_at_both_ends() -> None:
     torch.testing.assert_close(found.detach(), torch.tensor([-2, -2 / 3, 2]))
     (grad,) = torch.autograd.grad(found[0], clip)
     assert float(grad) == -1
+
+
+@pytest.mark.parametrize("option", ["clip", "decay"])
+def test_options_are_numbers(option: str) -> None:
+    with pytest.raises(PlanError, match=rf"{option} is .* got inf"):
+        pact(**{option: float("inf")})

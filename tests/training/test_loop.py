@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from penjing.training.evaluate import evaluate
 from penjing.training.loop import Options, fit
 from penjing.training.processes import resolve_precision
 from penjing.training.schedule import learning_rate
+from penjing.training.session import Session
 
 from .toys import Normed, Plain, ToySplit, built, equal, poisoned, toy, weights
 
@@ -414,3 +416,56 @@ def test_metrics_of_the_history_are_plain_numbers():
 def test_fabric_is_imported_only_when_it_trains():
     code = "import sys, penjing.training.loop, penjing.terms.distill; sys.exit('lightning_fabric' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_model_itself_is_no_teacher_of_fixed_views():
+    model = built(Normed)
+    with pytest.raises(TrainError, match="the model being trained"):
+        fit(model, toy(), toy(), replace(QUICK, views=1), terms=[soft_targets()], teacher=model)
+
+
+class Segmenting(nn.Module):
+    """Give every place of a map two scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class Masks:
+    """Maps of 4 x 4, some of whose places are void, and one batch in which all are."""
+
+    labels = ()
+
+    def __len__(self):
+        return 16
+
+    def batches(self, size, *, seed=None, epoch=0, augment=False, start=0):
+        generator = torch.Generator().manual_seed(0)
+        for i in range(start, 16 // size):
+            x = torch.randn(size, 1, 4, 4, generator=generator)
+            y = (x[:, 0] > 0).long()
+            y[:, 0] = 255
+            yield x, torch.full_like(y, 255) if i == 1 else y
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.2])
+def test_void_places_are_passed_over_blended_or_not(mixup):
+    history = fit(Segmenting(), Masks(), None, Options(epochs=2, batch=4, lr=0.1, mixup=mixup, precision="32-true"))
+    assert all(math.isfinite(row["loss"]) for row in history.rows)
+
+
+def test_scaled_losses_have_one_scale_for_every_optimizer_of_a_step():
+    mine, theirs, idle = (nn.Parameter(torch.ones(())) for _ in range(3))
+    optimizers = [torch.optim.SGD([p], lr=1.0) for p in (mine, theirs, idle)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
+    scaler.scale(0.25 * (mine + theirs)).backward()
+    session = SimpleNamespace(
+        fabric=SimpleNamespace(_precision=SimpleNamespace(scaler=scaler)), optimizers=optimizers, steppers=optimizers
+    )
+    Session._take_steps(session)
+    assert (mine.item(), theirs.item(), idle.item()) == (0.75, 0.75, 1.0)
+    assert scaler.get_scale() == 8.0

@@ -12,6 +12,7 @@ from penjing.allocators.sensitivity import losing
 from penjing.allocators.simple import global_, uniform
 from penjing.core.plan import Plan
 from penjing.core.registry import register
+from penjing.core.sites import Site
 from penjing.core.units import Floats
 
 FAINT = 1e-9
@@ -38,7 +39,7 @@ class eigenvalue_product:  # noqa: N801  (registered under its own name)
         """
         problem.need_bounds("eigenvalue_product")
         starts = [uniform()(problem), global_()(problem)]
-        losses = {site.name: lost(problem.scores[site.name]) for site in problem.sites}
+        losses = {site.name: lost(problem.scores[site.name], site) for site in problem.sites}
         least = {site.name: site.fewest for site in problem.sites}
         whole = {site.name: site.size for site in problem.sites}
         counts = [whole | {entry.site: len(entry.kept) for entry in plan} for plan in starts]
@@ -47,8 +48,8 @@ class eigenvalue_product:  # noqa: N801  (registered under its own name)
         return problem.keep(settled.counts)
 
 
-def lost(energies: Floats) -> Floats:
-    """Return -log of the share of energy that each count keeps.
+def lost(energies: Floats, site: Site | None = None) -> Floats:
+    """Return -log of the share of energy that each count keeps, of the best or of those that come first in an order.
 
     Shapes: energies [size]; returns [size + 1] by count.
 
@@ -59,5 +60,5 @@ def lost(energies: Floats) -> Floats:
     total = float(positive.sum())
     if total == 0:
         return np.zeros(len(energies) + 1)
-    found: Floats = -np.log(np.maximum(1.0 - losing(positive) / total, FAINT))
+    found: Floats = -np.log(np.maximum(1.0 - losing(positive, site) / total, FAINT))
     return found

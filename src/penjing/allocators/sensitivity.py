@@ -36,6 +36,17 @@ def losing(scores: Floats, site: Site | None = None) -> Floats:
     return found
 
 
+def ranked(scores: Floats, site: Site) -> Floats:
+    """Return the scores best first; where units stay in an order, of each place the best from there on.
+
+    So that a cut through them keeps what is above it, with all that comes before.
+    """
+    if site.order is None:
+        return np.sort(scores)[::-1]
+    best: Floats = np.maximum.accumulate(scores[site.order][::-1])[::-1]
+    return best
+
+
 def points(site: Site, least: int, count: int) -> list[int]:
     """Return at most ``count`` counts to measure a site at: from the least up, in equal ratios, without the whole.
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from penjing.allocators.problem import Problem
+from penjing.allocators.sensitivity import ranked
 from penjing.core.plan import Plan
 from penjing.core.registry import register
 
@@ -53,11 +54,11 @@ class global_:  # noqa: N801  (registered under its own name)
         Raises: Infeasible when the budget cannot be met; PlanError without a budget.
         """
         problem.need_bounds("global")
-        order = {site.name: np.sort(problem.scores[site.name])[::-1] for site in problem.sites}
-        ranked = np.sort(np.concatenate(list(order.values())))[::-1]
+        order = {site.name: ranked(problem.scores[site.name], site) for site in problem.sites}
+        every = np.sort(np.concatenate(list(order.values())))[::-1]
 
         def counts(share: float) -> dict[str, int]:
-            cut = ranked[min(int(share * len(ranked)), len(ranked) - 1)] if share < 1 else -np.inf
+            cut = every[min(int(share * len(every)), len(every) - 1)] if share < 1 else -np.inf
             found = {}
             for site in problem.sites:
                 above = int(np.searchsorted(-order[site.name], -cut, side="right")) if share > 0 else 0
@@ -90,7 +91,7 @@ class threshold:  # noqa: N801  (registered under its own name)
         """
         counts = {}
         for site in problem.sites:
-            above = int((problem.scores[site.name] > self.k).sum())
+            above = int((ranked(problem.scores[site.name], site) > self.k).sum())
             counts[site.name] = site.allowed(above + site.step - 1)
         plan = problem.keep(counts)
         if not problem.fits(plan):

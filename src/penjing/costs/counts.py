@@ -98,7 +98,8 @@ class size:  # noqa: N801 - the name a budget writes
 
     def __call__(self, draft: Draft) -> float:
         """Return the predicted size."""
-        saved = sum(BYTES_A_VALUE * layer.weights - layer.weight_bytes for layer in draft.layers)
+        once = {layer.weight: layer for layer in draft.layers}.values()  # a layer that runs twice is stored once
+        saved = sum(BYTES_A_VALUE * layer.weights - layer.weight_bytes for layer in once)
         return float(BYTES_A_VALUE * draft.parameters - saved + BYTES_A_LAYER * len(draft.layers))
 
 

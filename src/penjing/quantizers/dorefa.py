@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -44,7 +45,7 @@ class dorefa(Quantizer):  # noqa: N801  (registered under its own name)
         checked(self.name, self.activations, self.widths)
         if self.gradients is not None:
             within(self.name, self.gradients, self.widths, "gradients")
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and not 0 < self.clip < math.inf:
             raise PlanError(f"{self.name}: clip is the largest number that a layer reads; got {self.clip}.")
 
     def weights(self, shape: tuple[int, ...], bits: int) -> Squashed:

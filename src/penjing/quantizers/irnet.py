@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,7 @@ class irnet(FullyBinary):  # noqa: N801  (registered under its own name)
 
         Raises: PlanError naming the options.
         """
-        if not 0 < self.t_min < self.t_max:
+        if not 0 < self.t_min < self.t_max < math.inf:
             raise PlanError(f"irnet: t grows from t_min, above 0, to t_max; got {self.t_min} and {self.t_max}.")
 
     def weights(self, shape: tuple[int, ...], bits: int) -> Libra:

@@ -73,8 +73,10 @@ class LossAware(Weights):
         return as_levels(weight, self._scale(weight.detach()))
 
     def _gather(self, grad: Tensor) -> None:
-        self.second.lerp_(grad.detach().square().to(self.second.dtype), 1 - self.options.beta2)
-        self.passes += 1
+        square = grad.detach().square().to(self.second.dtype)
+        finite = square.isfinite().all()  # a loss that is scaled overflows now and then, and that step is left out
+        self.second.lerp_(torch.where(finite, square, self.second), 1 - self.options.beta2)
+        self.passes += finite
 
     def _scale(self, weight: Tensor) -> Tensor:
         seen = 1 - self.options.beta2 ** self.passes.clamp_min(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -44,9 +45,9 @@ class pact(Quantizer):  # noqa: N801  (registered under its own name)
         checked(self.name, self.activations, self.widths)
         if self.activations is None:
             raise PlanError("pact: it is about activations; give their bits, or take dorefa.")
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and not 0 < self.clip < math.inf:
             raise PlanError(f"pact: clip is the largest number that a layer reads; got {self.clip}.")
-        if not self.decay >= 0:
+        if not 0 <= self.decay < math.inf:
             raise PlanError(f"pact: decay is 0 or more; got {self.decay}.")
 
     def weights(self, shape: tuple[int, ...], bits: int) -> Squashed:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from penjing.core.errors import TrainError
 from penjing.core.modes import modes_kept
 from penjing.core.protocols import Progress, Shown, Taught, Term, Timed
 from penjing.training.checkpoint import Checkpoint
@@ -84,6 +85,8 @@ def fit(
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         extras: list[nn.Parameter] = []
         if recipe.views and teacher is not None and any(map(_borrows, terms)):
+            if teacher is model:
+                raise TrainError("The teacher is the model being trained; give a copy or another network.")
             teacher = remembering = Remembered(teacher)
         else:
             remembering = None

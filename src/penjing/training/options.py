@@ -20,12 +20,12 @@ class Options:
 
     ``lr`` is the peak of a linear warm-up (``warmup``: its fraction of all steps) and a cosine to zero. ``batch`` is
     the size over all devices together. ``weight_decay`` spares parameters of fewer than two dimensions (biases,
-    normalisation) unless ``decay_norm``. ``clip`` bounds the norm of the gradient. ``mixup`` is the alpha of the beta
-    distribution by which the pictures of a batch are blended, 0 for none (``penjing.training.blend``); terms see the
-    blend, so that a teacher tells what it makes of pictures it has not learned by heart. ``keep`` says whether the
-    last weights stay or those of the epoch with the best validation accuracy. ``precision`` "auto" is bf16-mixed where
-    the hardware computes in bf16. On a CPU a device is a process. ``views`` is how many augmentations of each picture
-    there are, which epochs take in turn; a lent teacher then answers each of them once, beforehand
+    normalisation) unless ``decay_norm``. ``clip`` bounds the norm of the model's gradient. ``mixup`` is the alpha of
+    the beta distribution by which the pictures of a batch are blended, 0 for none (``penjing.training.blend``); terms
+    see the blend, so that a teacher tells what it makes of pictures it has not learned by heart. ``keep`` says whether
+    the last weights stay or those of the epoch with the best validation accuracy. ``precision`` "auto" is bf16-mixed
+    where the hardware computes in bf16. On a CPU a device is a process. ``views`` is how many augmentations of each
+    picture there are, which epochs take in turn; a lent teacher then answers each of them once, beforehand
     (``penjing.training.remembered``). 0 draws them anew in every epoch.
     """
 

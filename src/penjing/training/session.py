@@ -20,6 +20,7 @@ from penjing.core.errors import Diverged, TrainError
 from penjing.core.interrupts import held
 from penjing.core.outputs import first_tensor
 from penjing.core.protocols import Progress, SelfDriven, Term
+from penjing.graph.quantized import inside, quantized
 from penjing.training.blend import Blend
 from penjing.training.checkpoint import Checkpoint, optimizer_state, put_back, restore_optimizer
 from penjing.training.evaluate import Metrics, class_count, class_scores, evaluate
@@ -41,6 +42,10 @@ Row: TypeAlias = dict[str, float | int | None]
 ``val_loss`` in nats, ``seconds`` with validation."""
 
 Advance: TypeAlias = Callable[[int, str], None]
+
+
+VOID = -100
+"""The label of a place in a mask that has no class."""
 
 
 @dataclass
@@ -266,12 +271,24 @@ class Session:
             self.fabric.clip_gradients(
                 self.model, self.steppers[0], max_norm=self.recipe.clip, error_if_nonfinite=False
             )
-        for stepper in self.steppers:
-            stepper.step()
-            stepper.zero_grad()
+        self._take_steps()
         for term in self.job.terms:
             term.after_step()
         return loss.detach() * len(inputs)
+
+    def _take_steps(self) -> None:
+        """Let every optimiser step; where losses are scaled, all by one scale, which changes after the last of them."""
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        if scaler is None:
+            for stepper in self.steppers:
+                stepper.step()
+        else:
+            for optimizer in self.optimizers:
+                if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
+                    scaler.step(optimizer)
+            scaler.update()
+        for stepper in self.steppers:
+            stepper.zero_grad()
 
     def _loss(
         self, step: int, x: Tensor, outputs: Any, y: Tensor | None, others: tuple[Tensor, float] | None = None
@@ -280,10 +297,9 @@ class Session:
         loss = x.new_zeros(())
         if y is not None:
             scores = self._scores(outputs, y, checked=step == 0)
-            if y.ndim > 1:  # void and other marks in a mask are no classes
-                y = y.masked_fill((y < 0) | (y >= scores.shape[1]), -100)
+            y = _without_void(y, scores.shape[1])
             share = math.prod(getattr(term, "task_weight", 1.0) for term in self.job.terms)
-            task = partial(F.cross_entropy, scores.float(), label_smoothing=self.recipe.label_smoothing)
+            task = partial(_task, scores.float(), self.recipe.label_smoothing)
             loss = share * (task(y) if others is None else others[1] * task(y) + (1 - others[1]) * task(others[0]))
         for term in self.job.terms:
             loss = loss + term(x, outputs, y)
@@ -347,9 +363,8 @@ class Session:
         Raises: _Diverged, in every process alike.
         """
         if self.world > 1:
-            for norm in batch_norms(self.model):
-                for statistic in (norm.running_mean, norm.running_var):
-                    self.fabric.all_reduce(statistic, reduce_op="mean")
+            for statistic in self._statistics():
+                self.fabric.all_reduce(statistic, reduce_op="mean")
         broken = not bool(torch.stack([torch.isfinite(tensor).all() for tensor in self.trained]).all())
         metrics = None
         if self.rank == 0 and self.job.val is not None and len(self.job.val) and not broken:
@@ -358,6 +373,15 @@ class Session:
         if float(self._summed(torch.tensor(float(broken), device=self.device))):
             raise _Diverged(step, "weights or the validation loss stopped being finite")
         return metrics
+
+    def _statistics(self) -> Iterator[Tensor]:
+        """Yield what each process has gathered of its own samples: batch norms' statistics, and quantizers' ranges."""
+        for norm in batch_norms(self.model):
+            assert norm.running_mean is not None and norm.running_var is not None
+            yield from (norm.running_mean, norm.running_var)
+        for layer in quantized(self.model).values():
+            for module in inside(layer):
+                yield from (buffer for buffer in module.buffers(recurse=False) if buffer.is_floating_point())
 
     def _advice(self, diverged: _Diverged) -> str:
         lr = self._lr(diverged.step)
@@ -388,3 +412,17 @@ class Session:
         else:
             with console.bar("training", total) as bar:
                 yield bar
+
+
+def _without_void(y: Tensor, classes: int) -> Tensor:
+    """Return labels; void and other marks in a mask, which are no classes, as what the loss passes over."""
+    return y if y.ndim == 1 else y.masked_fill((y < 0) | (y >= classes), VOID)
+
+
+def _task(scores: Tensor, smoothing: float, y: Tensor) -> Tensor:
+    """Return the mean cross-entropy over samples, or over the places of masks that have a class; 0 where none has."""
+    if y.ndim == 1:
+        return F.cross_entropy(scores, y, label_smoothing=smoothing)
+    y = _without_void(y, scores.shape[1])
+    total = F.cross_entropy(scores, y, ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
+    return total / (y != VOID).sum().clamp_min(1)
