@@ -66,4 +66,4 @@ def test_without_words_it_tells_its_verbs_and_nothing_else() -> None:
 
 
 def test_names_complete() -> None:
-    assert [word for word, _ in completion.targets("nvdla")] == ["nvdla_full", "nvdla_small"]
+    assert [word for word, _ in completion.target("nvdla")] == ["nvdla_full", "nvdla_small"]

@@ -17,6 +17,7 @@ from penjing.core.units import Ints, is_gone
 from penjing.graph.graph import Axis, Count, Gather, Graph, Norm, Read
 from penjing.graph.labels import Labels, Reason, Tagged
 from penjing.graph.program import Program
+from penjing.graph.readers import norm_behind
 from penjing.graph.rules.table import Findings
 
 SAME_IN_EVAL = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
@@ -83,6 +84,7 @@ def assemble(
     boundary = np.array([reason.boundary for reason in reasons], dtype=np.bool_)
     inner = (number < 0) | ~boundary[number] if len(boundary) else np.ones(len(number), dtype=np.bool_)
     outputs = tuple((owner, unit_of[classes[vector]]) for owner, vector in written)
+    normed = {node.name for node in program.nodes if norm_behind(node) is not None}
     graph = Graph(
         layers=tuple(_layer(facts, classes, unit_of) for facts in findings.layers),
         nodes=tuple(facts["node"] for facts in findings.layers),
@@ -111,6 +113,7 @@ def assemble(
         batch=batch,
         program=program,
         example=example,
+        normed=frozenset(i for i, facts in enumerate(findings.layers) if facts["node"] in normed),
     )
     guesses = [Guess(a.node, a.line, unit_of[classes[a.labels]]) for a in findings.assumptions]
     return Assembly(

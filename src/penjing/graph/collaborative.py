@@ -20,7 +20,7 @@ from penjing.core.errors import PlanError, did_you_mean
 from penjing.core.layers import Layer
 from penjing.graph.blocks import take_out
 from penjing.graph.graph import Graph
-from penjing.graph.readers import Readers
+from penjing.graph.readers import Readers, norm_behind, only_reader
 
 Kind = Literal["shared", "pointwise"]
 """One filter of the convolution's own size for all its outputs, or a 1x1 convolution with as many outputs."""
@@ -179,10 +179,10 @@ def _norm_behind(graph: Graph, readers: Readers, i: int) -> tuple[str, str]:
         return "", "it runs more than once, or its weight is computed"
     if readers.tensors.get(node.args[0], "") is None:  # type: ignore[arg-type]
         return "", "it reads the picture, and everything hangs on it"
-    norm = readers.norm(node)
+    norm = norm_behind(node)
     if norm is None:
         return "", "no batch norm is the only one that reads it"
-    after = readers.only(norm)
+    after = only_reader(norm)
     if after is None or after.target not in RELUS:
         return "", "no ReLU is the only one that reads its batch norm, so that a product would reach across a sum"
     name = readers.module(norm)

@@ -121,7 +121,8 @@ class Graph:
     ``modules`` are the shapes of the layers that are modules of torch's own, run once and held in one place,
     by the name of their weight: another module may stand in for them. ``chains`` are the positions of such layers, by
     the module that holds them, that hand on from one to the next with nothing between them; ``folds`` are those in
-    whose place a cut puts one layer again where they no longer pay.
+    whose place a cut puts one layer again where they no longer pay. ``normed`` are the positions of the layers that a
+    batch norm alone reads.
     """
 
     layers: tuple[Layer, ...]
@@ -156,6 +157,7 @@ class Graph:
     chains: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     strange: frozenset[str] = frozenset()
+    normed: frozenset[int] = frozenset()
 
     @property
     def share_free(self) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from penjing.graph.graph import Graph
-from penjing.graph.readers import Readers
+from penjing.graph.readers import Readers, norm_behind
 from penjing.graph.trace import trace
 
 
@@ -20,7 +20,7 @@ def norms_behind(model: nn.Module, graph: Graph) -> dict[str, str]:
     for layer, name in zip(graph.layers, graph.nodes, strict=True):
         if layer.weight not in graph.modules or name not in readers.nodes:
             continue
-        node = readers.norm(readers.nodes[name])
+        node = norm_behind(readers.nodes[name])
         norm = modules.get(readers.module(node)) if node is not None else None
         held = [path for path, module in modules.items() if module is norm]
         if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and len(held) == 1:

@@ -8,6 +8,17 @@ from torch import fx
 from penjing.graph.graph import Graph
 
 
+def only_reader(node: fx.Node) -> fx.Node | None:
+    """Return the only node that reads another; None where there is none, or several."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def norm_behind(node: fx.Node) -> fx.Node | None:
+    """Return the batch norm that alone reads a node."""
+    reader = only_reader(node)
+    return reader if reader is not None and reader.target is torch.ops.aten.batch_norm.default else None
+
+
 class Readers:
     """Tells who reads what the layers of a graph write, in its program."""
 
@@ -15,15 +26,6 @@ class Readers:
         self.nodes = {node.name: node for node in graph.program.nodes}
         placeholders = [node for node in graph.program.nodes if node.op == "placeholder"]
         self.tensors = dict(zip(placeholders, graph.program.names, strict=True))
-
-    def only(self, node: fx.Node) -> fx.Node | None:
-        """Return the only node that reads another; None where there is none, or several."""
-        return next(iter(node.users)) if len(node.users) == 1 else None
-
-    def norm(self, node: fx.Node) -> fx.Node | None:
-        """Return the batch norm that alone reads a node."""
-        reader = self.only(node)
-        return reader if reader is not None and reader.target is torch.ops.aten.batch_norm.default else None
 
     def module(self, norm: fx.Node) -> str:
         """Return the name of a batch norm's module; nothing where it has no statistics, or they are used elsewhere."""

@@ -36,7 +36,6 @@ from penjing.graph.graph import Graph
 from penjing.graph.joints import Joints
 from penjing.graph.kernels import as_it_is
 from penjing.graph.patches import by_group, by_position, drawn, patches, picked
-from penjing.graph.readers import Readers
 from penjing.training.least_squares import Moments, damped, solve
 from penjing.training.recalibrate import batch_norms
 from penjing.training.state import Snapshot, device_of
@@ -176,8 +175,6 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
     known = set(batch_norms(model))
     norms = {id(module.running_mean): name for name, module in model.named_modules() if module in known}
     generator = torch_stream(seed, "reconstruct/positions")
-    readers = Readers(graph)
-    alone = {i for i, name in enumerate(graph.nodes) if readers.norm(readers.nodes[name]) is not None}
     elsewhere: set[int] = set()
 
     read: dict[int, Tensor] = {}
@@ -197,7 +194,7 @@ def _targets(model: nn.Module, graph: Graph, batches: Sequence[Tensor], seed: in
         targets[i].rows[-1] = picked(table, targets[i].picks[-1]).cpu()
 
     def normed(i: int, y: Tensor, mean: Tensor | None) -> None:
-        if i not in alone:
+        if i not in graph.normed:
             elsewhere.add(i)
             return
         targets[i].norm = norms.get(id(mean))
