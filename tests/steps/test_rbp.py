@@ -77,6 +77,13 @@ def test_the_budget_is_kept_and_every_cut_is_proved(net: nn.Module, data: Data, 
     assert len(run.noted("rbp")) == (1 if options.get("recursive") is False else 2)
 
 
+def test_noise_beyond_the_budget_stays(net: nn.Module, data: Data) -> None:
+    """Inferred all at once, gates that move fast would take most of the network."""
+    options = {"recursive": False, "gate_lr": 0.3, "prior": "loguniform", "epochs": 3.0}
+    state, _ = pruned(net, data, "macs=0.7x", **options)
+    assert 0.6 * macs(net, data) < macs(state.model, data) <= 0.7 * macs(net, data)
+
+
 def test_the_same_seed_gives_the_same_network(net: nn.Module, data: Data) -> None:
     first, second = (pruned(net, data, "macs=0.5x", epochs=0.5)[0].model for _ in range(2))
     for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):

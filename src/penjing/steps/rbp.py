@@ -84,12 +84,13 @@ class rbp(Learner):  # noqa: N801  (registered under its own name)
 
     The weight of KL at a site is β0 times the positions of its map. Without a budget ``beta`` is β0; under a budget β0
     is solved anew before each site, so that closed-form survivors of all the sites that are left keep every bound: a
-    unit whose gate has the Fisher information a is expected to go where a ≤ β (1 + exp(-threshold)). What learning
-    then keeps beyond the budget goes too, the noisiest first; so it does at the end, up to ``rounds`` times, where a
-    bound must be measured (latency, size) and the exported file exceeds it. With ``warm`` gates start at the closed
-    form's optimum, μ = 1 - β/a and σ² = β/a (1 - β/a), measured on ``images`` calibration pictures, instead of at μ =
-    1 and ln σ² = -9. ``lr`` is that of the weights, which do not decay meanwhile: decay on the next layer fights the
-    shrinking of μ. Further ``terms`` may join the loss, such as soft_targets.
+    unit whose gate has the Fisher information a is expected to go where a ≤ β (1 + exp(-threshold)). What learning then
+    keeps beyond the budget goes too, the noisiest first, and what it would take beyond the budget stays, the least
+    noisy first; so it does at the end, up to ``rounds`` times, where a bound must be measured (latency, size) and the
+    exported file exceeds it. With ``warm`` gates start at the closed form's optimum, μ = 1 - β/a and σ² = β/a (1 -
+    β/a), measured on ``images`` calibration pictures, instead of at μ = 1 and ln σ² = -9. ``lr`` is that of the
+    weights, which do not decay meanwhile: decay on the next layer fights the shrinking of μ. Further ``terms`` may join
+    the loss, such as soft_targets.
 
     Raises: PlanError naming an option that cannot be; Infeasible when the budget cannot be met.
     Paper: Zhou, Zhang, Wang, Tian, Accelerate CNN via Recursive Bayesian Pruning, ICCV 2019.
@@ -265,7 +266,22 @@ class rbp(Learner):  # noqa: N801  (registered under its own name)
                 break  # the sites before kept more than was expected; those that come make up for it
             noisiest = min(above, key=lambda s: float(scores[s.name][problem.order(s)[counts[s.name] - 1]]))
             counts[noisiest.name] = noisiest.below(counts[noisiest.name])
+        else:
+            dead = {site.name: int((learned[site.name][0].abs().numpy() <= TINY_MEAN).sum()) for site in part.now}
+            _filled(problem, counts, {site.name: site.size - dead[site.name] for site in part.now})
         return Plan.of("channels", {s.name: problem.order(s)[: counts[s.name]] for s in part.now}, part.now)
+
+
+def _filled(problem: Problem, counts: dict[str, int], most: Mapping[str, int]) -> None:
+    """Give back, in place, the least noisy units of these sites, up to ``most``, while every bound holds."""
+    open_ = [site for site in problem.sites if site.name in most] if problem.bounds else []
+    while open_ := [site for site in open_ if counts[site.name] < most[site.name]]:
+        nearest = max(open_, key=lambda s: float(problem.scores[s.name][problem.order(s)[counts[s.name]]]))
+        more = {**counts, nearest.name: nearest.above(counts[nearest.name], nearest.step)}
+        if problem.fits(problem.keep(more)):
+            counts.update(more)
+        else:
+            open_.remove(nearest)
 
 
 def _floored(site: Site) -> Site:
