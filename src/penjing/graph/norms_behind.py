@@ -28,11 +28,10 @@ def norms_behind(model: nn.Module, graph: Graph) -> dict[str, str]:
     return found
 
 
-def batch_norms_behind(model: nn.Module, pictures: torch.Tensor) -> dict[str, nn.BatchNorm1d | nn.BatchNorm2d]:
-    """Return the same modules of a model that reads such pictures and has not been traced yet."""
+def norms_behind_on(model: nn.Module, pictures: torch.Tensor) -> dict[str, str]:
+    """Return the same of a model that reads such pictures and has not been traced yet."""
     example = pictures[:2].to(next(model.parameters()).device)
-    found = norms_behind(model, trace(model, (example,), proof=False))
-    return {layer: model.get_submodule(norm) for layer, norm in found.items()}  # type: ignore[misc]
+    return norms_behind(model, trace(model, (example,), proof=False))
 
 
 def factors(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

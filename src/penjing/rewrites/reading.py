@@ -19,7 +19,7 @@ from penjing.core.random import torch_stream
 from penjing.factors.fitted import Patches
 from penjing.factors.layer import read, sides
 from penjing.factors.memory import check_fits
-from penjing.graph.norms_behind import batch_norms_behind
+from penjing.graph.norms_behind import norms_behind_on
 from penjing.graph.patches import drawn, patches
 
 SLOPES = 256
@@ -80,17 +80,15 @@ def readings(model: nn.Module, layers: Mapping[str, Layer], pictures: Sequence[T
 
     Raises: PlanError where the second moments do not fit into memory.
     """
-    heard, behind = _Heard(model, layers), batch_norms_behind(model, pictures[0]) if pictures else {}
+    heard, behind = _Heard(model, layers), norms_behind_on(model, pictures[0]) if pictures else {}
     check_fits(heard.bytes, "The second moments of what layers read")
     slopes = _slopes(model, layers, pictures)
     with _still(model), torch.no_grad(), heard.listening():
         device = next(model.parameters()).device
         for x in console.track(pictures, "reading layers"):
             model(x.to(device))
-    names = {norm: name for name, norm in model.named_modules()}
-    norms = {path: names[norm] for path, norm in behind.items()}
     known = [path for path in layers if path in heard.counts and path in slopes]
-    return {path: heard.reading(path, slopes[path], norms.get(path, "")) for path in known}
+    return {path: heard.reading(path, slopes[path], behind.get(path, "")) for path in known}
 
 
 @contextmanager

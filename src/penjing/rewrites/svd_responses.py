@@ -22,7 +22,7 @@ from penjing.factors.side_by_side import side_by_side
 from penjing.factors.spectra import Axis
 from penjing.factors.svd import svd as decomposition
 from penjing.graph.chains import put_in
-from penjing.graph.norms_behind import batch_norms_behind
+from penjing.graph.norms_behind import norms_behind_on
 from penjing.graph.patches import drawn, picked
 from penjing.rewrites.factored import Factored, Made
 
@@ -109,7 +109,7 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
         if not self.pictures:
             plain = {path: module for path, module in modules.items() if getattr(module, "groups", 1) == 1}
             return {path: Written(of_noise(module, path), None) for path, module in plain.items()}
-        heard, behind = _Heard(), batch_norms_behind(model, self.pictures[0])
+        heard, behind = _Heard(), norms_behind_on(model, self.pictures[0])
         with ExitStack() as stack:
             stack.enter_context(modes_kept(model))
             stack.enter_context(torch.no_grad())
@@ -119,7 +119,8 @@ class svd_responses(Factored):  # noqa: N801  (registered under its own name)
             device = next(model.parameters()).device
             for x in console.track(self.pictures, "collecting responses"):
                 model(x.to(device))
-        return {path: Written(moments, behind.get(path)) for path, moments in heard.moments.items()}
+        norms: dict[str, Any] = {path: model.get_submodule(norm) for path, norm in behind.items()}
+        return {path: Written(moments, norms.get(path)) for path, moments in heard.moments.items()}
 
 
 def sampled(y: Tensor, module: nn.Module, generator: torch.Generator) -> Tensor:

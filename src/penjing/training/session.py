@@ -300,7 +300,11 @@ class Session:
             y = _without_void(y, scores.shape[1])
             share = math.prod(getattr(term, "task_weight", 1.0) for term in self.job.terms)
             task = partial(_task, scores.float(), self.recipe.label_smoothing)
-            loss = share * (task(y) if others is None else others[1] * task(y) + (1 - others[1]) * task(others[0]))
+            if others is None:
+                loss = share * task(y)
+            else:
+                blended, mine = _without_void(others[0], scores.shape[1]), others[1]
+                loss = share * (mine * task(y) + (1 - mine) * task(blended))
         for term in self.job.terms:
             loss = loss + term(x, outputs, y)
         if not loss.requires_grad:
@@ -423,6 +427,5 @@ def _task(scores: Tensor, smoothing: float, y: Tensor) -> Tensor:
     """Return the mean cross-entropy over samples, or over the places of masks that have a class; 0 where none has."""
     if y.ndim == 1:
         return F.cross_entropy(scores, y, label_smoothing=smoothing)
-    y = _without_void(y, scores.shape[1])
     total = F.cross_entropy(scores, y, ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
     return total / (y != VOID).sum().clamp_min(1)
